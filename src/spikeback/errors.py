@@ -1,0 +1,9 @@
+"""The two kinds of failure a user can act on. The command turns each into one line and an exit code."""
+
+
+class UsageError(ValueError):
+    """Something asked for does not exist or does not fit: the message names it and the valid choices (exit code 2)."""
+
+
+class TrainingError(RuntimeError):
+    """A run that started properly cannot go on, e.g. its loss is no longer finite (exit code 1)."""
