@@ -1,3 +1,24 @@
-"""Train deep spiking neural networks, see where their gradient dies, and get the plain network back."""
+"""Train deep spiking neural networks, see where their gradient dies, and get the plain network back.
+
+`T B C H W K` are time steps, batch, channels, height, width, classes; time comes first.
+"""
+
+from spikeback.models import create_model, list_models
+from spikeback.nn import LIF
+from spikeback.ops import lif, surrogate
+from spikeback.shortcut import Evolutionary, Shortcut, ShortcutNet, TimeAveraged, Unrolled, Vanilla
 
 __version__ = "0.1.0"
+__all__ = [
+    "LIF",
+    "Evolutionary",
+    "Shortcut",
+    "ShortcutNet",
+    "TimeAveraged",
+    "Unrolled",
+    "Vanilla",
+    "create_model",
+    "lif",
+    "list_models",
+    "surrogate",
+]

@@ -1,0 +1,58 @@
+"""What every network shares: time in, time out, one stem convolution for a static picture, one linear readout."""
+
+import math
+from typing import Any
+
+from torch import Tensor, nn
+
+from spikeback.errors import UsageError
+from spikeback.nn.block import ConvNorm
+
+
+class Network(nn.Module):
+    """Base of the networks: `encoder` (ConvNorm), `body` (a method) and `fc`.
+
+    A static picture's first convolution is computed once and repeated over time: the same current enters at each step.
+    (In training its batch norm sees (B, H, W) instead of T equal copies: same mean and variance; the running variance
+    differs by the factor between n/(n-1) and Tn/(Tn-1).)
+
+    `feature_info` names what can be tapped, as in timm: dicts with `module`, `num_chs`, `reduction`, and `kind`
+    ("stage" or "block"), in network order; the last of each kind feeds the readout.
+    """
+
+    encoder: ConvNorm
+    fc: nn.Linear
+    feature_info: list[dict[str, Any]]
+
+    def __init__(self, num_classes: int, time_steps: int) -> None:
+        super().__init__()
+        self.num_classes, self.time_steps = num_classes, time_steps
+
+    def body(self, x: Tensor) -> Tensor:
+        """Current of the first convolution (T, B, C, H, W) -> spikes of the last block (T, B, C', H', W')."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pictures (B, C, H, W) or frames (T, B, C, H, W) -> logits (T, B, K)."""
+        if x.ndim == 4:
+            current = self.encoder(x[None]).expand(self.time_steps, -1, -1, -1, -1)
+        elif x.ndim == 5 and x.shape[0] >= 1:
+            current = self.encoder(x)
+        else:
+            raise UsageError(
+                f"a network takes pictures (B, C, H, W) or frames (T, B, C, H, W) with T >= 1, got {tuple(x.shape)}"
+            )
+        return self.fc(self.body(current).mean((-2, -1)))  # (T, B, C, H, W) -> (T, B, C) -> (T, B, K)
+
+    def initialise(self) -> None:
+        """Weights as in the authors' code: convolutions N(0, 2 / (k^2 C_out)), readout N(0, (1 / C_in)^2), bias 0."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out")
+        nn.init.normal_(self.fc.weight, std=1 / self.fc.in_features)
+        nn.init.zeros_(self.fc.bias)
+
+
+def feature(module: str, channels: int, reduction: int, kind: str) -> dict[str, Any]:
+    """One entry of `feature_info`: dotted module name, channels, input size over feature size."""
+    return {"module": module, "num_chs": channels, "reduction": math.ceil(reduction), "kind": kind}

@@ -1,0 +1,64 @@
+"""The registry: a name, the function that builds the network, and the width that is its own."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from spikeback.errors import UsageError
+
+STEMS = ("cifar", "imagenet", "dvs")
+_BUILDERS: dict[str, tuple[Callable[..., nn.Module], int]] = {}
+
+
+def register(name: str, build: Callable[..., nn.Module], width: int) -> None:
+    """Make `build(num_classes, stem, time_steps, in_channels, width, neuron, norm)` available as `name`."""
+    _BUILDERS[name] = (build, width)
+
+
+def list_models() -> list[str]:
+    """The names `create_model` knows."""
+    return sorted(_BUILDERS)
+
+
+def create_model(
+    name: str,
+    num_classes: int = 10,
+    stem: str = "cifar",
+    time_steps: int = 4,
+    in_channels: int | None = None,
+    width: int | None = None,
+    neuron: nn.Module | None = None,
+    norm: nn.Module | None = None,
+) -> nn.Module:
+    """Build a network: pictures (B, C, H, W), repeated over time, or frames (T, B, C, H, W) -> logits (T, B, K).
+
+    Args:
+        name: one of `list_models()`.
+        num_classes: K.
+        stem: "cifar" (3x3 convolution, stride 1), "imagenet" (7x7, stride 2, then pooling) or "dvs" (as "cifar", for
+            frames of events with two polarities).
+        time_steps: T of a static picture; frames bring their own T.
+        in_channels: C; None is 3, or the 2 polarities for "dvs".
+        width: channels of the first stage; None is the network's own (64; ResNet-19: 128; He's CIFAR nets: 16).
+        neuron: a module instance is a prototype, deep-copied for every layer; None is `LIF()`.
+        norm: likewise (`nn.norm.norm_for`); None is batch norm.
+
+    Raises:
+        UsageError: unknown model or stem, or a number below 1.
+    """
+    if name not in _BUILDERS:
+        raise UsageError(f"no model {name!r}; choose from {', '.join(list_models())}")
+    if stem not in STEMS:
+        raise UsageError(f"no stem {stem!r}; choose from {', '.join(STEMS)}")
+    build, own_width = _BUILDERS[name]
+    numbers: dict[str, Any] = {
+        "num_classes": num_classes,
+        "time_steps": time_steps,
+        "in_channels": in_channels if in_channels is not None else 2 if stem == "dvs" else 3,
+        "width": own_width if width is None else width,
+    }
+    for key, value in numbers.items():
+        if value < 1:
+            raise UsageError(f"{key} must be at least 1, got {value}")
+    return build(stem=stem, neuron=neuron, norm=norm, **numbers)

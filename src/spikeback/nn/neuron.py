@@ -1,0 +1,53 @@
+"""The spiking neuron as a module."""
+
+import torch
+from torch import Tensor, nn
+
+from spikeback.ops import lif
+from spikeback.ops.surrogate import Surrogate, Tanh
+
+
+class LIF(nn.Module):
+    """Leaky integrate-and-fire neurons, stateless between calls (`spikeback.lif` has the equations).
+
+    Args:
+        tau: leak in [0, 1]; 1 is the integrate-and-fire neuron.
+        threshold: V_th, fired at when strictly exceeded.
+        surrogate: derivative of the firing function used in the backward pass.
+        detach_reset: cut the gradient through the reset.
+
+    `gain` is a buffer of the layer, saved with it: a scalar that multiplies the surrogate's derivative.
+    Defaults are those of the authors' public code (their V_th = 1 compared at 0.5 is a threshold of 0.5).
+    """
+
+    gain: Tensor
+
+    def __init__(
+        self,
+        tau: float = 0.25,
+        threshold: float = 0.5,
+        surrogate: Surrogate = Tanh(3.0),  # noqa: B008 - a frozen value
+        detach_reset: bool = False,
+    ) -> None:
+        super().__init__()
+        self.tau, self.threshold, self.surrogate, self.detach_reset = tau, threshold, surrogate, detach_reset
+        self.register_buffer("gain", torch.tensor(1.0))
+
+    def forward(
+        self, x: Tensor, state: Tensor | None = None, return_state: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Current (T, B, ...) to spikes (T, B, ...); with `return_state` also the membrane after reset, (B, ...)."""
+        spikes, state = lif(
+            x,
+            self.tau,
+            self.threshold,
+            self.surrogate,
+            state=state,
+            gain=self.gain,
+            detach_reset=self.detach_reset,
+        )
+        return (spikes, state) if return_state else spikes
+
+    def extra_repr(self) -> str:
+        names = ("tau", "threshold", "surrogate", "detach_reset")
+        return ", ".join(f"{name}={getattr(self, name)}" for name in names)

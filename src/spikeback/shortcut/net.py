@@ -1,0 +1,245 @@
+"""ShortcutNet: side branches on any network during training, none at inference."""
+
+import copy
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from spikeback.errors import UsageError
+from spikeback.nn.neuron import LIF
+from spikeback.shortcut.adapt import first, reset_state
+
+
+class Branch(nn.Linear):
+    """b_l: global average pooling and a fully connected layer, (T, B, C, ...) -> (T, B, K)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input.flatten(3).mean(3) if input.ndim > 3 else input)
+
+
+class ShortcutNet(nn.Module):
+    """A network with a branch from every tapped block to the output, o = b_n(x) + weight * sum_l b_l(x) (Eq. 6, 10).
+
+    Args:
+        net: any module that returns logits (T, B, K). It is not copied or changed; hooks live only inside a forward.
+        taps: "stage" or "block" (those of the net's `feature_info`, the last one being the main branch's own), or
+            dotted module names.
+        num_classes: K; None takes the net's `num_classes`, else that of the dry run.
+        example: an input for a dry run that finds the channels of blocks unknown to `feature_info`. It runs on a copy
+            of the net: buffers, neuron state and random state stay as they are.
+        read: what a branch reads: the tapped block's output "spikes", or the membrane "current" into its last `LIF`.
+
+    Branches draw their initial weights from a forked generator, so the trunk starts as it would without them.
+
+    Raises:
+        UsageError: a tap that does not exist, channels or classes that cannot be known, logits of the wrong shape.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        taps: Literal["stage", "block"] | Collection[str] = "stage",
+        num_classes: int | None = None,
+        *,
+        example: Tensor | None = None,
+        read: Literal["spikes", "current"] = "spikes",
+    ) -> None:
+        super().__init__()
+        if read not in ("spikes", "current"):
+            raise UsageError(f"no read {read!r}; choose from spikes, current")
+        info = _feature_info(net)
+        self.net, self.read = net, read
+        self.taps = _choose(net, info, taps)
+        for tap in self.taps:
+            self._site(tap)  # an unknown name fails here, not in the first forward
+        channels = {name: entry["num_chs"] for name, entry in info.items()}
+        classes = num_classes if num_classes is not None else getattr(net, "num_classes", None)
+        if classes is None or not all(tap in channels for tap in self.taps):
+            widths, seen = self._dry_run(example, [tap for tap in self.taps if tap not in channels])
+            channels, classes = channels | widths, classes or seen
+        like = next((p for p in net.parameters() if p.is_floating_point()), torch.empty(()))
+        with torch.random.fork_rng(devices=[]):
+            branches = {_key(tap): Branch(channels[tap], classes) for tap in self.taps}
+        self.branches = nn.ModuleDict(branches).to(like.device, like.dtype)
+
+    def forward(self, x: Tensor, weight: float | Tensor = 0.0, per_step: bool = True) -> Tensor:
+        """Logits (T, B, K) = main + weight * sum(side); weight 0 evaluates no branch.
+
+        `per_step=False` returns their mean over time, (1, B, K), and evaluates each branch once, on firing rates.
+        """
+        if isinstance(weight, int | float) and weight == 0:
+            reset_state(self.net)
+            main = self._check(first(self.net(x)), x)
+            main = main if per_step else main.mean(0, keepdim=True)
+            return _touch(main, self.branches)
+        main, side = self._tapped(x, per_step)
+        return main + weight * sum(side.values())
+
+    def logits(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Main logits (T, B, K) and those of each branch, by tap."""
+        return self._tapped(x, per_step=True)
+
+    def strip(self, keep: Collection[str] = ()) -> nn.Module:
+        """The plain network, the very object that was wrapped; with `keep`, a ShortcutNet with those branches only."""
+        unknown = [tap for tap in keep if tap not in self.taps]
+        if unknown:
+            raise UsageError(f"no branch at {unknown[0]!r}; choose from {', '.join(self.taps)}")
+        if not keep:
+            return self.net
+        kept = copy.copy(self)
+        kept._modules = dict(self._modules)
+        kept.taps = tuple(tap for tap in self.taps if tap in keep)
+        kept.branches = nn.ModuleDict({_key(tap): self.branches[_key(tap)] for tap in kept.taps})
+        return kept
+
+    def _tapped(self, x: Tensor, per_step: bool) -> tuple[Tensor, dict[str, Tensor]]:
+        # A compiled graph does not see hooks that come and go: with branches, the net runs eagerly.
+        return torch.compiler.disable(self._evaluate)(x, per_step)
+
+    def _evaluate(self, x: Tensor, per_step: bool) -> tuple[Tensor, dict[str, Tensor]]:
+        reset_state(self.net)
+        with self._record(self.net, self.taps) as seen:
+            main = self._check(first(self.net(x)), x)
+        side = {}
+        for tap in self.taps:
+            z = _time_first(tap, seen[tap], main)
+            side[tap] = self.branches[_key(tap)](z if per_step else z.mean(0, keepdim=True))
+        return main if per_step else main.mean(0, keepdim=True), side
+
+    @contextmanager
+    def _record(self, net: nn.Module, taps: Collection[str]) -> Iterator[dict[str, list[Tensor]]]:
+        """Collect what each tap puts out (or, reading currents, takes in), once per call; hooks end with the block."""
+        seen: dict[str, list[Tensor]] = {tap: [] for tap in taps}
+        handles = []
+        try:
+            for tap, calls in seen.items():
+                site = self._site(tap, net)
+                if self.read == "spikes":
+                    handle = site.register_forward_hook(lambda _m, _x, out, calls=calls: calls.append(first(out)))
+                else:
+                    handle = site.register_forward_pre_hook(lambda _m, args, calls=calls: calls.append(args[0]))
+                handles.append(handle)
+            yield seen
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _site(self, tap: str, net: nn.Module | None = None) -> nn.Module:
+        """The module to hook: the tap itself or, reading currents, its last LIF."""
+        module = (net or self.net).get_submodule(tap)
+        if self.read == "spikes":
+            return module
+        neurons = [m for m in module.modules() if isinstance(m, LIF)]
+        if not neurons:
+            raise UsageError(f"read='current' needs a spikeback.LIF inside the tapped module {tap!r}, which has none")
+        return neurons[-1]
+
+    def _dry_run(self, example: Tensor | None, unknown: list[str]) -> tuple[dict[str, int], int]:
+        """Channels of the unknown taps and the number of classes, from one forward on a copy of the net."""
+        if example is None:
+            what = f"channels of {', '.join(unknown)}" if unknown else "the number of classes (num_classes=...)"
+            raise UsageError(f"{type(self.net).__name__} does not tell {what}: pass example=<one input batch>")
+        state = {id(t): t.detach().clone() for m in self.net.modules() for t in _loose_tensors(m)}
+        twin = copy.deepcopy(self.net, state)  # hidden state may hang in an autograd graph, which deepcopy refuses
+        with torch.no_grad(), torch.random.fork_rng(), self._record(twin, unknown) as seen:
+            reset_state(twin)
+            main = self._check(first(twin(example)), example)
+        return {tap: _time_first(tap, calls, main).shape[2] for tap, calls in seen.items()}, main.shape[-1]
+
+    def _check(self, main: Tensor, x: Tensor) -> Tensor:
+        """Main logits if they are (T, B, K)."""
+        batch = x.shape[1] if x.ndim == 5 else x.shape[0]
+        if main.ndim == 3 and main.shape[1] == batch:
+            return main
+        raise UsageError(
+            f"{type(self.net).__name__} returned logits of shape {tuple(main.shape)}, ShortcutNet needs (T, B, K) with "
+            f"B = {batch}: wrap a net that takes one time step at a time in spikeback.Unrolled(net, time_steps), one "
+            "that has averaged over time, (B, K), in spikeback.TimeAveraged(net)"
+        )
+
+
+def _feature_info(net: nn.Module) -> dict[str, dict[str, Any]]:
+    """`feature_info` by module name; timm's has no kind: its features are stages."""
+    entries = getattr(net, "feature_info", None) or []
+    return {entry["module"]: {"kind": "stage", **entry} for entry in entries}
+
+
+def _choose(net: nn.Module, info: dict[str, dict[str, Any]], taps: str | Collection[str]) -> tuple[str, ...]:
+    """Resolve `taps` to module names."""
+    if isinstance(taps, str) and taps in ("stage", "block"):
+        names = [name for name, entry in info.items() if entry["kind"] == taps]
+        if not names:
+            raise UsageError(
+                f"{type(net).__name__} has no feature_info of kind {taps!r}: give taps as module names, "
+                f"e.g. {_names(net)}"
+            )
+        return tuple(names[:-1])  # the last is the main branch's own
+    names = [taps] if isinstance(taps, str) else list(taps)
+    modules = dict(net.named_modules())
+    for name in names:
+        if not name or name not in modules:
+            raise UsageError(f"no module {name!r}; choose from {_names(net)}")
+    if len(set(names)) < len(names):
+        raise UsageError(f"taps name a module twice: {', '.join(names)}")
+    return tuple(names)
+
+
+def _names(net: nn.Module, most: int = 24) -> str:
+    """Names worth tapping: those of `feature_info`, else the modules two levels down."""
+    names = list(_feature_info(net)) or [name for name, _ in net.named_modules() if name and name.count(".") < 2]
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+
+
+def _key(tap: str) -> str:
+    """A module name as a key of nn.ModuleDict, where dots are not allowed."""
+    return tap.replace(".", "/")
+
+
+def _time_first(tap: str, calls: list[Tensor], main: Tensor) -> Tensor:
+    """What a tap put out in one forward as (T, B, C, ...), beside main logits (T, B, K)."""
+    steps, batch = main.shape[:2]
+    if len(calls) == 1:
+        (z,) = calls
+        if z.ndim >= 3 and z.shape[1] == batch and z.shape[0] in (steps, 1) and z.ndim in (3, 5):
+            return z
+        if z.shape[0] == batch and steps == 1:
+            return z.unsqueeze(0)
+        if z.shape[0] == steps * batch:
+            return z.unflatten(0, (steps, batch))
+    elif calls and all(z.shape[0] == batch for z in calls) and (len(calls) == steps or steps == 1):
+        return torch.stack(calls)
+    shapes = f"{len(calls)} calls, shape {tuple(calls[0].shape)}" if calls else "no call"
+    raise UsageError(
+        f"tap {tap!r}: {shapes}, but the logits have T = {steps}, B = {batch}; a tap is called once with "
+        "(T, B, C, ...) or (T*B, C, ...), or T times with (B, C, ...)"
+    )
+
+
+def _loose_tensors(module: nn.Module) -> Iterator[Tensor]:
+    """Tensors a module holds outside parameters and buffers: hidden state, one level of dict or list deep."""
+    for value in vars(module).values():
+        items = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else [value]
+        yield from (t for t in items if isinstance(t, Tensor) and not t.is_leaf)
+
+
+class _Touch(torch.autograd.Function):
+    """Identity whose backward gives zeros to parameters that took no part."""
+
+    @staticmethod
+    def forward(ctx: Any, main: Tensor, *parameters: Tensor) -> Tensor:
+        ctx.save_for_backward(*parameters)
+        return main.view_as(main)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
+        return (grads[0], *(torch.zeros_like(p) for p in ctx.saved_tensors))
+
+
+def _touch(main: Tensor, branches: nn.Module) -> Tensor:
+    """Let DistributedDataParallel see a (zero) gradient for branches that weight 0 left out."""
+    if not (torch.is_grad_enabled() and torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return main
+    return _Touch.apply(main, *(p for p in branches.parameters() if p.requires_grad))

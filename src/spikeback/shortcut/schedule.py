@@ -1,0 +1,51 @@
+"""Weight of the branches as a pure function of training progress i / I in [0, 1].
+
+Here i is the number of optimiser steps already taken, so the first step uses progress 0 and the last (I - 1) / I.
+"""
+
+from dataclasses import dataclass
+
+from spikeback.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Base of the schedules: checks progress, then asks `weight`."""
+
+    def __call__(self, progress: float) -> float:
+        if not 0 <= progress <= 1:
+            raise UsageError(f"{type(self).__name__}: progress must lie in [0, 1], got {progress}")
+        return self.weight(progress)
+
+    def weight(self, progress: float) -> float:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Vanilla(Schedule):
+    """lambda = 0: plain training of the main branch, Eq. 7."""
+
+    def weight(self, progress: float) -> float:
+        return 0.0
+
+
+@dataclass(frozen=True)
+class Shortcut(Schedule):
+    """lambda = 1: shortcut back-propagation, o = sum_l b_l(x), Eq. 6."""
+
+    def weight(self, progress: float) -> float:
+        return 1.0
+
+
+@dataclass(frozen=True)
+class Evolutionary(Schedule):
+    """lambda = start * (1 - i / I): evolutionary training, Eq. 10; the paper's start is 0.25."""
+
+    start: float = 0.25
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start < float("inf"):
+            raise UsageError(f"Evolutionary: start must be a number of at least 0, got {self.start}")
+
+    def weight(self, progress: float) -> float:
+        return self.start * (1 - progress)
