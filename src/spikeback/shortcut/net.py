@@ -1,8 +1,9 @@
 """ShortcutNet: side branches on any network during training, none at inference."""
 
 import copy
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -97,7 +98,8 @@ class ShortcutNet(nn.Module):
 
     def _tapped(self, x: Tensor, per_step: bool) -> tuple[Tensor, dict[str, Tensor]]:
         # A compiled graph does not see hooks that come and go: with branches, the net runs eagerly.
-        return torch.compiler.disable(self._evaluate)(x, per_step)
+        evaluate: Callable[..., tuple[Tensor, dict[str, Tensor]]] = torch.compiler.disable(self._evaluate)
+        return evaluate(x, per_step)
 
     def _evaluate(self, x: Tensor, per_step: bool) -> tuple[Tensor, dict[str, Tensor]]:
         reset_state(self.net)
@@ -118,10 +120,9 @@ class ShortcutNet(nn.Module):
             for tap, calls in seen.items():
                 site = self._site(tap, net)
                 if self.read == "spikes":
-                    handle = site.register_forward_hook(lambda _m, _x, out, calls=calls: calls.append(first(out)))
+                    handles.append(site.register_forward_hook(partial(_keep_output, calls)))
                 else:
-                    handle = site.register_forward_pre_hook(lambda _m, args, calls=calls: calls.append(args[0]))
-                handles.append(handle)
+                    handles.append(site.register_forward_pre_hook(partial(_keep_input, calls)))
             yield seen
         finally:
             for handle in handles:
@@ -159,6 +160,14 @@ class ShortcutNet(nn.Module):
             f"B = {batch}: wrap a net that takes one time step at a time in spikeback.Unrolled(net, time_steps), one "
             "that has averaged over time, (B, K), in spikeback.TimeAveraged(net)"
         )
+
+
+def _keep_output(calls: list[Tensor], _module: nn.Module, _input: Any, output: Any) -> None:
+    calls.append(first(output))
+
+
+def _keep_input(calls: list[Tensor], _module: nn.Module, args: Any) -> None:
+    calls.append(first(args))
 
 
 def _feature_info(net: nn.Module) -> dict[str, dict[str, Any]]:

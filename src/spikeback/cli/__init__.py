@@ -1,0 +1,1 @@
+"""The command `spikeback`, one small file per subcommand."""

@@ -1,0 +1,110 @@
+"""`spikeback SUBCOMMAND`: parses, runs, and turns every mistake of a user into one line and an exit code."""
+
+import shlex
+import sys
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, NoReturn
+
+from jsonargparse import ArgumentParser
+from rich.console import Console
+
+import spikeback
+from spikeback.cli.interrupt import Interrupted, interruptible
+from spikeback.errors import TrainingError, UsageError
+
+
+class Parser(ArgumentParser):
+    """An argument parser whose errors are one line on stderr, exit code 2."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # pyright: ignore
+        fail(f"{self.prog}: {tidy(message)} (see {self.prog} --help)", 2)
+
+
+def fail(message: str, code: int) -> NoReturn:
+    """One line on stderr, then exit."""
+    print(f"error: {' '.join(str(message).split())}", file=sys.stderr)
+    raise SystemExit(code)
+
+
+def tidy(message: str) -> str:
+    """jsonargparse's message in the words of the command line."""
+    line = " ".join(message.split())
+    if line.startswith('Parser key "'):
+        key, _, rest = line.removeprefix('Parser key "').partition('": ')
+        line = f"--{key}: {rest}"
+    return (
+        line.replace("<class '", "")
+        .replace("'>", "")
+        .replace("typing.Literal", "one of ")
+        .replace("Expected a one", "expected one")
+    )
+
+
+def recipes() -> dict[str, Path]:
+    """The recipes in the package, by name: `demo`, `fashion-mnist/resnet18`, ..."""
+    root = Path(str(files("spikeback") / "recipes"))
+    return {str(p.relative_to(root).with_suffix("")): p for p in sorted(root.rglob("*.yaml"))}
+
+
+def with_recipe_paths(argv: list[str]) -> list[str]:
+    """Replace a packaged recipe's name after --config by its path; a file of that name comes first.
+
+    Raises:
+        UsageError: neither a file nor a packaged recipe.
+    """
+    result: list[str] = []
+    for word in argv:
+        option, equals, value = word.partition("=")
+        if result[-1:] == ["--config"]:
+            result.append(_recipe_path(word))
+        elif option == "--config" and equals:
+            result.append(f"--config={_recipe_path(value)}")
+        else:
+            result.append(word)
+    return result
+
+
+def _recipe_path(name: str) -> str:
+    if Path(name).is_file():
+        return name
+    if name not in recipes():
+        raise UsageError(f"--config: no file and no recipe {name!r}; recipes in the package: {', '.join(recipes())}")
+    return str(recipes()[name])
+
+
+def build_parser() -> tuple[Parser, dict[str, Any]]:
+    """The parser and the function that runs each subcommand."""
+    from spikeback.cli import compare, fit, predict, report, test
+
+    parser = Parser(prog="spikeback", description=spikeback.__doc__, version=f"spikeback {spikeback.__version__}")
+    subcommands = parser.add_subcommands(dest="subcommand", metavar="SUBCOMMAND")
+    runs = {}
+    for module in (compare, fit, test, predict, report):
+        name = module.__name__.rpartition(".")[2]
+        child = Parser(description=module.__doc__)
+        module.add_arguments(child)
+        subcommands.add_subcommand(name, child, help=(module.__doc__ or "").split("\n")[0])
+        runs[name] = module.run
+    return parser, runs
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point of the command."""
+    argv = sys.argv[1:] if argv is None else argv
+
+    try:
+        parser, runs = build_parser()
+        config = parser.parse_args(with_recipe_paths(argv))
+        with interruptible():
+            runs[config.subcommand](config[config.subcommand], Console(), shlex.join(["spikeback", *argv]))
+    except UsageError as error:
+        fail(str(error), 2)
+    except TrainingError as error:
+        fail(str(error), 1)
+    except Interrupted as error:
+        fail(str(error), 130)
+    except BrokenPipeError:
+        raise SystemExit(0) from None
+    except OSError as error:
+        fail(f"{error.filename or ''}: {error.strerror or error}".lstrip(": "), 1)

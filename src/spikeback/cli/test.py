@@ -1,0 +1,42 @@
+"""Test a trained network: accuracy of the main branch alone, and of what was trained.
+
+RUN is a trial's folder (runs/demo/evolutionary-seed0), a run's folder with one trial, or a checkpoint file.
+"""
+
+from typing import Any
+
+import torch
+from jsonargparse import ArgumentParser
+from rich.console import Console
+from rich.table import Table
+
+from spikeback.cli.trained import add_trained, load_trained
+from spikeback.data import DataModule
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    add_trained(parser)
+
+
+def run(config: Any, console: Console, command: str) -> None:
+    trained = load_trained(config.run, config.checkpoint)
+    if config.root:
+        trained.recipe.data.root = config.root
+    data = DataModule(trained.recipe.data, trained.seed)
+    data.setup()
+    trained.check_classes(data.classes)
+    hits = torch.zeros(len(data.classes))
+    counts = torch.zeros(len(data.classes))
+    with torch.inference_mode():
+        for x, y in data.test_dataloader():
+            right = trained.net(x).mean(0).argmax(1) == y
+            hits += torch.bincount(y[right], minlength=len(hits))
+            counts += torch.bincount(y, minlength=len(hits))
+    table = Table(title=f"{trained.path}: {data.describe()['name']}, {int(counts.sum()):,} test pictures")
+    table.add_column("class")
+    table.add_column("accuracy %", justify="right")
+    for name, hit, count in zip(data.classes, hits, counts, strict=True):
+        table.add_row(name, f"{100 * hit / count:.1f}")
+    table.add_section()
+    table.add_row("all", f"{100 * hits.sum() / counts.sum():.1f}")
+    console.print(table)

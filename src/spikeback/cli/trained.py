@@ -1,0 +1,69 @@
+"""A trained network read back from its checkpoint."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from jsonargparse import ArgumentParser
+from torch import Tensor, nn, tensor
+
+from spikeback.errors import UsageError
+from spikeback.train import Recipe
+from spikeback.train.checkpoint import read_checkpoint
+
+
+@dataclass
+class Trained:
+    """The plain network in evaluation mode, and what it needs to be used."""
+
+    path: Path
+    net: nn.Module
+    recipe: Recipe
+    seed: int
+    classes: list[str]
+    shape: tuple[int, int, int]
+    mean: Tensor
+    std: Tensor
+
+    def check_classes(self, classes: tuple[str, ...]) -> None:
+        """Raises UsageError if the data has other classes than the network was trained on."""
+        if list(classes) != self.classes:
+            raise UsageError(
+                f"{self.path} was trained on {len(self.classes)} classes ({', '.join(self.classes)}), the data has "
+                f"{len(classes)} ({', '.join(classes)})"
+            )
+
+
+def add_trained(parser: ArgumentParser) -> None:
+    """RUN, --checkpoint and --root."""
+    parser.add_argument("run", type=str, help="a trial's folder, a run's folder with one trial, or a checkpoint file")
+    parser.add_argument("--checkpoint", choices=["best", "last"], default="best", help="which checkpoint of the trial")
+    parser.add_argument("--root", type=str, help="where the data lies now, if not where it lay in training")
+
+
+def load_trained(run: str, which: str) -> Trained:
+    """Read a checkpoint and build its plain network. Raises UsageError that names the file and the choices."""
+    path = _checkpoint(Path(run), f"{which}.ckpt")
+    weights, card = read_checkpoint(path)
+    recipe = Recipe.from_dict(card["recipe"])
+    net = recipe.model.build(len(card["classes"]), card["shape"][0])
+    plain = {k.removeprefix("model.net."): v for k, v in weights.items() if k.startswith("model.net.")}
+    try:
+        net.load_state_dict(plain)
+    except RuntimeError as error:
+        raise UsageError(f"{path}: the weights do not fit {recipe.model.name}: {error}") from error
+    return Trained(
+        path, net.eval(), recipe, card["seed"], card["classes"], tuple(card["shape"]),
+        tensor(card["mean"]), tensor(card["std"]),
+    )  # fmt: skip
+
+
+def _checkpoint(run: Path, name: str) -> Path:
+    if run.is_file():
+        return run
+    if not run.is_dir():
+        raise UsageError(f"no run {run}: name a trial's folder, e.g. runs/demo/evolutionary-seed0")
+    found = [run / name] if (run / name).is_file() else sorted(run.glob(f"*/{name}"))
+    if len(found) != 1:
+        trials = ", ".join(str(p.parent) for p in found)
+        raise UsageError(f"{run} has {len(found)} trials with {name}" + (f": choose from {trials}" if found else ""))
+    return found[0]

@@ -1,0 +1,150 @@
+"""Pictures from folders: one folder a class for training, or any tree of pictures to be classified."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from rich.console import Console
+from rich.progress import Progress
+from torch import Tensor
+
+from spikeback.data.pictures import Pictures, PictureSet, fit, normalise
+from spikeback.data.split import hold_out
+from spikeback.errors import UsageError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+TEST_FRACTION = 0.2  # of every class, where the folder brings no test split
+CHUNK = 256  # files a thread reads at a time
+MANY = 2000  # files from which on a progress bar is worth its line
+
+
+def load_folder(root: Path, size: int | None = None) -> PictureSet:
+    """Read root/train/<class>/* and root/test/<class>/*, or root/<class>/*, of which a fifth becomes the test split.
+
+    Classes are the folders' names, sorted. Pictures are RGB unless every one of them is greyscale. `size` scales each
+    until its shorter side has that many pixels and crops the centre; without it all must have the same size.
+    Raises UsageError naming the folder or file that does not fit.
+    """
+    parts = _parts(root)
+    trees = [_class_files(part) for part in parts]
+    if trees[0].keys() != trees[-1].keys():
+        odd = min(trees[0].keys() ^ trees[-1].keys())
+        raise UsageError(f"{parts[0]} and {parts[1]} must have the same class folders; '{odd}' is in only one of them")
+    if len(parts) == 1 and (single := [name for name, files in trees[0].items() if len(files) == 1]):
+        raise UsageError(f"{root / single[0]} holds one picture; two are needed, one to train on and one to test")
+    paths = [path for tree in trees for files in tree.values() for path in files]
+    labels = torch.tensor([label for tree in trees for label, files in enumerate(tree.values()) for _ in files])
+    images = decode(paths, (size, size) if size else None)
+
+    name, provenance = root.resolve().name, f"pictures from the folder {root.resolve().name}"
+    if "cifar10-jpeg" in name:
+        name = "CIFAR-10 (JPEG)"
+        provenance = "CIFAR-10 re-encoded as JPEG, not comparable with published CIFAR-10 numbers"
+    if len(parts) == 2:
+        count = sum(map(len, trees[0].values()))
+        train, test = slice(count), slice(count, None)
+    else:
+        train, test = hold_out(labels, TEST_FRACTION)
+        provenance += f"; {TEST_FRACTION:.0%} of every class drawn as the test split (seed 0)"
+    if size:
+        provenance += f"; resized to {size} x {size}"
+    halves = (Pictures(images[part], labels[part]) for part in (train, test))
+    return PictureSet(name, provenance, tuple(trees[0]), *halves)
+
+
+def read_pictures(folder: str | Path, shape: Sequence[int], mean: Tensor, std: Tensor) -> tuple[list[Path], Tensor]:
+    """Read every picture in a folder and the folders below it as a network trained on `shape` = (C, H, W) needs it.
+
+    Returns the paths, sorted, and float32 (N, C, H, W), normalised by the training pictures' `mean` and `std`, each
+    (C,). Hidden files are skipped. Raises UsageError for a missing or empty folder and for a file that is no picture.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise UsageError(f"{root} is not a folder; give one that holds the pictures to classify")
+    visible = (path for path in root.rglob("*") if not any(p.startswith(".") for p in path.relative_to(root).parts))
+    paths = sorted(_picture(path) for path in visible if not path.is_dir())
+    if not paths:
+        raise UsageError(f"{root} holds no pictures ({', '.join(SUFFIXES)})")
+    channels, height, width = shape
+    return paths, normalise(decode(paths, (height, width), channels), mean, std)
+
+
+def decode(paths: Sequence[Path], shape: tuple[int, int] | None = None, channels: int | None = None) -> Tensor:
+    """Decode pictures, several at a time, into uint8 (N, C, H, W).
+
+    `shape` is the (H, W) to scale and crop to, None demands equal sizes; `channels` is 1 or 3, None: 1 if all pictures
+    are greyscale, else 3. Raises UsageError naming the first file that is broken or differs in size.
+    """
+    chunks = [paths[i : i + CHUNK] for i in range(0, len(paths), CHUNK)]
+    images: list[Tensor] = []
+    progress = Progress(console=Console(stderr=True), transient=True, disable=len(paths) <= MANY)
+    with progress, ThreadPoolExecutor() as pool:
+        task = progress.add_task("Reading pictures", total=len(paths))
+        try:
+            for decoded in pool.map(lambda chunk: [_decode(path, shape, channels) for path in chunk], chunks):
+                for image in decoded:
+                    images.append(image)
+                    if image.shape[1:] != images[0].shape[1:]:
+                        raise UsageError(_differ(paths[0], images[0], paths[len(images) - 1], image))
+                progress.advance(task, len(decoded))
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # after an error or Ctrl-C, read no further
+    most = max(image.shape[0] for image in images)
+    return torch.stack([image.expand(most, -1, -1) for image in images])
+
+
+def _decode(path: Path, shape: tuple[int, int] | None, channels: int | None) -> Tensor:
+    """One picture as uint8 (C, H, W), C = 1 if it is stored as greyscale, else 3."""
+    try:
+        with Image.open(path) as picture:
+            ImageOps.exif_transpose(picture, in_place=True)
+            if picture.mode.startswith("I"):  # 16 bits of grey: Pillow would clip them
+                picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+            grey = channels == 1 or (channels is None and picture.mode in ("1", "L", "LA", "La"))
+            mode = "L" if grey else "RGB"
+            array = np.array(picture if picture.mode == mode else picture.convert(mode))
+    except Exception as error:  # a broken file raises whatever its decoder meets first
+        raise UsageError(f"{path} cannot be read as a picture: {error}") from None
+    image = torch.from_numpy(array).reshape(*array.shape[:2], -1).permute(2, 0, 1)
+    return fit(image, *shape) if shape else image
+
+
+def _differ(first: Path, one: Tensor, second: Path, other: Tensor) -> str:
+    sizes = [f"{path} is {image.shape[2]} x {image.shape[1]}" for path, image in ((first, one), (second, other))]
+    return f"pictures differ in size: {', '.join(sizes)} pixels; --data.size 32 would bring all to 32 x 32"
+
+
+def _parts(root: Path) -> list[Path]:
+    """[train, test] folders, or the root alone if it holds the class folders itself."""
+    if not root.is_dir():
+        raise UsageError(f"--data.root {root} is not a folder; expected train/<class>/ and test/<class>/, or <class>/")
+    given = [part for part in (root / "train", root / "test") if part.is_dir()]
+    if len(given) == 1 and _folders(given[0]):  # one without class folders is itself a class, say of vehicles
+        raise UsageError(f"--data.root {root} has {given[0].name}/ alone; expected both train/ and test/")
+    return given if len(given) == 2 else [root]
+
+
+def _folders(root: Path) -> list[Path]:
+    return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _class_files(root: Path) -> dict[str, list[Path]]:
+    """Class name -> its pictures, both sorted by name."""
+    tree = {
+        folder.name: sorted(_picture(path) for path in folder.iterdir() if not path.name.startswith("."))
+        for folder in _folders(root)
+    }
+    if not tree:
+        raise UsageError(f"{root} holds no class folders; expected {root}/<class>/ with pictures in each")
+    if empty := [name for name, files in tree.items() if not files]:
+        raise UsageError(f"{root / empty[0]} is a class without pictures; add some or remove the folder")
+    return tree
+
+
+def _picture(path: Path) -> Path:
+    if path.suffix.lower() not in SUFFIXES or not path.is_file():
+        raise UsageError(f"{path} is not a picture; expected only {', '.join(SUFFIXES)} files here")
+    return path

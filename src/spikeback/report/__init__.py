@@ -1,0 +1,20 @@
+"""Results (schema 1, docs/results.md) become tables, plots and one HTML page: plain functions over the dictionary."""
+
+from spikeback.report.findings import headline
+from spikeback.report.html import write_report
+from spikeback.report.plots import accuracy_curves, gradient_by_block, loss_curves, save_plots, weight_curve
+from spikeback.report.tables import console_table, markdown, summarise, write_csv
+
+__all__ = [
+    "accuracy_curves",
+    "console_table",
+    "gradient_by_block",
+    "headline",
+    "loss_curves",
+    "markdown",
+    "save_plots",
+    "summarise",
+    "weight_curve",
+    "write_csv",
+    "write_report",
+]

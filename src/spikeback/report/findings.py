@@ -1,0 +1,153 @@
+"""What the numbers say, in sentences: computed from the results alone, "no" as plainly as "yes"."""
+
+import math
+from typing import Any, NamedTuple
+
+from spikeback.report.tables import Results, by_method, check, count, finite, percent, scientific, summarise
+
+
+class Note(NamedTuple):
+    """A short remark; `code` is what to type, or empty."""
+
+    title: str
+    text: str
+    code: str = ""
+
+
+def headline(results: Results) -> str:
+    """Did the branches help? One sentence that begins with its answer and a colon.
+
+    Judged by the main branch alone after the last epoch (nothing is chosen there): "Yes" only if the worst seed of the
+    evolutionary method (without one, of the first method that is not vanilla) beats vanilla's best seed by more than
+    the test pictures' own counting error; "No" likewise the other way round.
+
+    Raises:
+        UsageError: another schema, or no finished trial.
+    """
+    ours, vanilla = _compared(results)
+    chance = f"chance is {percent(1 / len(results['dataset']['classes']))} %"
+    if ours is None or vanilla is None:
+        reached = [f"{row['method']} reached {percent(row['last_mean'])} %" for row in summarise(results)]
+        return f"Nothing to compare: {', '.join(reached)}; {chance}."
+    return f"{_verdict(ours, vanilla, results['dataset']['test'])}; {chance}."
+
+
+def _compared(results: Results) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    """The rows of the method with branches and of vanilla that answer the question; None where there is none."""
+    rows = [row for row in summarise(results) if row["last_mean"] is not None]
+    kinds = {method: _kind(trials[0]) for method, trials in by_method(results).items()}
+    others = [row for row in rows if kinds[row["method"]] != "vanilla"]
+    first = lambda kind: next((row for row in rows if kinds[row["method"]] == kind), None)
+    return first("evolutionary") or next(iter(others), None), first("vanilla")
+
+
+def _verdict(ours: dict[str, Any], vanilla: dict[str, Any], pictures: int | None) -> str:
+    us, them = ours["method"], vanilla["method"]
+    low, high, mean = (percent(ours[f"last_{key}"]) for key in ("min", "max", "mean"))
+    their_low, their_high, their_mean = (percent(vanilla[f"last_{key}"]) for key in ("min", "max", "mean"))
+    if min(ours["seeds"], vanilla["seeds"]) < 2:
+        return f"One seed only: {us} {mean} %, {them} {their_mean} %, and another seed may change that"
+    ranges = f"{us} {low}–{high} %, {them} {their_low}–{their_high} %"
+    ahead, behind = ours["last_min"] - vanilla["last_max"], vanilla["last_min"] - ours["last_max"]
+    if max(ahead, behind) <= 0:
+        return f"No clear difference: the seeds overlap, {ranges}"
+    inner = (ours["last_min"], vanilla["last_max"]) if ahead > 0 else (ours["last_max"], vanilla["last_min"])
+    if max(ahead, behind) <= counting_error(*inner, pictures):
+        return f"No clear difference: {ranges}, closer than {count(pictures)} test pictures can tell apart"
+    if ahead > 0:
+        return f"Yes: the worst {us} seed ({low} %) beats the best {them} seed ({their_high} %)"
+    return f"No: the best {us} seed ({high} %) stays below the worst {them} seed ({their_low} %)"
+
+
+def counting_error(p: float, q: float, pictures: int | None) -> float:
+    """Half width of the 95 % interval of p - q, two accuracies each counted on that many test pictures."""
+    return 1.96 * math.sqrt((p * (1 - p) + q * (1 - q)) / pictures) if pictures else 0.0
+
+
+def gradient_sentence(results: Results) -> str:
+    """How much gradient reaches the first block while training, method by method; empty if it was not measured."""
+    ours, vanilla = _compared(results)
+    parts = []
+    for row in summarise(results):
+        if row["gradient_ratio"] is not None:
+            parts.append(f"{row['method']} {scientific(row['gradient_ratio'])}")
+            if ours and vanilla and row["method"] == ours["method"] and vanilla["gradient_ratio"]:
+                parts[-1] += f" ({scientific(row['gradient_ratio'] / vanilla['gradient_ratio'])} times vanilla's)"
+    return f"Gradient at the first block over the last, while training: {', '.join(parts)}." if parts else ""
+
+
+def notes(results: Results) -> list[Note]:
+    """Regime, what testing the shortcut on one summand costs, how "best" was chosen, what not to compare with.
+
+    Raises:
+        UsageError: another schema, or no finished trial.
+    """
+    check(results)
+    found = (_regime(results), _shortcut(results), _best(results), _dataset(results))
+    return [note for note in found if note is not None]
+
+
+def _kind(trial: dict[str, Any]) -> str:
+    """ "Evolutionary(start=0.5)" -> "evolutionary"."""
+    return (trial.get("schedule") or trial["method"]).split("(")[0].lower()
+
+
+def _regime(results: Results) -> Note | None:
+    regime = results.get("regime")
+    if not regime:
+        return None
+    measured = (
+        f"|dL/d(first block)| / |dL/d(last block)| of the untrained vanilla network is {scientific(regime['ratio'])}, "
+        f"with {regime['surrogate']} and threshold {regime['threshold']:g}."
+    )
+    title = f"Regime: {regime['kind']}"
+    if regime["kind"] == "exploding":
+        return Note(title, f"{measured} In this regime the branches do not help, as far as one-seed pilots tell.")
+    return Note(
+        title,
+        f"{measured} In the exploding regime (rectangle, tanh at their usual heights) the branches do not help, as far "
+        "as one-seed pilots tell; to run the same comparison there, add",
+        "--model.surrogate 'Rectangle(a=1.0)'",
+    )
+
+
+def _shortcut(results: Results) -> Note | None:
+    trials = [t for t in results["trials"] if _kind(t) == "shortcut"]
+    pairs = [(t["last_sum_accuracy"], t["last_accuracy"]) for t in trials]
+    pairs = [pair for pair in pairs if len(finite(pair)) == 2]
+    if not pairs:
+        return None
+    total, alone = (sum(values) / len(pairs) for values in zip(*pairs, strict=True))
+    measured = f"The sum reaches {percent(total)} %, the main branch alone {percent(alone)} %"
+    gap = total - alone
+    if abs(gap) <= counting_error(total, alone, results["dataset"]["test"]):
+        verdict = "the mismatch costs nothing that the test pictures can show"
+    elif gap > 0:
+        verdict = f"the mismatch costs {percent(gap)} points"
+    else:
+        verdict = f"the mismatch costs nothing, the main branch is ahead by {percent(-gap)} points"
+    return Note("Shortcut is trained on the sum and tested on one summand", f"{measured}: {verdict}.")
+
+
+def _best(results: Results) -> Note:
+    rules = {t["best_on"] for t in results["trials"]}
+    held_out = f"{count(results['dataset']['held_out'])} held-out training pictures"
+    if rules == {"held-out"}:
+        text = f"The best epoch was chosen on {held_out}, never on the test pictures."
+    elif rules == {"test"}:
+        text = "The best epoch was chosen on the test pictures (the authors' rule), so “best” flatters; trust “last”."
+    else:
+        text = f"Trials differ: some chose the best epoch on {held_out}, some on the test pictures; compare “last”."
+    return Note("Best and last", text)
+
+
+def _dataset(results: Results) -> Note:
+    data = results["dataset"]
+    epochs = sorted(set(finite(t.get("epochs") for t in results["trials"])))
+    budget = f", epochs: {' or '.join(map(count, epochs))}" if epochs else ""
+    provenance = data["provenance"].rstrip(". ")
+    pictures = f"{count(data['train'])} training and {count(data['test'])} test pictures"
+    text = f"{data['name']}: {pictures}{budget}. {provenance}."
+    if "compar" not in provenance.lower():
+        text += " Not comparable with published numbers."
+    return Note("Data and scale", text)

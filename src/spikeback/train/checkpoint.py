@@ -1,0 +1,59 @@
+"""Checkpoints that appear whole or not at all, and carry what is needed to use them."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from spikeback.errors import UsageError
+from spikeback.files import write_atomic
+
+LAST, BEST = "last.ckpt", "best.ckpt"
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Write beside the target and rename, on the same file system: a killed run leaves the checkpoint before."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        write_atomic(path, buffer.getvalue())
+
+
+class Checkpoints(ModelCheckpoint):
+    """Keep `last.ckpt` and `best.ckpt` (highest held-out accuracy), each with `card`: plain facts on the network."""
+
+    def __init__(self, folder: Path, card: dict[str, Any]) -> None:
+        super().__init__(
+            folder,
+            filename="best",
+            monitor="held_out_accuracy",
+            mode="max",
+            save_last=True,
+            save_on_train_epoch_end=True,
+            enable_version_counter=False,
+            auto_insert_metric_name=False,
+        )
+        self.card = card
+
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {"card": self.card}
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The state dict of the Task and the card of a checkpoint.
+
+    Raises:
+        UsageError: no such file, or not a checkpoint of ours.
+    """
+    if not path.is_file():
+        raise UsageError(f"no checkpoint {path}; train first, or name a trial's folder")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        card = next(state["card"] for state in content["callbacks"].values() if "card" in state)
+        return content["state_dict"], card
+    except Exception as error:  # whatever unpickling a foreign file may raise
+        raise UsageError(f"{path} is not a spikeback checkpoint ({type(error).__name__})") from error

@@ -1,0 +1,60 @@
+"""Where a result was made: versions, commit, hardware."""
+
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import spikeback
+
+
+def environment(precision: str) -> dict[str, Any]:
+    """The `environment` object of results.json."""
+    return {
+        "spikeback": spikeback.__version__,
+        **{name: version(name) for name in ("torch", "torchvision", "lightning")},
+        "python": platform.python_version(),
+        "commit": _commit(),
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "threads": torch.get_num_threads(),
+        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "precision": precision,
+    }
+
+
+def resolve_precision(precision: str) -> str:
+    """What "auto" means here: bf16-mixed where the processor computes in bfloat16, else 32-true."""
+    if precision != "auto":
+        return precision
+    if torch.cuda.is_available():
+        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "32-true"
+    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bf16-mixed" if native else "32-true"
+
+
+def _commit() -> str | None:
+    """Commit of the checkout the package runs from, if it is one."""
+    here = Path(__file__).resolve().parent
+    try:
+        done = subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5)
+        tracked = subprocess.run(
+            ["git", "-C", str(here), "ls-files", __file__], capture_output=True, text=True, timeout=5
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() if done.returncode == 0 and tracked.stdout.strip() else None
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        names = [
+            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+        ]
+        if names:
+            return names[0]
+    return platform.processor() or platform.machine()

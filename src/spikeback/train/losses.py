@@ -1,0 +1,28 @@
+"""Losses: pure functions of logits (T, B, K) and labels (B,)."""
+
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from spikeback.shortcut import ShortcutNet
+
+
+def mean_cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
+    """Cross-entropy of the time-mean of logits (T, B, K), in float32 at least."""
+    return F.cross_entropy(logits.mean(0).float() if logits.itemsize < 4 else logits.mean(0), y)
+
+
+def branch_loss(
+    model: ShortcutNet, x: Tensor, y: Tensor, weight: float, combine: Literal["logits", "losses"] = "logits"
+) -> tuple[Tensor, Tensor]:
+    """Training loss and the logits (T, B, K) that it judges.
+
+    "logits" is Eq. 10: one cross-entropy of main + weight * sum(side). "losses" is deep supervision, the paper's
+    introduction: cross-entropy of main + weight * the sum of each branch's own; it judges the main logits.
+    """
+    if combine == "logits" or weight == 0:
+        logits = model(x, weight)
+        return mean_cross_entropy(logits, y), logits
+    main, side = model.logits(x)
+    return mean_cross_entropy(main, y) + weight * sum(mean_cross_entropy(z, y) for z in side.values()), main

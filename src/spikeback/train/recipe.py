@@ -1,0 +1,187 @@
+"""A recipe: everything that decides a training. Defaults are the authors' public code where the paper is silent."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from torch import nn
+
+from spikeback.data import DataConfig
+from spikeback.errors import UsageError
+from spikeback.models import create_model, list_models
+from spikeback.nn import LIF
+from spikeback.ops.surrogate import Surrogate
+from spikeback.shortcut import Schedule, ShortcutNet
+from spikeback.values import from_text
+
+
+@dataclass
+class ModelConfig:
+    """The network and its neurons.
+
+    Args:
+        name: The network; `spikeback.list_models()` has all names.
+        stem: First layers for small pictures (cifar), large pictures (imagenet) or event frames (dvs).
+        time_steps: T, how many steps a static picture is shown for.
+        width: Channels of the first stage; empty is the network's own.
+        tau: Leak of the neurons in [0, 1]; 1 is integrate-and-fire.
+        threshold: V_th, fired at when strictly exceeded.
+        surrogate: The surrogate derivative, e.g. Triangle(gamma=1.0), Rectangle(a=1.0), Tanh(k=3.0), ATan(alpha=2.0).
+        detach_reset: Cut the gradient through the reset.
+    """
+
+    name: str = "spiking_resnet18"
+    stem: Literal["cifar", "imagenet", "dvs"] = "cifar"
+    time_steps: int = 4
+    width: int | None = None
+    tau: float = 0.25
+    threshold: float = 0.5
+    surrogate: str = "Tanh(k=3.0)"
+    detach_reset: bool = False
+
+    def __post_init__(self) -> None:
+        if self.name not in list_models():
+            raise UsageError(f"--model.name: no model {self.name!r}; choose from {', '.join(list_models())}")
+        for option in ("time_steps", "width"):
+            value = getattr(self, option)
+            if value is not None and value < 1:
+                raise UsageError(f"--model.{option} must be at least 1, not {value}")
+        if not 0 <= self.tau <= 1:
+            raise UsageError(f"--model.tau must lie in [0, 1], not {self.tau}")
+        if not 0 < self.threshold < float("inf"):
+            raise UsageError(f"--model.threshold must be a positive number, not {self.threshold}")
+        self.surrogate = repr(_named("--model.surrogate", self.surrogate, Surrogate))
+
+    def build(self, num_classes: int, in_channels: int) -> nn.Module:
+        """The network for K classes and pictures of C channels."""
+        neuron = LIF(self.tau, self.threshold, from_text(self.surrogate, Surrogate), self.detach_reset)
+        return create_model(
+            self.name, num_classes, self.stem, self.time_steps, in_channels, self.width, neuron
+        )  # fmt: skip
+
+
+@dataclass
+class BranchConfig:
+    """The branches: open questions of the paper, each an option.
+
+    Args:
+        taps: Where branches start: after every stage, after every residual block, or a list of module names.
+        read: What a branch reads, the block's spikes or the membrane current into its last neuron.
+        combine: Sum the branches' logits, one loss (Eq. 10), or their losses (deep supervision).
+        schedule_by: Lambda falls with every iteration (Eq. 10) or every epoch (the paper's abstract).
+    """
+
+    taps: str | list[str] = "stage"
+    read: Literal["spikes", "current"] = "spikes"
+    combine: Literal["logits", "losses"] = "logits"
+    schedule_by: Literal["iteration", "epoch"] = "iteration"
+
+    def build(self, net: nn.Module) -> ShortcutNet:
+        """The network with its branches."""
+        try:
+            return ShortcutNet(net, self.taps, read=self.read)
+        except UsageError as error:
+            raise UsageError(f"--branches.taps: {error}") from error
+
+
+@dataclass
+class TrainConfig:
+    """Optimisation: SGD with a cosine to zero, stepped with every iteration.
+
+    Args:
+        epochs: Passes over the training pictures.
+        lr: Learning rate at the start.
+        momentum: Of SGD.
+        weight_decay: Of weights only: biases and norms have none.
+        precision: auto is bf16-mixed where the processor computes in bfloat16, else 32-true.
+        best_on: Choose the best epoch on held-out training pictures or, the authors' rule, on the test pictures.
+        probe: Pictures on which the gradient of every block is measured after each epoch.
+        deterministic: Use deterministic kernels only.
+        threads: Threads of the processor; empty leaves PyTorch's choice.
+    """
+
+    epochs: int = 300
+    lr: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
+    best_on: Literal["held-out", "test"] = "held-out"
+    probe: int = 128
+    deterministic: bool = True
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        for option, least in {"epochs": 1, "probe": 1, "threads": 1}.items():
+            value = getattr(self, option)
+            if value is not None and value < least:
+                raise UsageError(f"--train.{option} must be at least {least}, not {value}")
+        if not 0 < self.lr < float("inf"):
+            raise UsageError(f"--train.lr must be a positive number, not {self.lr}")
+        if not 0 <= self.momentum < 1:
+            raise UsageError(f"--train.momentum must lie in [0, 1), not {self.momentum}")
+        if not 0 <= self.weight_decay < float("inf"):
+            raise UsageError(f"--train.weight_decay must not be negative, not {self.weight_decay}")
+
+
+@dataclass
+class Recipe:
+    """One experiment, but for method and seed.
+
+    Args:
+        title: What this is, in a few words.
+        data: The pictures.
+        model: The network.
+        branches: The branches.
+        train: The optimisation.
+    """
+
+    title: str = "spikeback"
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    branches: BranchConfig = field(default_factory=BranchConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Every option, as written to config.yaml and results.json."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Recipe":
+        """The inverse of `as_dict`."""
+        return cls(
+            title=values["title"],
+            data=DataConfig(**values["data"]),
+            model=ModelConfig(**values["model"]),
+            branches=BranchConfig(**values["branches"]),
+            train=TrainConfig(**values["train"]),
+        )
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to train: `vanilla`, `shortcut`, `evolutionary`, or a schedule written out, `Evolutionary(start=0.5)`."""
+
+    name: str
+    schedule: Schedule
+
+    @classmethod
+    def from_text(cls, text: str) -> "Method":
+        """Read a method. Raises UsageError that lists the choices."""
+        schedule = _named("--methods", text, Schedule)
+        plain = type(schedule).__name__.lower()
+        return cls(plain if schedule == type(schedule)() else repr(schedule), schedule)
+
+    @property
+    def slug(self) -> str:
+        """The name as part of a folder's name."""
+        return self.name if self.name.isalpha() else f"{type(self.schedule).__name__.lower()}-{_values(self.schedule)}"
+
+
+def _values(schedule: Schedule) -> str:
+    return "-".join(str(value) for value in vars(schedule).values())
+
+
+def _named(option: str, text: str, base: Any) -> Any:
+    try:
+        return from_text(text, base)
+    except UsageError as error:
+        raise UsageError(f"{option}: {error}") from error

@@ -1,0 +1,167 @@
+"""The LightningModule: one method on one network, with the record of what happened."""
+
+import math
+import statistics
+import time
+from typing import Any, cast
+
+import lightning as L
+import torch
+from torch import Tensor
+from torchmetrics.classification import MulticlassAccuracy
+
+from spikeback.doctor import block_gradients, block_names
+from spikeback.errors import TrainingError, UsageError
+from spikeback.shortcut import Schedule, ShortcutNet
+from spikeback.train.losses import branch_loss
+from spikeback.train.recipe import BranchConfig, TrainConfig
+
+HELD_OUT = 0  # the first validation loader; the second has the test pictures
+METRICS = ("train", "held_out", "test", "test_sum")
+RECORD = ("total_steps", "history", "gradients", "step_seconds")  # kept in the checkpoint
+
+
+class Task(L.LightningModule):
+    """Train a ShortcutNet by one schedule and keep the record: history by epoch, gradient by block.
+
+    Args:
+        model: the network with its branches.
+        schedule: progress i / I -> weight of the branches; i counts optimiser steps, I is kept in the checkpoint.
+        branches, train: the recipe's options.
+        seed: the global random state at the start of each epoch is a function of it and the epoch, so a resumed run
+            continues as if it had not been interrupted.
+        probe: pictures and labels on which the gradient of every block is measured.
+
+    The accuracy that counts is the main branch's alone.
+    """
+
+    def __init__(
+        self,
+        model: ShortcutNet,
+        schedule: Schedule,
+        branches: BranchConfig,
+        train: TrainConfig,
+        seed: int = 0,
+        probe: tuple[Tensor, Tensor] | None = None,
+    ) -> None:
+        super().__init__()
+        self.model, self.schedule, self.branches, self.train_config, self.seed = model, schedule, branches, train, seed
+        self.probe = probe
+        net: Any = model.net
+        self.metrics = torch.nn.ModuleDict(
+            {f"{name}_accuracy": MulticlassAccuracy(net.num_classes, average="micro") for name in METRICS}
+        )
+        self.total_steps = 0
+        self.history: dict[str, list[float]] = {}
+        self.gradients: dict[str, list[Any]] = {"blocks": block_names(net), "step": [], "norm": []}
+        self.step_seconds: list[float] = []
+        self._losses: list[Tensor] = []
+        self._seconds: list[float] = []
+
+    def weight(self, step: int) -> float:
+        """Lambda at an optimiser step, by iteration or by epoch."""
+        if self.branches.schedule_by == "epoch":
+            per_epoch = self.total_steps // self.train_config.epochs
+            return self.schedule(min(step, self.total_steps - 1) // per_epoch / self.train_config.epochs)
+        return self.schedule(step / self.total_steps)
+
+    def loss(self, x: Tensor, y: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        """Training loss at a step and the logits it judges."""
+        return branch_loss(self.model, x, y, self.weight(step), self.branches.combine)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        x, y = batch
+        loss, logits = self.loss(x, y, self.global_step)
+        if not torch.isfinite(loss):
+            raise TrainingError(
+                f"the loss is {loss.item()} at step {self.global_step + 1} of {self.total_steps} (lambda "
+                f"{self.weight(self.global_step):.3g}): lower --train.lr ({self.train_config.lr}) or use "
+                "--train.precision 32-true"
+            )
+        self._losses.append(loss.detach())
+        self.count("train", logits.detach(), y)
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
+        x, y = batch
+        if dataloader_idx == HELD_OUT:
+            self.count("held_out", self.model(x), y)
+            return
+        weight = self.weight(self.global_step - 1)
+        main, side = self.model.logits(x) if weight else (self.model(x), {})
+        self.count("test", main, y)
+        self.count("test_sum", main + weight * sum(side.values()), y)
+
+    def count(self, name: str, logits: Tensor, y: Tensor) -> None:
+        """Add the time-mean of logits (T, B, K) to an accuracy."""
+        cast(MulticlassAccuracy, self.metrics[f"{name}_accuracy"]).update(logits.float().mean(0), y)
+
+    def on_fit_start(self) -> None:
+        total = int(self.trainer.estimated_stepping_batches)
+        if self.total_steps not in (0, total):
+            raise UsageError(f"the checkpoint was made for {self.total_steps} optimiser steps, this recipe has {total}")
+        self.total_steps = total
+
+    def on_train_start(self) -> None:
+        if self.global_step == 0:
+            self.measure_gradients()
+
+    def on_train_epoch_start(self) -> None:
+        L.seed_everything(self.seed * 1_000_003 + self.current_epoch, verbose=False)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        self._started = time.perf_counter()
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self._seconds.append(time.perf_counter() - self._started)
+
+    def on_train_epoch_end(self) -> None:
+        """Write the epoch's row, after validation and before the checkpoint."""
+        row = {
+            "epoch": self.current_epoch + 1,
+            "train_loss": torch.stack(self._losses).mean().item(),
+            **{name: cast(MulticlassAccuracy, metric).compute().item() for name, metric in self.metrics.items()},
+            "weight": self.weight(self.global_step - 1),
+            "lr": self.optimizers().param_groups[0]["lr"],  # pyright: ignore
+        }
+        for name, value in row.items():
+            self.history.setdefault(name, []).append(value)
+        self.log("held_out_accuracy", row["held_out_accuracy"])
+        self.step_seconds.append(statistics.median(self._seconds))
+        for metric in self.metrics.values():
+            cast(MulticlassAccuracy, metric).reset()
+        self._losses.clear()
+        self._seconds.clear()
+        self.measure_gradients()
+
+    def measure_gradients(self) -> None:
+        """Append the norm of dL/d(block output) on the probe, for the loss of the step just done."""
+        if self.probe is None or not self.gradients["blocks"]:
+            return
+        x, y = (t.to(self.device) for t in self.probe)
+        last = max(self.global_step - 1, 0)
+        norms = block_gradients(self.model.net, self.gradients["blocks"], lambda: self.loss(x, y, last)[0])
+        self.gradients["step"].append(self.global_step)
+        self.gradients["norm"].append(list(norms.values()))
+
+    def configure_optimizers(self) -> Any:
+        """SGD with decay of weights only, and a cosine to zero over all steps."""
+        config = self.train_config
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
+            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        optimiser = torch.optim.SGD(groups, config.lr, config.momentum)
+        total = int(self.trainer.estimated_stepping_batches)
+        cosine = torch.optim.lr_scheduler.LambdaLR(
+            optimiser, lambda step: 0.5 * (1 + math.cos(math.pi * min(step, total) / total))
+        )
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": cosine, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["record"] = {name: getattr(self, name) for name in RECORD}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        for name in RECORD:
+            setattr(self, name, checkpoint["record"][name])

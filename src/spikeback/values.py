@@ -1,0 +1,39 @@
+"""Frozen values as text, for recipes and the command line: "Triangle(gamma=1.0)" <-> Triangle(gamma=1.0)."""
+
+import ast
+from typing import TypeVar
+
+from spikeback.errors import UsageError
+
+T = TypeVar("T")
+
+
+def choices(base: type[T]) -> dict[str, type[T]]:
+    """The subclasses of `base` by lower-case name."""
+    return {cls.__name__.lower(): cls for cls in base.__subclasses__()}
+
+
+def from_text(text: str, base: type[T]) -> T:
+    """Read a frozen dataclass derived from `base`: `Tanh(k=3.0)`, `tanh(3)` or plain `tanh` (its defaults).
+
+    Raises:
+        UsageError: another name, or arguments that it does not take; lists the choices.
+    """
+    names = ", ".join(sorted(cls.__name__ for cls in choices(base).values()))
+    try:
+        call = ast.parse(text.strip(), mode="eval").body
+        name = call.func if isinstance(call, ast.Call) else call
+        if not isinstance(name, ast.Name) or name.id.lower() not in choices(base):
+            raise UsageError(f"no {base.__name__.lower()} {text!r}; choose from {names}, e.g. {example(base)!r}")
+        args = [ast.literal_eval(a) for a in call.args] if isinstance(call, ast.Call) else []
+        named = {k.arg: ast.literal_eval(k.value) for k in call.keywords if k.arg} if isinstance(call, ast.Call) else {}
+        return choices(base)[name.id.lower()](*args, **named)
+    except UsageError:
+        raise
+    except (SyntaxError, ValueError, TypeError) as error:
+        raise UsageError(f"cannot read {text!r} as a {base.__name__.lower()}, e.g. {example(base)!r}") from error
+
+
+def example(base: type) -> str:
+    """One value of the family, written out."""
+    return repr(next(iter(choices(base).values()))())

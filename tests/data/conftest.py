@@ -1,0 +1,63 @@
+"""Small pictures: a set in memory, trees of files, and the four IDX files."""
+
+import gzip
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from spikeback.data import Pictures, PictureSet
+
+IDX_NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+
+
+@pytest.fixture
+def picture_set() -> PictureSet:
+    """3 classes with 60, 30 and 10 training pictures, shuffled; 13 test pictures; (2, 6, 5)."""
+    rng = torch.Generator().manual_seed(1)
+    labels = torch.tensor([0] * 60 + [1] * 30 + [2] * 10)[torch.randperm(100, generator=rng)]
+
+    def pictures(y: torch.Tensor) -> Pictures:
+        return Pictures(torch.randint(0, 256, (len(y), 2, 6, 5), dtype=torch.uint8, generator=rng), y)
+
+    return PictureSet("tiny", "made up", ("a", "b", "c"), pictures(labels), pictures(torch.arange(13) % 3))
+
+
+@pytest.fixture
+def draw_picture(tmp_path: Path) -> Callable[..., np.ndarray]:
+    """draw_picture("a/1.png", size=(h, w), mode="RGB") writes random pixels below tmp_path and returns them."""
+    rng = np.random.default_rng(0)
+
+    def draw(name: str, size: tuple[int, int] = (8, 8), mode: str = "RGB") -> np.ndarray:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 256, (*size, 3) if mode == "RGB" else size, dtype=np.uint8)
+        Image.fromarray(pixels).save(path)
+        return pixels
+
+    return draw
+
+
+@pytest.fixture
+def write_idx(tmp_path: Path) -> Callable[..., tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+    """Writes 40 + 20 pictures, 2 x 3 pixels, as the four IDX files into tmp_path/folder; returns the four arrays."""
+
+    def write(folder: str = ".", packed: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        rng = np.random.default_rng(0)
+        images = [rng.integers(0, 256, (n, 2, 3), dtype=np.uint8) for n in (40, 20)]
+        labels = [rng.permutation(np.arange(n, dtype=np.uint8) % 10) for n in (40, 20)]
+        arrays = images[0], labels[0], images[1], labels[1]
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        for name, array in zip(IDX_NAMES, arrays, strict=True):
+            content = struct.pack(f">4B{array.ndim}i", 0, 0, 8, array.ndim, *array.shape) + bytes(
+                array.flatten().tolist()
+            )
+            path = tmp_path / folder / (f"{name}.gz" if packed else name)
+            path.write_bytes(gzip.compress(content) if packed else content)
+        return arrays
+
+    return write

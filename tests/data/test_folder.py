@@ -1,0 +1,253 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from spikeback.data import folder, read_pictures
+from spikeback.data.folder import load_folder
+from spikeback.data.pictures import fit
+from spikeback.data.split import hold_out
+from spikeback.errors import UsageError
+
+Draw = Callable[..., np.ndarray]
+
+
+def tensor(pixels: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+@pytest.fixture
+def pets(draw_picture: Draw, tmp_path: Path) -> Path:
+    """train/ and test/ with cat and dog, two pictures each; returns the root."""
+    for half in ("train", "test"):
+        for name in ("dog/1.png", "dog/2.png", "cat/1.png", "cat/2.png"):
+            draw_picture(f"pets/{half}/{name}")
+    return tmp_path / "pets"
+
+
+def test_train_and_test_folders_are_the_splits(draw_picture: Draw, tmp_path: Path) -> None:
+    train = {name: draw_picture(f"pets/train/{name}") for name in ("dog/1.png", "cat/10.png", "cat/2.png")}
+    test = {name: draw_picture(f"pets/test/{name}") for name in ("dog/1.png", "cat/1.png")}
+    loaded = load_folder(tmp_path / "pets")
+    assert loaded.classes == ("cat", "dog")
+    assert loaded.train.labels.tolist() == [0, 0, 1]
+    assert loaded.test.labels.tolist() == [0, 1]
+    assert torch.equal(loaded.train.images, torch.stack([tensor(train[name]) for name in sorted(train)]))
+    assert torch.equal(loaded.test.images, torch.stack([tensor(test[name]) for name in sorted(test)]))
+    assert loaded.name == "pets"
+
+
+def test_class_folders_alone_give_a_fifth_of_every_class_as_test(draw_picture: Draw, tmp_path: Path) -> None:
+    for name in [f"{kind}/{i}.png" for kind in ("a", "b") for i in range(10)]:
+        draw_picture(name)
+    loaded = load_folder(tmp_path)
+    assert loaded.train.labels.tolist() == [0] * 8 + [1] * 8
+    assert loaded.test.labels.tolist() == [0] * 2 + [1] * 2
+    assert "20% of every class drawn as the test split (seed 0)" in loaded.provenance
+    everything = torch.cat([loaded.train.images, loaded.test.images])
+    assert len(everything.flatten(1).unique(dim=0)) == 20  # each picture in one of the splits
+    assert torch.equal(load_folder(tmp_path).test.images, loaded.test.images)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "JPG", "jpeg", "png", "bmp", "webp", "WebP"])
+def test_every_kind_of_picture_is_read(draw_picture: Draw, tmp_path: Path, suffix: str) -> None:
+    for name in ("a/1", "a/2"):
+        draw_picture(f"{name}.{suffix}")
+    loaded = load_folder(tmp_path)
+    for path, label in ((tmp_path / f"a/{i}.{suffix}", i) for i in (1, 2)):
+        with Image.open(path) as picture:
+            expected = tensor(np.array(picture))
+        both = torch.cat([loaded.train.images, loaded.test.images])
+        assert any(torch.equal(expected, image) for image in both), label
+
+
+def test_cifar10_as_jpeg_says_what_it_must_not_be_compared_with(draw_picture: Draw, tmp_path: Path) -> None:
+    for half in ("train", "test"):
+        draw_picture(f"cifar10-jpeg/{half}/cat/1.jpg")
+    loaded = load_folder(tmp_path / "cifar10-jpeg")
+    assert loaded.name == "CIFAR-10 (JPEG)"
+    assert loaded.provenance == "CIFAR-10 re-encoded as JPEG, not comparable with published CIFAR-10 numbers"
+
+
+def test_hidden_files_and_folders_are_ignored(pets: Path) -> None:
+    (pets / "train" / "cat" / ".DS_Store").write_bytes(b"x")
+    (pets / "train" / ".cache").mkdir()
+    (pets / "README.md").write_text("beside the classes, anything may lie")
+    assert len(load_folder(pets).train) == 4
+
+
+def test_greyscale_stays_greyscale_only_if_all_are(draw_picture: Draw, tmp_path: Path) -> None:
+    grey = draw_picture("a/1.png", mode="L")
+    draw_picture("a/2.png", mode="L")
+    assert load_folder(tmp_path).train.images.shape[1:] == (1, 8, 8)
+    draw_picture("b/1.png")
+    draw_picture("b/2.png")
+    loaded = load_folder(tmp_path)
+    images = torch.cat([loaded.train.images, loaded.test.images])
+    assert images.shape[1:] == (3, 8, 8)
+    assert any(torch.equal(torch.from_numpy(grey).expand(3, -1, -1), image) for image in images)
+
+
+def test_sixteen_bits_of_grey_are_scaled_not_clipped(tmp_path: Path) -> None:
+    for name in ("1", "2"):
+        (tmp_path / "a").mkdir(exist_ok=True)
+        Image.fromarray(np.array([[0, 255, 256, 65535]], dtype=np.uint16)).save(tmp_path / f"a/{name}.png")
+    assert load_folder(tmp_path).train.images.flatten().tolist() == [0, 0, 1, 255]
+
+
+def test_a_turned_photograph_is_read_upright(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation: to be turned by 90 degrees clockwise
+    pixels = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    (tmp_path / "a").mkdir()
+    for name in ("1", "2"):
+        Image.fromarray(pixels).save(tmp_path / f"a/{name}.png", exif=exif)
+    assert load_folder(tmp_path).train.images[0, 0].tolist() == np.rot90(pixels, -1).tolist()
+
+
+def test_size_scales_the_shorter_side_and_crops_the_centre(draw_picture: Draw, tmp_path: Path) -> None:
+    pixels = [draw_picture("a/1.png", size=(12, 30)), draw_picture("a/2.png", size=(16, 8))]
+    train, test = hold_out(torch.tensor([0, 0]), 0.2)
+    loaded = load_folder(tmp_path, size=6)
+    assert loaded.provenance.endswith("resized to 6 x 6")
+    assert torch.equal(loaded.train.images[0], fit(tensor(pixels[int(train)]), 6, 6))
+    assert torch.equal(loaded.test.images[0], fit(tensor(pixels[int(test)]), 6, 6))
+
+
+def test_thousands_of_files_show_progress_on_stderr(
+    pets: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(folder, "MANY", 7)
+    monkeypatch.setattr(folder, "CHUNK", 3)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    loaded = load_folder(pets)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "Reading pictures" in err
+    monkeypatch.setattr(folder, "MANY", 8)
+    assert load_folder(pets).hash() == loaded.hash()  # chunks change nothing
+    assert capsys.readouterr() == ("", "")
+
+
+def spoil_text(root: Path) -> str:
+    (root / "train" / "dog" / "notes.txt").write_text("x")
+    return r"dog/notes\.txt is not a picture; expected only \.jpg, \.jpeg, \.png, \.bmp, \.webp files here"
+
+
+def spoil_nested(root: Path) -> str:
+    (root / "train" / "dog" / "more.png").mkdir()
+    return r"dog/more\.png is not a picture"
+
+
+def spoil_content(root: Path) -> str:
+    (root / "test" / "cat" / "2.png").write_bytes(b"not a picture")
+    return r"test/cat/2\.png cannot be read as a picture"
+
+
+def spoil_truncated(root: Path) -> str:
+    path = root / "train" / "cat" / "1.png"
+    path.write_bytes(path.read_bytes()[:-30])
+    return r"train/cat/1\.png cannot be read as a picture"
+
+
+def spoil_empty_class(root: Path) -> str:
+    (root / "test" / "emu").mkdir()
+    return "test/emu is a class without pictures"
+
+
+def spoil_classes(root: Path) -> str:
+    (root / "test" / "dog").rename(root / "test" / "fox")
+    return "must have the same class folders; 'dog' is in only one of them"
+
+
+def spoil_half(root: Path) -> str:
+    (root / "test").rename(root.parent / "elsewhere")
+    return r"--data\.root .*pets has train/ alone; expected both train/ and test/"
+
+
+def spoil_sizes(root: Path) -> str:
+    Image.new("RGB", (9, 5)).save(root / "test" / "cat" / "2.png")
+    return r"cat/1\.png is 8 x 8, .*test/cat/2\.png is 9 x 5 pixels; --data\.size 32 would"
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        spoil_text,
+        spoil_nested,
+        spoil_content,
+        spoil_truncated,
+        spoil_empty_class,
+        spoil_classes,
+        spoil_half,
+        spoil_sizes,
+    ],
+    ids=lambda spoil: spoil.__name__.removeprefix("spoil_"),
+)
+def test_each_mistake_in_a_tree_is_named(pets: Path, spoil: Callable[[Path], str]) -> None:
+    message = spoil(pets)
+    with pytest.raises(UsageError, match=message) as error:
+        load_folder(pets)
+    assert "\n" not in str(error.value)
+
+
+def test_a_tree_without_classes_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"holds no class folders; expected .*/<class>/"):
+        load_folder(tmp_path)
+
+
+def test_a_missing_root_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"--data\.root .*nowhere is not a folder"):
+        load_folder(tmp_path / "nowhere")
+
+
+def test_a_class_of_one_picture_cannot_be_split(pets: Path) -> None:
+    (pets / "train" / "cat" / "2.png").unlink()
+    assert len(load_folder(pets).train) == 3  # not split, no matter
+    with pytest.raises(UsageError, match="cat holds one picture; two are needed"):
+        load_folder(pets / "train")
+
+
+def test_a_class_may_be_called_train(draw_picture: Draw, tmp_path: Path) -> None:
+    for name in ("plane/1.png", "plane/2.png", "train/1.png", "train/2.png"):
+        draw_picture(name)
+    assert load_folder(tmp_path).classes == ("plane", "train")
+
+
+MEAN, STD = torch.tensor([0.5, 0.25, 0.125]), torch.tensor([0.5, 0.25, 2.0])
+
+
+def test_pictures_to_classify_are_read_as_trained(draw_picture: Draw, tmp_path: Path) -> None:
+    pixels = {name: draw_picture(name) for name in ("b.png", "a.bmp", "deep/down/c.png")}
+    (tmp_path / ".hidden").mkdir()
+    (tmp_path / ".hidden" / "x.txt").write_text("x")
+    paths, x = read_pictures(tmp_path, (3, 8, 8), MEAN, STD)
+    assert paths == [tmp_path / name for name in sorted(pixels)]
+    for name, got in zip(sorted(pixels), x, strict=True):
+        assert torch.equal(got, (tensor(pixels[name]) / 255 - MEAN[:, None, None]) / STD[:, None, None])
+
+
+def test_pictures_to_classify_take_size_and_colour_of_training(draw_picture: Draw, tmp_path: Path) -> None:
+    draw_picture("colour.png", size=(20, 30))
+    draw_picture("grey.png", size=(9, 9), mode="L")
+    assert read_pictures(tmp_path, (1, 6, 4), MEAN[:1], STD[:1])[1].shape == (2, 1, 6, 4)
+    x = read_pictures(str(tmp_path), (3, 6, 4), torch.zeros(3), torch.ones(3))[1]
+    assert x.shape == (2, 3, 6, 4)
+    assert torch.equal(x[1, 0], x[1, 1])  # grey in all channels
+
+
+def test_what_cannot_be_classified_is_named(draw_picture: Draw, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="nowhere is not a folder"):
+        read_pictures(tmp_path / "nowhere", (3, 8, 8), MEAN, STD)
+    with pytest.raises(UsageError, match="holds no pictures"):
+        read_pictures(tmp_path, (3, 8, 8), MEAN, STD)
+    draw_picture("1.png")
+    (tmp_path / "notes.txt").write_text("x")
+    with pytest.raises(UsageError, match=r"notes\.txt is not a picture"):
+        read_pictures(tmp_path, (3, 8, 8), MEAN, STD)
+    (tmp_path / "notes.txt").rename(tmp_path / "2.jpg")
+    with pytest.raises(UsageError, match=r"2\.jpg cannot be read as a picture"):
+        read_pictures(tmp_path, (3, 8, 8), MEAN, STD)

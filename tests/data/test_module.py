@@ -1,0 +1,234 @@
+import random
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from spikeback.data import DataConfig, DataModule, Pictures, PictureSet, hold_out, split_hash
+from spikeback.errors import UsageError
+
+SMALL = DataConfig(batch_size=8, held_out=0.2, crop_padding=1)
+
+
+def made(picture_set: PictureSet, config: DataConfig = SMALL, seed: int = 0, use_all: bool = False) -> DataModule:
+    module = DataModule(config, seed, picture_set, use_all)
+    module.setup()
+    return module
+
+
+def epoch(module: DataModule, number: int, loader: Any = None) -> list[tuple[Tensor, Tensor]]:
+    loader = loader or module.train_dataloader()
+    loader.sampler.set_epoch(number)
+    return list(loader)
+
+
+def same(one: list[tuple[Tensor, Tensor]], other: list[tuple[Tensor, Tensor]]) -> bool:
+    pairs = zip(one, other, strict=True)
+    return all(torch.equal(x, u) and torch.equal(y, v) for (x, y), (u, v) in pairs)
+
+
+def test_batches_have_the_stated_shapes(picture_set: PictureSet) -> None:
+    module = made(picture_set)
+    batches = epoch(module, 0)
+    assert len(batches) == 10  # 80 pictures of 100 are left, in eights
+    for x, y in batches:
+        assert (x.shape, x.dtype) == ((8, 2, 6, 5), torch.float32)
+        assert (y.shape, y.dtype) == ((8,), torch.int64)
+
+
+def test_training_drops_the_incomplete_batch_and_evaluation_none(picture_set: PictureSet) -> None:
+    module = made(picture_set, replace(SMALL, batch_size=9))
+    assert [len(y) for _, y in epoch(module, 0)] == [9] * 8
+    assert [len(y) for _, y in module.val_dataloader()] == [18, 2]
+    assert [len(y) for _, y in module.test_dataloader()] == [13]
+
+
+def test_attributes_describe_the_split(picture_set: PictureSet) -> None:
+    module = made(picture_set)
+    _, held_out = hold_out(picture_set.train.labels, 0.2, 0)
+    assert module.classes == ("a", "b", "c")
+    assert module.shape == (2, 6, 5)
+    assert module.sizes == {"train": 80, "held_out": 20, "test": 13}
+    assert module.hash == picture_set.hash()
+    assert module.split_hash == split_hash(held_out)
+    assert module.describe() == {
+        "name": "tiny",
+        "provenance": "made up",
+        "shape": [2, 6, 5],
+        "classes": ["a", "b", "c"],
+        "train": 80,
+        "held_out": 20,
+        "test": 13,
+        "hash": picture_set.hash(),
+        "split_hash": split_hash(held_out),
+    }
+
+
+def test_statistics_are_those_of_the_training_part_alone(picture_set: PictureSet) -> None:
+    train, held_out = hold_out(picture_set.train.labels, 0.2, 0)
+    images = picture_set.train.images.clone()
+    images[held_out] = 0  # other held-out pictures
+    other = replace(picture_set, train=Pictures(images, picture_set.train.labels))
+    module, changed = made(picture_set), made(other)
+    assert torch.equal(module.mean, changed.mean)
+    assert torch.equal(module.std, changed.std)
+    torch.testing.assert_close(module.mean.double(), (images[train].double() / 255).mean((0, 2, 3)), rtol=1e-7, atol=0)
+
+
+def test_held_out_pictures_are_never_trained_on(picture_set: PictureSet) -> None:
+    module = made(picture_set, replace(SMALL, crop_padding=0, flip=False, batch_size=1))
+    seen = {x.numpy().tobytes() for x, _ in epoch(module, 0)}
+    held_out = {x[None].numpy().tobytes() for batch, _ in module.val_dataloader() for x in batch}
+    assert (len(seen), len(held_out)) == (80, 20)
+    assert not seen & held_out
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_batches_are_the_same_for_any_number_of_workers(picture_set: PictureSet, workers: int) -> None:
+    alone, helped = made(picture_set), made(picture_set, replace(SMALL, num_workers=workers))
+    one, other = alone.train_dataloader(), helped.train_dataloader()
+    for number in (0, 1, 5):
+        assert same(epoch(alone, number, one), epoch(helped, number, other))
+    assert same(list(alone.val_dataloader()), list(helped.val_dataloader()))
+
+
+def test_an_epoch_is_the_same_whatever_came_before(picture_set: PictureSet) -> None:
+    module, loader = made(picture_set), made(picture_set).train_dataloader()
+    run = [epoch(module, number, loader) for number in range(4)]
+    assert same(epoch(module, 3), run[3])
+    assert not same(run[2], run[3])
+
+
+def test_the_seed_changes_order_and_augmentation_but_not_the_split(picture_set: PictureSet) -> None:
+    one, other = made(picture_set, seed=0), made(picture_set, seed=1)
+    assert not same(epoch(one, 0), epoch(other, 0))
+    assert one.split_hash == other.split_hash
+    assert one.split_hash != made(picture_set, replace(SMALL, split_seed=1)).split_hash
+
+
+def test_global_random_state_is_neither_used_nor_changed(picture_set: PictureSet) -> None:
+    def everything() -> list[tuple[Tensor, Tensor]]:
+        module = made(picture_set)
+        return [*epoch(module, 1), *module.val_dataloader(), *module.test_dataloader(), module.probe(5)]
+
+    torch.manual_seed(0)
+    before = torch.get_rng_state(), random.getstate(), repr(np.random.get_state())  # noqa: NPY002
+    batches = everything()
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert random.getstate() == before[1]
+    assert repr(np.random.get_state()) == before[2]  # noqa: NPY002
+    torch.manual_seed(1)
+    assert same(everything(), batches)
+
+
+def test_probe_is_balanced_fixed_and_not_augmented(picture_set: PictureSet) -> None:
+    module = made(picture_set)
+    x, y = module.probe(9)
+    assert y.tolist() == [0, 1, 2] * 3
+    assert x.shape == (9, 2, 6, 5)
+    assert same([module.probe(9)], [made(picture_set, seed=7).probe(9)])
+    assert torch.equal(module.probe(4)[0], x[:4])
+    plain = made(picture_set, replace(SMALL, crop_padding=0, flip=False, batch_size=1))
+    assert {each[None].numpy().tobytes() for each in x} <= {each.numpy().tobytes() for each, _ in epoch(plain, 0)}
+
+
+def test_use_all_holds_nothing_out_and_validates_on_the_test_pictures(picture_set: PictureSet) -> None:
+    module = made(picture_set, use_all=True)
+    assert module.sizes == {"train": 100, "held_out": 0, "test": 13}
+    assert same(list(module.val_dataloader()), list(module.test_dataloader()))
+
+
+def test_limit_keeps_the_first_of_every_class(picture_set: PictureSet) -> None:
+    module = made(picture_set, replace(SMALL, limit=15))
+    assert module.sizes == {"train": 15, "held_out": 20, "test": 13}
+    assert module.probe(99)[1].bincount().tolist() == [5, 5, 5]
+    assert made(picture_set, replace(SMALL, limit=1000)).sizes["train"] == 80
+
+
+def test_setup_reads_the_pictures_once(monkeypatch: pytest.MonkeyPatch, picture_set: PictureSet) -> None:
+    calls = []
+    monkeypatch.setattr("spikeback.data.module.load", lambda *asked: calls.append(asked) or picture_set)
+    module = DataModule(replace(SMALL, name="folder", root="here", size=5), 0)
+    for stage in ("fit", "test", None):
+        module.setup(stage)
+    assert calls == [("folder", "here", 5)]
+
+
+class Recorder(lightning.LightningModule):
+    """Trains nothing much and remembers every batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.seen: dict[int, list[tuple[Tensor, Tensor]]] = {}
+
+    def training_step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        self.seen.setdefault(self.current_epoch, []).append(batch)
+        return batch[0].mean() * self.weight
+
+    def validation_step(self, batch: tuple[Tensor, Tensor]) -> None:
+        assert not torch.is_grad_enabled()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")  # Lightning's own use of PyTorch
+def test_lightning_resumes_with_the_batches_of_the_uninterrupted_run(picture_set: PictureSet, tmp_path: Path) -> None:
+    def train(epochs: int, checkpoint: str | None = None) -> tuple[lightning.Trainer, Recorder]:
+        quiet: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+        trainer = lightning.Trainer(
+            accelerator="cpu", max_epochs=epochs, default_root_dir=tmp_path, enable_checkpointing=False, **quiet
+        )
+        recorder = Recorder()
+        trainer.fit(recorder, datamodule=DataModule(SMALL, 0, picture_set), ckpt_path=checkpoint)
+        return trainer, recorder
+
+    whole = train(3)[1].seen
+    assert not same(whole[0], whole[1])
+    assert same(whole[2], epoch(made(picture_set), 2))
+    trainer, first = train(1)
+    trainer.save_checkpoint(tmp_path / "first.ckpt")
+    rest = train(3, str(tmp_path / "first.ckpt"))[1].seen
+    assert rest.keys() == {1, 2}
+    assert all(same((first.seen | rest)[number], whole[number]) for number in range(3))
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("name", "cifar", "--data.name 'cifar' is unknown; choose from embedded, fashion-mnist, folder"),
+        ("size", 0, "--data.size must be at least 1, not 0"),
+        ("batch_size", 0, "--data.batch_size must be at least 1, not 0"),
+        ("split_seed", -1, "--data.split_seed must be at least 0, not -1"),
+        ("crop_padding", -1, "--data.crop_padding must be at least 0, not -1"),
+        ("num_workers", -2, "--data.num_workers must be at least 0, not -2"),
+        ("limit", 0, "--data.limit must be at least 1, not 0"),
+        ("held_out", 1.0, "--data.held_out must be a fraction, 0 <= held_out < 1, not 1.0"),
+        ("held_out", float("nan"), "--data.held_out must be a fraction, 0 <= held_out < 1, not nan"),
+    ],
+)
+def test_each_wrong_option_is_named_as_typed(option: str, value: Any, message: str) -> None:
+    with pytest.raises(UsageError) as error:
+        DataConfig(**{option: value})
+    assert str(error.value) == message
+
+
+def test_a_batch_larger_than_the_data_is_an_error(picture_set: PictureSet) -> None:
+    with pytest.raises(
+        UsageError, match=r"^--data\.batch_size 81 is more than the training pictures; give at most 80$"
+    ):
+        made(picture_set, replace(SMALL, batch_size=81))
+
+
+def test_validation_without_held_out_pictures_is_an_error(picture_set: PictureSet) -> None:
+    module = made(picture_set, replace(SMALL, held_out=0.0))
+    assert module.sizes["train"] == 100
+    with pytest.raises(UsageError, match=r"--data\.held_out 0 leaves nothing"):
+        module.val_dataloader()
