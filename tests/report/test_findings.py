@@ -110,5 +110,5 @@ def test_the_data_say_what_they_must_not_be_compared_with(results):
     text = _note(results, "Data").text
     assert text.startswith("Fashion-MNIST, embedded subset: 5,400 training and 1,000 test pictures, epochs: 6. ")
     assert text.endswith("not comparable with results on the whole set.")
-    results["dataset"]["provenance"] = "A folder of pictures."
+    results["dataset"]["provenance"] = "a folder of pictures."
     assert _note(results, "Data").text.endswith("A folder of pictures. Not comparable with published numbers.")

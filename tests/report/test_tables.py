@@ -80,10 +80,13 @@ def test_percent_has_one_decimal():
     assert plus_minus(0.5, None) == "50.0"
 
 
-def test_console_table_fits_100_columns_and_shows_every_number(build):
-    text = _drawn(build({"vanilla": [0.10, 0.12], "Evolutionary(start=0.5)": [0.7]}))
-    assert max(map(len, text.splitlines())) <= 100
-    for cell in ("vanilla", "11.0 ± 1.4", "70.0", "1,334,922", "Evolutionary", "(start=0.5)"):
+@pytest.mark.parametrize("width", [80, 100])
+def test_console_table_fits_and_breaks_no_number(build, width):
+    results = build({"vanilla": [0.10, 0.12], "Evolutionary(start=0.5)": [0.7]})
+    results["trials"][0]["gradient_ratio"] = results["trials"][1]["gradient_ratio"] = 5.2e-4
+    text = _drawn(results, width)
+    assert max(map(len, text.splitlines())) <= width
+    for cell in ("vanilla", "11.0±1.4", "70.0", "5.2 × 10⁻⁴", "1,334,922", "Evolutionary"):
         assert cell in text
     assert "…" not in text
 

@@ -80,7 +80,8 @@ def decode(paths: Sequence[Path], shape: tuple[int, int] | None = None, channels
     """
     chunks = [paths[i : i + CHUNK] for i in range(0, len(paths), CHUNK)]
     images: list[Tensor] = []
-    progress = Progress(console=Console(stderr=True), transient=True, disable=len(paths) <= MANY)
+    console = Console(stderr=True)
+    progress = Progress(console=console, transient=True, disable=len(paths) <= MANY or not console.is_terminal)
     with progress, ThreadPoolExecutor() as pool:
         task = progress.add_task("Reading pictures", total=len(paths))
         try:

@@ -145,7 +145,7 @@ def _dataset(results: Results) -> Note:
     data = results["dataset"]
     epochs = sorted(set(finite(t.get("epochs") for t in results["trials"])))
     budget = f", epochs: {' or '.join(map(count, epochs))}" if epochs else ""
-    provenance = data["provenance"].rstrip(". ")
+    provenance = data["provenance"][:1].upper() + data["provenance"][1:].rstrip(". ")
     pictures = f"{count(data['train'])} training and {count(data['test'])} test pictures"
     text = f"{data['name']}: {pictures}{budget}. {provenance}."
     if "compar" not in provenance.lower():

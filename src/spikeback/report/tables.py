@@ -23,10 +23,10 @@ HEADERS = (
     "seeds",
     "best %",
     "last %",
-    "gradient first/last",
-    "firing rate",
+    "gradient\nfirst/last",
+    "firing\nrate",
     "s/step",
-    "parameters at inference",
+    "inference\nparameters",
 )
 CAPTION = (
     "Test accuracy of the main branch alone, mean ± sample std over seeds.\n"
@@ -150,12 +150,20 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
 
 
 def console_table(results: Results) -> Table:
-    """The summary for a console of 100 columns; meant to be drawn again as trials finish, so empty before the first."""
-    table = Table(box=box.SIMPLE_HEAD, caption=CAPTION, caption_justify="left", pad_edge=False)
+    """The summary for a console of 80 columns or more, drawn again and again as trials finish: empty before the first.
+
+    Raises:
+        UsageError: trials of another schema.
+    """
+    rows = [_cells(row) for row in summarise(results)] if results.get("trials") else []
+    rows = [[cell.replace(" ± ", "±") for cell in row] for row in rows]  # four columns that 80 cannot spare
+    table = Table(box=box.SIMPLE_HEAD, caption=CAPTION, caption_justify="left", show_edge=False, pad_edge=False)
+    table.collapse_padding = True
     for header in HEADERS:
-        table.add_column(header, justify="left" if header == "method" else "right", overflow="fold", max_width=24)
-    for row in summarise(results) if results.get("trials") else ():
-        table.add_row(*(Text(cell) for cell in _cells(row)))  # Text: a method's [name] is not markup
+        name = header == "method"
+        table.add_column(header, justify="left" if name else "right", no_wrap=not name, overflow="fold", max_width=24)
+    for row in rows:
+        table.add_row(*map(Text, row))  # Text: a method's [name] is not markup
     return table
 
 
@@ -167,7 +175,8 @@ def markdown(results: Results) -> str:
     """
     rows = [tuple(cell.replace("|", "\\|") for cell in _cells(row)) for row in summarise(results)]
     rule = ("---", *("---:" for _ in HEADERS[1:]))
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in (HEADERS, rule, *rows))
+    headers = [header.replace("\n", " ") for header in HEADERS]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in (headers, rule, *rows))
 
 
 def write_csv(results: Results, path: str | Path) -> Path:

@@ -1,10 +1,10 @@
 """ShortcutNet: side branches on any network during training, none at inference."""
 
 import copy
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -57,13 +57,13 @@ class ShortcutNet(nn.Module):
         for tap in self.taps:
             self._site(tap)  # an unknown name fails here, not in the first forward
         channels = {name: entry["num_chs"] for name, entry in info.items()}
-        classes = num_classes if num_classes is not None else getattr(net, "num_classes", None)
-        if classes is None or not all(tap in channels for tap in self.taps):
+        self.num_classes = num_classes if num_classes is not None else getattr(net, "num_classes", None)
+        if self.num_classes is None or not all(tap in channels for tap in self.taps):
             widths, seen = self._dry_run(example, [tap for tap in self.taps if tap not in channels])
-            channels, classes = channels | widths, classes or seen
+            channels, self.num_classes = channels | widths, seen
         like = next((p for p in net.parameters() if p.is_floating_point()), torch.empty(()))
         with torch.random.fork_rng(devices=[]):
-            branches = {_key(tap): Branch(channels[tap], classes) for tap in self.taps}
+            branches = {_key(tap): Branch(channels[tap], self.num_classes) for tap in self.taps}
         self.branches = nn.ModuleDict(branches).to(like.device, like.dtype)
 
     def forward(self, x: Tensor, weight: float | Tensor = 0.0, per_step: bool = True) -> Tensor:
@@ -98,8 +98,7 @@ class ShortcutNet(nn.Module):
 
     def _tapped(self, x: Tensor, per_step: bool) -> tuple[Tensor, dict[str, Tensor]]:
         # A compiled graph does not see hooks that come and go: with branches, the net runs eagerly.
-        evaluate: Callable[..., tuple[Tensor, dict[str, Tensor]]] = torch.compiler.disable(self._evaluate)
-        return evaluate(x, per_step)
+        return cast(Any, torch.compiler.disable)(self._evaluate)(x, per_step)
 
     def _evaluate(self, x: Tensor, per_step: bool) -> tuple[Tensor, dict[str, Tensor]]:
         reset_state(self.net)
@@ -141,8 +140,9 @@ class ShortcutNet(nn.Module):
     def _dry_run(self, example: Tensor | None, unknown: list[str]) -> tuple[dict[str, int], int]:
         """Channels of the unknown taps and the number of classes, from one forward on a copy of the net."""
         if example is None:
-            what = f"channels of {', '.join(unknown)}" if unknown else "the number of classes (num_classes=...)"
-            raise UsageError(f"{type(self.net).__name__} does not tell {what}: pass example=<one input batch>")
+            what = f"no channels of {', '.join(unknown)} in feature_info" if unknown else "no num_classes"
+            option = "example=<one input batch>" if unknown else "num_classes=... or example=<one input batch>"
+            raise UsageError(f"{type(self.net).__name__} has {what}: pass {option}")
         state = {id(t): t.detach().clone() for m in self.net.modules() for t in _loose_tensors(m)}
         twin = copy.deepcopy(self.net, state)  # hidden state may hang in an autograd graph, which deepcopy refuses
         with torch.no_grad(), torch.random.fork_rng(), self._record(twin, unknown) as seen:
@@ -154,6 +154,8 @@ class ShortcutNet(nn.Module):
         """Main logits if they are (T, B, K)."""
         batch = x.shape[1] if x.ndim == 5 else x.shape[0]
         if main.ndim == 3 and main.shape[1] == batch:
+            if self.num_classes not in (None, main.shape[2]):
+                raise UsageError(f"num_classes is {self.num_classes}, but the logits have {main.shape[2]} classes")
             return main
         raise UsageError(
             f"{type(self.net).__name__} returned logits of shape {tuple(main.shape)}, ShortcutNet needs (T, B, K) with "
@@ -212,7 +214,7 @@ def _time_first(tap: str, calls: list[Tensor], main: Tensor) -> Tensor:
     steps, batch = main.shape[:2]
     if len(calls) == 1:
         (z,) = calls
-        if z.ndim >= 3 and z.shape[1] == batch and z.shape[0] in (steps, 1) and z.ndim in (3, 5):
+        if z.ndim in (3, 5) and z.shape[1] == batch and (steps == 1 or z.shape[0] in (steps, 1)):
             return z
         if z.shape[0] == batch and steps == 1:
             return z.unsqueeze(0)
