@@ -58,6 +58,8 @@ def train(
         label = f"{method.name}, seed {seed} ({index + 1} of {len(plan)})"
         return [Bar(progress, label, index, len(plan))]
 
+    run = Run(recipe, out, kind, command, callbacks=bar)
+    run.data(seeds[0])  # reading many pictures has a bar of its own
     with Live(progress, console=console, transient=True) as display:
 
         def finished(results: dict[str, Any]) -> None:
@@ -66,7 +68,7 @@ def train(
                 write_csv(results, out / "results.csv")
                 display.update(Group(console_table(results), progress))
 
-        run = Run(recipe, out, kind, command, [finished], bar)
+        run.listeners = [finished]
         try:
             results = compare(run, methods, seeds, resume)
         except (Interrupted, TrainingError) as error:

@@ -1,4 +1,4 @@
-"""Test a trained network: accuracy of the main branch alone, and of what was trained.
+"""Test a trained network: accuracy of the main branch alone, by class.
 
 RUN is a trial's folder (runs/demo/evolutionary-seed0), a run's folder with one trial, or a checkpoint file.
 """

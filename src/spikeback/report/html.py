@@ -89,5 +89,6 @@ def duration(value: float) -> str:
 
 
 def unbroken(text: str) -> str:
-    """No line break between a number and its sign."""
+    """No line break between a number and its sign, nor within a range."""
+    text = re.sub(r"(?<=\d)–(?=\d)", "–\N{WORD JOINER}", text)
     return re.sub(r" (?=[%×±])|(?<=[×±]) ", "\N{NO-BREAK SPACE}", text)

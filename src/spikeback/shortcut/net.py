@@ -152,14 +152,15 @@ class ShortcutNet(nn.Module):
 
     def _check(self, main: Tensor, x: Tensor) -> Tensor:
         """Main logits if they are (T, B, K)."""
-        batch = x.shape[1] if x.ndim == 5 else x.shape[0]
-        if main.ndim == 3 and main.shape[1] == batch:
+        batch = x.shape[1:2] if x.ndim == 5 else x.shape[:2]  # (T, B, F) or pictures: B is one of the first two
+        if main.ndim == 3 and main.shape[1] in batch:
             if self.num_classes not in (None, main.shape[2]):
                 raise UsageError(f"num_classes is {self.num_classes}, but the logits have {main.shape[2]} classes")
             return main
         raise UsageError(
-            f"{type(self.net).__name__} returned logits of shape {tuple(main.shape)}, ShortcutNet needs (T, B, K) with "
-            f"B = {batch}: wrap a net that takes one time step at a time in spikeback.Unrolled(net, time_steps), one "
+            f"{type(self.net).__name__} returned logits of shape {tuple(main.shape)} for an input {tuple(x.shape)}, "
+            "ShortcutNet needs (T, B, K): wrap a net that takes one time step at a time in "
+            "spikeback.Unrolled(net, time_steps), one "
             "that has averaged over time, (B, K), in spikeback.TimeAveraged(net)"
         )
 

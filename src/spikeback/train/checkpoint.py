@@ -1,15 +1,19 @@
-"""Checkpoints that appear whole or not at all, and carry what is needed to use them."""
+"""What a trial leaves while it runs: checkpoints that appear whole or not at all, and a log of events."""
 
 import io
+import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from spikeback.errors import UsageError
 from spikeback.files import write_atomic
+from spikeback.train.recipe import Method
 
 LAST, BEST = "last.ckpt", "best.ckpt"
 
@@ -41,6 +45,25 @@ class Checkpoints(ModelCheckpoint):
 
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {"card": self.card}
+
+
+class EventLog(Callback):
+    """One JSON line for each thing that happened to a trial: started, resumed, epoch, finished."""
+
+    def __init__(self, path: Path, method: Method, seed: int) -> None:
+        self.path, self.trial = path, {"method": method.name, "seed": seed}
+
+    def write(self, event: str, **values: Any) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        line = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "event": event, **self.trial, **values}
+        with self.path.open("a") as f:
+            f.write(json.dumps(line) + "\n")
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.write("resumed" if trainer.global_step else "started", step=trainer.global_step)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.write("epoch", epoch=trainer.current_epoch + 1, step=trainer.global_step)
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:

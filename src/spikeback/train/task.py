@@ -107,7 +107,7 @@ class Task(L.LightningModule):
             self.measure_gradients()
 
     def on_train_epoch_start(self) -> None:
-        L.seed_everything(self.seed * 1_000_003 + self.current_epoch, verbose=False)
+        torch.manual_seed(self.seed * 1_000_003 + self.current_epoch)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         self._started = time.perf_counter()
@@ -120,7 +120,10 @@ class Task(L.LightningModule):
         row = {
             "epoch": self.current_epoch + 1,
             "train_loss": torch.stack(self._losses).mean().item(),
-            **{name: cast(MulticlassAccuracy, metric).compute().item() for name, metric in self.metrics.items()},
+            **{
+                name: round(cast(MulticlassAccuracy, metric).compute().item(), 6)
+                for name, metric in self.metrics.items()
+            },
             "weight": self.weight(self.global_step - 1),
             "lr": self.optimizers().param_groups[0]["lr"],  # pyright: ignore
         }

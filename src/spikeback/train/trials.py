@@ -15,20 +15,17 @@ import torch
 import yaml
 from lightning.pytorch.callbacks import Callback
 from safetensors.torch import save as safetensors_bytes
-from torch import nn
 
 from spikeback.data import DataModule, PictureSet
-from spikeback.doctor import block_gradients, block_names, firing_rate
 from spikeback.errors import UsageError
 from spikeback.files import write_atomic
-from spikeback.train.checkpoint import BEST, LAST, AtomicCheckpointIO, Checkpoints, read_checkpoint
+from spikeback.train.checkpoint import BEST, LAST, AtomicCheckpointIO, Checkpoints, EventLog, read_checkpoint
 from spikeback.train.environment import environment, resolve_precision
-from spikeback.train.losses import branch_loss
 from spikeback.train.recipe import Method, Recipe
+from spikeback.train.record import regime_record, trial_record
 from spikeback.train.task import Task
 
 SCHEMA = 1
-VANISHING, EXPLODING = 0.05, 20.0  # |dL/d(first block)| / |dL/d(last block)| of the untrained network
 
 
 @dataclass
@@ -70,6 +67,9 @@ def compare(run: Run, methods: list[Method], seeds: list[int], resume: bool = Fa
         UsageError: the folder holds results of another recipe, or any, without `resume`.
         TrainingError: a loss is no longer finite; finished trials stay.
     """
+    for name, values in {"--methods": [method.name for method in methods], "--seeds": seeds}.items():
+        if not values or len(set(values)) < len(values):
+            raise UsageError(f"{name}: needs at least one, each once, got {values}")
     results = _open(run, methods, seeds, resume)
     finished = {(t["method"], t["seed"]) for t in results["trials"]}
     for seed in seeds:
@@ -105,12 +105,11 @@ def run_trial(run: Run, method: Method, seed: int, resume: bool = False) -> dict
     last = folder / LAST if resume and (folder / LAST).is_file() else None
     log = EventLog(folder / "events.jsonl", method, seed)
     fit(task, data, recipe, [Checkpoints(folder, card), log, *run.callbacks(method, seed)], folder, last)
-    record = _record(task, data, method, seed, recipe)
+    record = trial_record(task, data, method, seed)
     log.write("finished", **{k: v for k, v in record.items() if k not in ("history", "gradients")})
     weights, _ = read_checkpoint(folder / BEST)
     plain = {k.removeprefix("model.net."): v for k, v in weights.items() if k.startswith("model.net.")}
     write_atomic(folder / "net.safetensors", safetensors_bytes(plain, {"card": json.dumps(card)}))
-    write_atomic(folder / "trial.json", json.dumps(record, indent=1).encode())
     return record
 
 
@@ -149,64 +148,34 @@ def fit(
         trainer.fit(task, data.train_dataloader(), loaders, ckpt_path=checkpoint, weights_only=True)
 
 
-class EventLog(Callback):
-    """One JSON line for each thing that happened to a trial: started, resumed, epoch, finished."""
-
-    def __init__(self, path: Path, method: Method, seed: int) -> None:
-        self.path, self.trial = path, {"method": method.name, "seed": seed}
-
-    def write(self, event: str, **values: Any) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        line = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "event": event, **self.trial, **values}
-        with self.path.open("a") as f:
-            f.write(json.dumps(line) + "\n")
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.write("resumed" if trainer.global_step else "started", step=trainer.global_step)
-
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.write("epoch", epoch=trainer.current_epoch + 1, step=trainer.global_step)
-
-
-def regime(run: Run, seed: int) -> dict[str, Any]:
-    """How the gradient of the untrained vanilla network travels: the `regime` object of results.json."""
-    recipe, data = run.recipe, run.data(seed)
-    torch.manual_seed(seed)
-    net = recipe.model.build(len(data.classes), data.shape[0])
-    model, (x, y) = recipe.branches.build(net), data.probe(recipe.train.probe)
-    ratio = _ratio(list(block_gradients(net, block_names(net), lambda: branch_loss(model, x, y, 0.0)[0]).values()))
-    kind = "vanishing" if ratio < VANISHING else "exploding" if ratio > EXPLODING else "balanced"
-    config = recipe.model
-    return {"surrogate": config.surrogate, "threshold": config.threshold, "ratio": ratio, "kind": kind}
-
-
 def _open(run: Run, methods: list[Method], seeds: list[int], resume: bool) -> dict[str, Any]:
     """Results to add to: those in the folder when resuming, else new ones."""
-    path = run.out / "results.json"
+    path, recipe = run.out / "results.json", run.recipe
     if resume and path.is_file():
         results = json.loads(path.read_text())
-        if results["config"] != run.recipe.as_dict():
+        if results["config"] != recipe.as_dict():
             raise UsageError(f"--resume: {run.out} was made with another recipe ({run.out / 'config.yaml'})")
         return results
     if not resume and run.out.is_dir() and any(run.out.iterdir()):
         raise UsageError(f"--out {run.out} is not empty: add --resume to finish its trials, or name another folder")
     data = run.data(seeds[0])
-    run.recipe.branches.build(run.recipe.model.build(len(data.classes), data.shape[0]))  # errors before any file
+    data.val_dataloader()  # what cannot work fails here, before anything is written
+    regime = regime_record(recipe, data, seeds[0])
     results = {
         "schema": SCHEMA,
         "kind": run.kind,
-        "title": run.recipe.title,
+        "title": recipe.title,
         "command": run.command,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": 0.0,
         "planned": [{"method": method.name, "seed": seed} for seed in seeds for method in methods],
-        "config": run.recipe.as_dict(),
+        "config": recipe.as_dict(),
         "dataset": data.describe(),
-        "regime": regime(run, seeds[0]),
-        "environment": environment(resolve_precision(run.recipe.train.precision)),
+        "regime": regime,
+        "environment": environment(resolve_precision(recipe.train.precision)),
         "trials": [],
     }
-    write_atomic(run.out / "config.yaml", yaml.safe_dump(run.recipe.as_dict(), sort_keys=False).encode())
+    write_atomic(run.out / "config.yaml", yaml.safe_dump(recipe.as_dict(), sort_keys=False).encode())
     _save(run, results)
     return results
 
@@ -215,43 +184,3 @@ def _save(run: Run, results: dict[str, Any]) -> None:
     write_atomic(run.out / "results.json", json.dumps(results, indent=1).encode())
     for listener in run.listeners:
         listener(results)
-
-
-def _record(task: Task, data: DataModule, method: Method, seed: int, recipe: Recipe) -> dict[str, Any]:
-    """The trial's entry in results.json."""
-    history, norms = task.history, task.gradients["norm"]
-    best = max(range(len(history["epoch"])), key=lambda i: history["held_out_accuracy"][i])
-    x = torch.cat([x for x, _ in data.val_dataloader()])[: 4 * recipe.train.probe]
-    return {
-        "method": method.name,
-        "schedule": repr(method.schedule),
-        "seed": seed,
-        "last_accuracy": history["test_accuracy"][-1],
-        "best_accuracy": history["test_accuracy"][best],
-        "best_epoch": int(history["epoch"][best]),
-        "best_on": recipe.train.best_on,
-        "last_sum_accuracy": history["test_sum_accuracy"][-1],
-        "gradient_ratio_start": _ratio(norms[0]),
-        "gradient_ratio": _geometric_mean([_ratio(row) for row in norms[1:]]),
-        "firing_rate": firing_rate(task.model.net, x.to(task.device)),
-        "seconds_per_step": sorted(task.step_seconds)[len(task.step_seconds) // 2],
-        "parameters_inference": _count(task.model.net),
-        "parameters_training": _count(task.model),
-        "epochs": len(history["epoch"]),
-        "steps": task.total_steps,
-        "history": history,
-        "gradients": task.gradients,
-    }
-
-
-def _ratio(norms: list[float]) -> float:
-    """First block's gradient over the last block's."""
-    return norms[0] / norms[-1] if norms[-1] > 0 else float("nan")
-
-
-def _geometric_mean(values: list[float]) -> float:
-    return torch.tensor(values, dtype=torch.float64).log().mean().exp().item()
-
-
-def _count(module: nn.Module) -> int:
-    return sum(p.numel() for p in module.parameters())

@@ -1,0 +1,69 @@
+"""What of a trial goes into results.json (docs/results.md)."""
+
+import statistics
+from typing import Any
+
+import torch
+from torch import nn
+
+from spikeback.data import DataModule
+from spikeback.doctor import block_gradients, block_names, firing_rate
+from spikeback.train.losses import branch_loss
+from spikeback.train.recipe import Method, Recipe
+from spikeback.train.task import Task
+
+VANISHING, EXPLODING = 0.05, 20.0  # |dL/d(first block)| / |dL/d(last block)| of the untrained network
+
+
+def trial_record(task: Task, data: DataModule, method: Method, seed: int) -> dict[str, Any]:
+    """An entry of `trials`, from a task whose training has ended."""
+    history, norms, config = task.history, task.gradients["norm"], task.train_config
+    best = max(range(len(history["epoch"])), key=lambda i: history["held_out_accuracy"][i])
+    x = torch.cat([x for x, _ in data.val_dataloader()])[: 4 * config.probe]
+    return {
+        "method": method.name,
+        "schedule": repr(method.schedule),
+        "seed": seed,
+        "last_accuracy": history["test_accuracy"][-1],
+        "best_accuracy": history["test_accuracy"][best],
+        "best_epoch": int(history["epoch"][best]),
+        "best_on": config.best_on,
+        "last_sum_accuracy": history["test_sum_accuracy"][-1],
+        "gradient_ratio_start": ratio(norms[0]),
+        "gradient_ratio": geometric_mean([ratio(row) for row in norms[1:]]),
+        "firing_rate": firing_rate(task.model.net, x.to(task.device)),
+        "seconds_per_step": statistics.median(task.step_seconds),
+        "parameters_inference": count(task.model.net),
+        "parameters_training": count(task.model),
+        "epochs": len(history["epoch"]),
+        "steps": task.total_steps,
+        "history": history,
+        "gradients": task.gradients,
+    }
+
+
+def regime_record(recipe: Recipe, data: DataModule, seed: int) -> dict[str, Any]:
+    """The `regime` object: how the gradient travels through the untrained vanilla network."""
+    torch.manual_seed(seed)
+    net = recipe.model.build(len(data.classes), data.shape[0])
+    model, (x, y) = recipe.branches.build(net), data.probe(recipe.train.probe)
+    norms = block_gradients(net, block_names(net), lambda: branch_loss(model, x, y, 0.0)[0])
+    value = ratio(list(norms.values()))
+    kind = "vanishing" if (value or 0) < VANISHING else "exploding" if (value or 0) > EXPLODING else "balanced"
+    return {"surrogate": recipe.model.surrogate, "threshold": recipe.model.threshold, "ratio": value, "kind": kind}
+
+
+def ratio(norms: list[float]) -> float | None:
+    """First block's gradient over the last block's; None where the last has none."""
+    return norms[0] / norms[-1] if norms[-1] > 0 else None
+
+
+def geometric_mean(values: list[float | None]) -> float | None:
+    """Of the values that exist; 0 if one is 0."""
+    known = torch.tensor([v for v in values if v is not None], dtype=torch.float64)
+    return known.log().mean().exp().item() if len(known) else None
+
+
+def count(module: nn.Module) -> int:
+    """Number of parameters."""
+    return sum(p.numel() for p in module.parameters())
