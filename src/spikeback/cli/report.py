@@ -1,14 +1,13 @@
 """Write the plots and report.html of a run anew from its results.json."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser
 from rich.console import Console
 
-from spikeback.errors import UsageError
 from spikeback.report import console_table, save_plots, write_csv, write_report
+from spikeback.train.trials import read_results
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -17,12 +16,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(config: Any, console: Console, command: str) -> None:
     path = Path(config.run) / "results.json"
-    if not path.is_file():
-        raise UsageError(f"no {path}: name the folder of a finished run, e.g. runs/demo")
-    try:
-        results = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise UsageError(f"{path} is not JSON: {error}") from error
+    results = read_results(path)
     write_csv(results, path.parent / "results.csv")
     save_plots(results, path.parent)
     console.print(console_table(results))

@@ -70,6 +70,8 @@ def compare(run: Run, methods: list[Method], seeds: list[int], resume: bool = Fa
     for name, values in {"--methods": [method.name for method in methods], "--seeds": seeds}.items():
         if not values or len(set(values)) < len(values):
             raise UsageError(f"{name}: needs at least one, each once, got {values}")
+    if run.recipe.train.threads:
+        torch.set_num_threads(run.recipe.train.threads)
     results = _open(run, methods, seeds, resume)
     finished = {(t["method"], t["seed"]) for t in results["trials"]}
     for seed in seeds:
@@ -122,8 +124,6 @@ def fit(
     checkpoint: Path | None = None,
 ) -> None:
     """Run Lightning's trainer on a task, quietly."""
-    if recipe.train.threads:
-        torch.set_num_threads(recipe.train.threads)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         # Workers are the recipe's choice, and a folder with checkpoints is what resuming is about.
@@ -149,17 +149,21 @@ def fit(
 
 
 def _open(run: Run, methods: list[Method], seeds: list[int], resume: bool) -> dict[str, Any]:
-    """Results to add to: those in the folder when resuming, else new ones."""
+    """Results to add to: those in the folder when resuming (more methods and seeds may join), else new ones."""
     path, recipe = run.out / "results.json", run.recipe
+    plan = [{"method": method.name, "seed": seed} for seed in seeds for method in methods]
+    data = run.data(seeds[0])
+    data.val_dataloader()  # what cannot work fails here, before anything is written
     if resume and path.is_file():
-        results = json.loads(path.read_text())
+        results = read_results(path)
         if results["config"] != recipe.as_dict():
             raise UsageError(f"--resume: {run.out} was made with another recipe ({run.out / 'config.yaml'})")
+        if results["dataset"] != data.describe():
+            raise UsageError(f"--resume: {run.out} was made with other pictures ({results['dataset']['name']})")
+        results["planned"] += [trial for trial in plan if trial not in results["planned"]]
         return results
     if not resume and run.out.is_dir() and any(run.out.iterdir()):
         raise UsageError(f"--out {run.out} is not empty: add --resume to finish its trials, or name another folder")
-    data = run.data(seeds[0])
-    data.val_dataloader()  # what cannot work fails here, before anything is written
     regime = regime_record(recipe, data, seeds[0])
     results = {
         "schema": SCHEMA,
@@ -168,7 +172,7 @@ def _open(run: Run, methods: list[Method], seeds: list[int], resume: bool) -> di
         "command": run.command,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": 0.0,
-        "planned": [{"method": method.name, "seed": seed} for seed in seeds for method in methods],
+        "planned": plan,
         "config": recipe.as_dict(),
         "dataset": data.describe(),
         "regime": regime,
@@ -178,6 +182,16 @@ def _open(run: Run, methods: list[Method], seeds: list[int], resume: bool) -> di
     write_atomic(run.out / "config.yaml", yaml.safe_dump(recipe.as_dict(), sort_keys=False).encode())
     _save(run, results)
     return results
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """results.json as a dictionary. Raises UsageError if there is none, or it is not JSON."""
+    if not path.is_file():
+        raise UsageError(f"no {path}: name the folder of a finished run, e.g. runs/demo")
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise UsageError(f"{path} is not JSON: {error}") from error
 
 
 def _save(run: Run, results: dict[str, Any]) -> None:
