@@ -10,8 +10,8 @@ RUN ?= runs/demo
 	$(BIN)/python -m pip install --quiet --editable '.[dev]' --constraint constraints.txt
 	touch $@
 
-demo: .venv/ready  ## three trainings of one deep spiking ResNet, table and report
-	$(BIN)/spikeback compare --config demo --out $(RUN)
+demo: .venv/ready  ## three trainings of one deep spiking ResNet, table and report; again: what is missing
+	$(BIN)/spikeback compare --config demo --out $(RUN) --resume
 
 test: .venv/ready
 	$(BIN)/python -m pytest
