@@ -1,0 +1,56 @@
+"""What one training does at each step: lambda, learning rate, decay."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+
+def test_evolutionary_weight_falls_with_every_step(train: Callable[..., Any], watch: Callable[[], Any]) -> None:
+    seen = watch()
+    record = train("evolutionary", None, seen)
+    assert seen.lambdas[0] == 0.25
+    assert seen.lambdas == [0.25 * (1 - i / 12) for i in range(12)]
+    assert record["history"]["weight"] == [seen.lambdas[3], seen.lambdas[7], seen.lambdas[11]]
+    assert seen.task.weight(12) == 0.0
+
+
+def test_weight_by_epoch_is_constant_within_an_epoch(
+    train: Callable[..., Any], make_recipe: Callable[..., Any], watch: Callable[[], Any]
+) -> None:
+    seen = watch()
+    train("evolutionary", make_recipe(branches={"schedule_by": "epoch"}), seen)
+    assert seen.lambdas == [0.25 * (1 - epoch / 3) for epoch in range(3) for _ in range(4)]
+
+
+def test_shortcut_weight_stays_one(train: Callable[..., Any], watch: Callable[[], Any]) -> None:
+    seen = watch()
+    train("shortcut", None, seen)
+    assert seen.lambdas == [1.0] * 12
+
+
+def test_learning_rate_is_a_cosine_to_zero(train: Callable[..., Any], watch: Callable[[], Any]) -> None:
+    seen = watch()
+    train("vanilla", None, seen)
+    assert seen.rates == [0.1 * (0.5 * (1 + math.cos(math.pi * i / 12))) for i in range(12)]
+    assert [group["lr"] for group in seen.groups] == [0.0] * len(seen.groups)
+
+
+def test_only_weights_decay(train: Callable[..., Any], make_recipe: Callable[..., Any], watch: Callable[[], Any]) -> None:
+    seen = watch()
+    train("shortcut", make_recipe(weight_decay=5e-4, epochs=1), seen)
+    decay = {id(p): group["weight_decay"] for group in seen.groups for p in group["params"]}
+    parameters = list(seen.task.model.parameters())
+    assert len(decay) == len(parameters)
+    assert all(decay[id(p)] == (5e-4 if p.ndim > 1 else 0.0) for p in parameters)
+
+
+def test_no_branch_learns_at_weight_zero(
+    train: Callable[..., Any], make_recipe: Callable[..., Any], watch: Callable[[], Any]
+) -> None:
+    seen = watch()
+    train("vanilla", make_recipe(weight_decay=0.0, epochs=1), seen)
+    branches = [k for k in seen.weights[0] if k.startswith("branches.")]
+    assert branches
+    assert all(torch.equal(seen.weights[0][k], seen.weights[-1][k]) for k in branches)
