@@ -1,7 +1,8 @@
 """Frozen values as text, for recipes and the command line: "Triangle(gamma=1.0)" <-> Triangle(gamma=1.0)."""
 
 import ast
-from typing import TypeVar
+import dataclasses
+from typing import Any, TypeVar, cast
 
 from spikeback.errors import UsageError
 
@@ -27,7 +28,7 @@ def from_text(text: str, base: type[T]) -> T:
             raise UsageError(f"no {base.__name__.lower()} {text!r}; choose from {names}, e.g. {example(base)!r}")
         args = [ast.literal_eval(a) for a in call.args] if isinstance(call, ast.Call) else []
         named = {k.arg: ast.literal_eval(k.value) for k in call.keywords if k.arg} if isinstance(call, ast.Call) else {}
-        return choices(base)[name.id.lower()](*args, **named)
+        return _floats(choices(base)[name.id.lower()](*args, **named))
     except UsageError:
         raise
     except (SyntaxError, ValueError, TypeError) as error:
@@ -37,3 +38,13 @@ def from_text(text: str, base: type[T]) -> T:
 def example(base: type) -> str:
     """One value of the family, written out."""
     return repr(next(iter(choices(base).values()))())
+
+
+def _floats(value: T) -> T:
+    """The same with whole numbers as floats, so that Evolutionary(1) is Evolutionary(1.0). Raises TypeError."""
+    fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(cast(Any, value))}
+    kinds = {f.name: type(f.default) for f in dataclasses.fields(cast(Any, value))}
+    for name, given in fields.items():
+        if isinstance(given, bool) != (kinds[name] is bool):
+            raise TypeError(f"{name} must be a {kinds[name].__name__}")
+    return type(value)(**{name: kinds[name](given) for name, given in fields.items()})

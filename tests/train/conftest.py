@@ -57,10 +57,11 @@ def make_recipe() -> Callable[..., Recipe]:
     """A recipe of 4 steps an epoch; `data`, `model` and `branches` are dictionaries, the rest goes to TrainConfig."""
 
     def make(data: Any = None, model: Any = None, branches: Any = None, **train: Any) -> Recipe:
-        small = {"name": "spiking_resnet20_he", "width": 4, "time_steps": 2}
+        data = {"size": 8, "limit": 128, "batch_size": 32} | (data or {})
+        model = {"name": "spiking_resnet20_he", "width": 4, "time_steps": 2} | (model or {})
         recipe = Recipe(
-            data=DataConfig(**{"size": 8, "limit": 128, "batch_size": 32} | (data or {})),
-            model=ModelConfig(**small | (model or {})),
+            data=DataConfig(**data),
+            model=ModelConfig(**model),
             train=TrainConfig(**{"epochs": 3, "precision": "32-true", "probe": 32} | train),
         )
         for name, value in (branches or {}).items():

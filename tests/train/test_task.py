@@ -37,7 +37,9 @@ def test_learning_rate_is_a_cosine_to_zero(train: Callable[..., Any], watch: Cal
     assert [group["lr"] for group in seen.groups] == [0.0] * len(seen.groups)
 
 
-def test_only_weights_decay(train: Callable[..., Any], make_recipe: Callable[..., Any], watch: Callable[[], Any]) -> None:
+def test_only_weights_decay(
+    train: Callable[..., Any], make_recipe: Callable[..., Any], watch: Callable[[], Any]
+) -> None:
     seen = watch()
     train("shortcut", make_recipe(weight_decay=5e-4, epochs=1), seen)
     decay = {id(p): group["weight_decay"] for group in seen.groups for p in group["params"]}

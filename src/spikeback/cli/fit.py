@@ -26,5 +26,5 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(config: Any, console: Console, command: str) -> None:
-    method = Method.from_text(config.method)
+    method = Method.from_text(config.method, "--method")
     train(recipe_of(config), [method], [config.seed], run_folder(config), config.resume, "fit", command, console)

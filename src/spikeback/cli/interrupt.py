@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from typing import Any
 
 
-class Interrupted(Exception):
-    """Ctrl-C or a termination signal; not a KeyboardInterrupt, which Lightning answers by leaving the process."""
+class Interrupted(BaseException):
+    """Ctrl-C or a termination signal: not an error, nor a KeyboardInterrupt, at which Lightning leaves the process."""
 
 
 @contextmanager
@@ -16,7 +16,7 @@ def interruptible() -> Iterator[None]:
 
     def interrupt(signum: int, frame: Any) -> None:
         signal.signal(signum, signal.SIG_DFL)
-        raise Interrupted("interrupted:")
+        raise Interrupted("interrupted")
 
     before = {signum: signal.signal(signum, interrupt) for signum in (signal.SIGINT, signal.SIGTERM)}
     try:

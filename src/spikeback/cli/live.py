@@ -13,7 +13,7 @@ from spikeback.cli.interrupt import Interrupted
 from spikeback.errors import TrainingError
 from spikeback.report import console_table, save_plots, write_csv, write_report
 from spikeback.train import Method, Recipe, compare
-from spikeback.train.trials import Run
+from spikeback.train.trials import Run, trials_of
 
 
 class Bar(Callback):
@@ -45,7 +45,7 @@ def train(
     console: Console,
 ) -> None:
     """Run the trials with a live display, then write and show what came of them."""
-    plan = [(method.name, seed) for seed in seeds for method in methods]
+    names = [(method.name, seed) for method, seed in trials_of(methods, seeds)]
     progress = Progress(
         TextColumn("{task.description}"), BarColumn(None), TextColumn("{task.percentage:.0f} %"), TimeElapsedColumn(),
         TextColumn("left:"), TimeRemainingColumn(), console=console, expand=True,
@@ -54,9 +54,9 @@ def train(
     partial: dict[str, Any] = {"schema": 1, "trials": []}
 
     def bar(method: Method, seed: int) -> list[Callback]:
-        index = plan.index((method.name, seed))
-        label = f"{method.name}, seed {seed} ({index + 1} of {len(plan)})"
-        return [Bar(progress, label, index, len(plan))]
+        index = names.index((method.name, seed))
+        label = f"{method.name}, seed {seed} ({index + 1} of {len(names)})"
+        return [Bar(progress, label, index, len(names))]
 
     run = Run(recipe, out, kind, command, callbacks=bar)
     run.data(seeds[0])  # reading many pictures has a bar of its own
@@ -71,16 +71,18 @@ def train(
         run.listeners = [finished]
         try:
             results = compare(run, methods, seeds, resume)
-        except (Interrupted, TrainingError) as error:
-            raise type(error)(f"{error} {kept(partial, len(plan), out, command)}".strip()) from error
+        except TrainingError as error:
+            raise TrainingError(f"{error}; {kept(partial, len(names), out)}") from error
+        except Interrupted as error:
+            done = f"{kept(partial, len(names), out)}, the one under way to its last whole epoch"
+            again = command if resume else f"{command} --resume"
+            raise Interrupted(f"{error}: {done}; to go on: {again}") from error
     plots = save_plots(results, out)
     report = write_report(results, out / "report.html")
     console.print(console_table(results))
     console.print(f"report   {report}\nresults  {out / 'results.json'}, results.csv, {len(plots)} plots")
 
 
-def kept(results: dict[str, Any], planned: int, out: Path, command: str) -> str:
-    """What an unfinished run leaves, and how to go on."""
-    again = command if "--resume" in command.split() else f"{command} --resume"
-    done = f"{len(results['trials'])} of {planned} trials are finished and kept in {out}"
-    return f"{done}, the one under way to its last whole epoch; to go on: {again}"
+def kept(results: dict[str, Any], planned: int, out: Path) -> str:
+    """What an unfinished run leaves."""
+    return f"{len(results['trials'])} of {planned} trials are finished and kept in {out}"

@@ -1,11 +1,14 @@
 """`spikeback SUBCOMMAND`: parses, runs, and turns every mistake of a user into one line and an exit code."""
 
+import re
 import shlex
 import sys
+from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, NoReturn
 
+import yaml
 from jsonargparse import ArgumentParser
 from rich.console import Console
 
@@ -17,8 +20,19 @@ from spikeback.errors import TrainingError, UsageError
 class Parser(ArgumentParser):
     """An argument parser whose errors are one line on stderr, exit code 2."""
 
+    children: dict[str, "Parser"] | None = None  # by subcommand
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # pyright: ignore
-        fail(f"{self.prog}: {tidy(message)} (see {self.prog} --help)", 2)
+        command = self.prog.replace(" [options]", "")
+        fail(f"{command}: {tidy(message)}{self.suggestion(message)} (see {command} --help)", 2)
+
+    def suggestion(self, message: str) -> str:
+        """The option that a misspelt one in the message comes closest to."""
+        parsers = self.children.values() if self.children else [self]
+        known = sorted({key for parser in parsers for key in vars(parser.get_defaults().as_flat())})
+        words = re.findall(r"(?:option '|arguments: --)([\w.]+)", message)
+        near = [name for word in words for name in get_close_matches(word, known, 1)]
+        return f"; did you mean {' or '.join(f'--{name}' for name in near)}?" if near else ""
 
 
 def fail(message: str, code: int) -> NoReturn:
@@ -29,10 +43,7 @@ def fail(message: str, code: int) -> NoReturn:
 
 def tidy(message: str) -> str:
     """jsonargparse's message in the words of the command line."""
-    line = " ".join(message.split())
-    if line.startswith('Parser key "'):
-        key, _, rest = line.removeprefix('Parser key "').partition('": ')
-        line = f"--{key}: {rest}"
+    line = re.sub(r'^Parser key "([^"]*)"( element \d+)?: ', r"--\1\2: ", " ".join(message.split()))
     return (
         line.replace("<class '", "")
         .replace("'>", "")
@@ -66,17 +77,27 @@ def with_recipe_paths(argv: list[str]) -> list[str]:
 
 
 def _recipe_path(name: str) -> str:
-    if Path(name).is_file():
-        return name
-    if name not in recipes():
+    path = Path(name) if Path(name).is_file() else recipes().get(name)
+    if path is None:
         raise UsageError(f"--config: no file and no recipe {name!r}; recipes in the package: {', '.join(recipes())}")
-    return str(recipes()[name])
+    try:
+        with path.open() as file:
+            content = yaml.safe_load(file)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"--config: {path} is not YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise UsageError(f"--config: {path} must hold options by name, e.g. 'train: {{epochs: 5}}'")
+    for section in ("data", "model", "branches", "train"):
+        if not isinstance(content.get(section, {}), dict):
+            raise UsageError(f"--config: {path}: {section} must hold options by name, not {content[section]!r}")
+    return str(path)
 
 
 def build_parser() -> tuple[Parser, dict[str, Any]]:
     """The parser and the function that runs each subcommand."""
     from spikeback.cli import compare, fit, predict, report, test
 
+    children: dict[str, Parser] = {}
     parser = Parser(prog="spikeback", description=spikeback.__doc__, version=f"spikeback {spikeback.__version__}")
     subcommands = parser.add_subcommands(dest="subcommand", metavar="SUBCOMMAND")
     runs = {}
@@ -84,8 +105,10 @@ def build_parser() -> tuple[Parser, dict[str, Any]]:
         name = module.__name__.rpartition(".")[2]
         child = Parser(description=module.__doc__)
         module.add_arguments(child)
+        children[name] = child
         subcommands.add_subcommand(name, child, help=(module.__doc__ or "").split("\n")[0])
         runs[name] = module.run
+    parser.children = children
     return parser, runs
 
 
@@ -94,9 +117,9 @@ def main(argv: list[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
 
     try:
-        parser, runs = build_parser()
-        config = parser.parse_args(with_recipe_paths(argv))
         with interruptible():
+            parser, runs = build_parser()
+            config = parser.parse_args(with_recipe_paths(argv))
             runs[config.subcommand](config[config.subcommand], Console(), shlex.join(["spikeback", *argv]))
     except UsageError as error:
         fail(str(error), 2)

@@ -32,7 +32,8 @@ def run(config: Any, console: Console, command: str) -> None:
             right = trained.net(x).mean(0).argmax(1) == y
             hits += torch.bincount(y[right], minlength=len(hits))
             counts += torch.bincount(y, minlength=len(hits))
-    table = Table(title=f"{trained.path}: {data.describe()['name']}, {int(counts.sum()):,} test pictures")
+    console.print(f"{trained.path}: {data.describe()['name']}, {int(counts.sum()):,} test pictures", soft_wrap=True)
+    table = Table()
     table.add_column("class")
     table.add_column("accuracy %", justify="right")
     for name, hit, count in zip(data.classes, hits, counts, strict=True):

@@ -44,13 +44,17 @@ def load_trained(run: str, which: str) -> Trained:
     """Read a checkpoint and build its plain network. Raises UsageError that names the file and the choices."""
     path = _checkpoint(Path(run), f"{which}.ckpt")
     weights, card = read_checkpoint(path)
-    recipe = Recipe.from_dict(card["recipe"])
+    try:
+        recipe = Recipe.from_dict(card["recipe"])
+    except (KeyError, TypeError) as error:
+        raise UsageError(f"{path}: the recipe is of another version of spikeback ({error})") from error
     net = recipe.model.build(len(card["classes"]), card["shape"][0])
     plain = {k.removeprefix("model.net."): v for k, v in weights.items() if k.startswith("model.net.")}
     try:
         net.load_state_dict(plain)
     except RuntimeError as error:
-        raise UsageError(f"{path}: the weights do not fit {recipe.model.name}: {error}") from error
+        first = str(error).splitlines()[1].strip()
+        raise UsageError(f"{path}: the weights do not fit {recipe.model.name}: {first}") from error
     return Trained(
         path, net.eval(), recipe, card["seed"], card["classes"], tuple(card["shape"]),
         tensor(card["mean"]), tensor(card["std"]),

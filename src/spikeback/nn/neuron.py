@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from spikeback.ops import lif
+from spikeback.ops.lif import check_neuron
 from spikeback.ops.surrogate import Surrogate, Tanh
 
 
@@ -30,6 +31,7 @@ class LIF(nn.Module):
         detach_reset: bool = False,
     ) -> None:
         super().__init__()
+        check_neuron(tau, threshold, surrogate)
         self.tau, self.threshold, self.surrogate, self.detach_reset = tau, threshold, surrogate, detach_reset
         self.register_buffer("gain", torch.tensor(1.0))
 

@@ -41,7 +41,11 @@ def required(method: object) -> list[str]:
 
 
 class Unrolled(nn.Module):
-    """A net that takes one time step at a time, run for T: pictures (B, ...) or frames (T, B, ...) -> (T, B, K)."""
+    """A net that takes one time step at a time, run for T steps -> logits (T, B, K).
+
+    Pictures (B, C, H, W) or features (B, F) are shown for `time_steps`; frames (T, B, C, H, W) or spikes (T, B, F)
+    bring their own T.
+    """
 
     def __init__(self, net: nn.Module, time_steps: int) -> None:
         super().__init__()
@@ -51,7 +55,7 @@ class Unrolled(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         reset_state(self.net)
-        frames = x if x.ndim == 5 else x.expand(self.time_steps, *x.shape)
+        frames = x if x.ndim in (3, 5) else x.expand(self.time_steps, *x.shape)
         return torch.stack([first(self.net(x_t)) for x_t in frames])
 
 

@@ -55,9 +55,12 @@ class ShortcutNet(nn.Module):
         self.net, self.read = net, read
         self.taps = _choose(net, info, taps)
         for tap in self.taps:
-            self._site(tap)  # an unknown name fails here, not in the first forward
+            self._site(tap)  # what cannot be read fails here, not in the first forward
         channels = {name: entry["num_chs"] for name, entry in info.items()}
-        self.num_classes = num_classes if num_classes is not None else getattr(net, "num_classes", None)
+        known = getattr(net, "num_classes", None)
+        self.num_classes = known if num_classes is None else num_classes
+        if self.num_classes is not None and (self.num_classes < 1 or known not in (None, self.num_classes)):
+            raise UsageError(f"num_classes is {num_classes}, but {type(net).__name__} has {known or 'at least 1'}")
         if self.num_classes is None or not all(tap in channels for tap in self.taps):
             widths, seen = self._dry_run(example, [tap for tap in self.taps if tap not in channels])
             channels, self.num_classes = channels | widths, seen
@@ -67,11 +70,11 @@ class ShortcutNet(nn.Module):
         self.branches = nn.ModuleDict(branches).to(like.device, like.dtype)
 
     def forward(self, x: Tensor, weight: float | Tensor = 0.0, per_step: bool = True) -> Tensor:
-        """Logits (T, B, K) = main + weight * sum(side); weight 0 evaluates no branch.
+        """Logits (T, B, K) = main + weight * sum(side); the number 0 (not a tensor of it) evaluates no branch.
 
         `per_step=False` returns their mean over time, (1, B, K), and evaluates each branch once, on firing rates.
         """
-        if isinstance(weight, int | float) and weight == 0:
+        if not isinstance(weight, Tensor) and weight == 0:
             reset_state(self.net)
             main = self._check(first(self.net(x)), x)
             main = main if per_step else main.mean(0, keepdim=True)
@@ -85,13 +88,14 @@ class ShortcutNet(nn.Module):
 
     def strip(self, keep: Collection[str] = ()) -> nn.Module:
         """The plain network, the very object that was wrapped; with `keep`, a ShortcutNet with those branches only."""
+        keep = [keep] if isinstance(keep, str) else list(keep)
         unknown = [tap for tap in keep if tap not in self.taps]
         if unknown:
             raise UsageError(f"no branch at {unknown[0]!r}; choose from {', '.join(self.taps)}")
         if not keep:
             return self.net
-        kept = copy.copy(self)
-        kept._modules = dict(self._modules)
+        shared = {id(module): module for module in (self.net, *self.branches.values())}
+        kept = copy.deepcopy(self, shared)  # a ShortcutNet of its own around the same net and branches
         kept.taps = tuple(tap for tap in self.taps if tap in keep)
         kept.branches = nn.ModuleDict({_key(tap): self.branches[_key(tap)] for tap in kept.taps})
         return kept
@@ -129,7 +133,7 @@ class ShortcutNet(nn.Module):
 
     def _site(self, tap: str, net: nn.Module | None = None) -> nn.Module:
         """The module to hook: the tap itself or, reading currents, its last LIF."""
-        module = (net or self.net).get_submodule(tap)
+        module = (self.net if net is None else net).get_submodule(tap)
         if self.read == "spikes":
             return module
         neurons = [m for m in module.modules() if isinstance(m, LIF)]
@@ -182,14 +186,18 @@ def _feature_info(net: nn.Module) -> dict[str, dict[str, Any]]:
 def _choose(net: nn.Module, info: dict[str, dict[str, Any]], taps: str | Collection[str]) -> tuple[str, ...]:
     """Resolve `taps` to module names."""
     if isinstance(taps, str) and taps in ("stage", "block"):
-        names = [name for name, entry in info.items() if entry["kind"] == taps]
+        names = [name for name, entry in info.items() if entry["kind"] == taps][
+            :-1
+        ]  # the last is the main branch's own
         if not names:
             raise UsageError(
-                f"{type(net).__name__} has no feature_info of kind {taps!r}: give taps as module names, "
+                f"{type(net).__name__} has no feature_info of two or more of kind {taps!r}: give taps as module names, "
                 f"e.g. {_names(net)}"
             )
-        return tuple(names[:-1])  # the last is the main branch's own
+        return tuple(names)
     names = [taps] if isinstance(taps, str) else list(taps)
+    if not names:
+        raise UsageError(f"taps are empty; choose from {_names(net)}, or use the plain net")
     modules = dict(net.named_modules())
     for name in names:
         if not name or name not in modules:

@@ -23,20 +23,24 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         buffer = io.BytesIO()
-        torch.save(checkpoint, buffer)
+        try:
+            torch.save(checkpoint, buffer)
+        except RuntimeError as error:  # Ctrl-C breaks off the archive, whose complaint then hides the Ctrl-C
+            raise error.__context__ or error from None
         write_atomic(path, buffer.getvalue())
 
 
-class Checkpoints(ModelCheckpoint):
-    """Keep `last.ckpt` and `best.ckpt` (highest held-out accuracy), each with `card`: plain facts on the network."""
+class Checkpoint(ModelCheckpoint):
+    """Keep one checkpoint, `name`.ckpt, of the last epoch or of that with the highest `monitor`, with `card`: plain
+    facts on the network. (Lightning's `save_last` writes a last one only together with a new best.)
+    """
 
-    def __init__(self, folder: Path, card: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, name: str, card: dict[str, Any], monitor: str | None = None) -> None:
         super().__init__(
             folder,
-            filename="best",
-            monitor="held_out_accuracy",
+            filename=name.removesuffix(".ckpt"),
+            monitor=monitor,
             mode="max",
-            save_last=True,
             save_on_train_epoch_end=True,
             enable_version_counter=False,
             auto_insert_metric_name=False,

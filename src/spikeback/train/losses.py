@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -9,8 +10,8 @@ from spikeback.shortcut import ShortcutNet
 
 
 def mean_cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
-    """Cross-entropy of the time-mean of logits (T, B, K), in float32 at least."""
-    return F.cross_entropy(logits.mean(0).float() if logits.itemsize < 4 else logits.mean(0), y)
+    """Cross-entropy of the time-mean of logits (T, B, K), both in float32 at least."""
+    return F.cross_entropy(logits.to(torch.promote_types(logits.dtype, torch.float32)).mean(0), y)
 
 
 def branch_loss(

@@ -164,9 +164,9 @@ class Method:
     schedule: Schedule
 
     @classmethod
-    def from_text(cls, text: str) -> "Method":
-        """Read a method. Raises UsageError that lists the choices."""
-        schedule = _named("--methods", text, Schedule)
+    def from_text(cls, text: str, option: str = "--methods") -> "Method":
+        """Read a method. Raises UsageError that names the option and lists the choices."""
+        schedule = _named(option, text, Schedule)
         plain = type(schedule).__name__.lower()
         return cls(plain if schedule == type(schedule)() else repr(schedule), schedule)
 

@@ -19,13 +19,14 @@ from safetensors.torch import save as safetensors_bytes
 from spikeback.data import DataModule, PictureSet
 from spikeback.errors import UsageError
 from spikeback.files import write_atomic
-from spikeback.train.checkpoint import BEST, LAST, AtomicCheckpointIO, Checkpoints, EventLog, read_checkpoint
+from spikeback.train.checkpoint import BEST, LAST, AtomicCheckpointIO, Checkpoint, EventLog, read_checkpoint
 from spikeback.train.environment import environment, resolve_precision
 from spikeback.train.recipe import Method, Recipe
 from spikeback.train.record import regime_record, trial_record
 from spikeback.train.task import Task
 
 SCHEMA = 1
+SEEDS = 2**32
 
 
 @dataclass
@@ -67,23 +68,33 @@ def compare(run: Run, methods: list[Method], seeds: list[int], resume: bool = Fa
         UsageError: the folder holds results of another recipe, or any, without `resume`.
         TrainingError: a loss is no longer finite; finished trials stay.
     """
-    for name, values in {"--methods": [method.name for method in methods], "--seeds": seeds}.items():
-        if not values or len(set(values)) < len(values):
-            raise UsageError(f"{name}: needs at least one, each once, got {values}")
+    trials = trials_of(methods, seeds)
     if run.recipe.train.threads:
         torch.set_num_threads(run.recipe.train.threads)
     results = _open(run, methods, seeds, resume)
+    _tell(run, results)
     finished = {(t["method"], t["seed"]) for t in results["trials"]}
-    for seed in seeds:
-        for method in methods:
-            if (method.name, seed) in finished:
-                continue
-            started = time.perf_counter()
-            trial = run_trial(run, method, seed, resume)
-            results["trials"].append(trial)
+    for method, seed in trials:
+        if (method.name, seed) in finished:
+            continue
+        started = time.perf_counter()
+        try:
+            results["trials"].append(run_trial(run, method, seed, resume))
+        finally:  # an interrupted trial took its time as well
             results["seconds"] += time.perf_counter() - started
             _save(run, results)
     return results
+
+
+def trials_of(methods: list[Method], seeds: list[int]) -> list[tuple[Method, int]]:
+    """The trials, in order. Raises UsageError if there are none, one comes twice, or a seed is out of range."""
+    for name, values in {"methods": [method.name for method in methods], "seeds": seeds}.items():
+        if not values or len(set(values)) < len(values):
+            raise UsageError(f"{name}: needs at least one, each once, got {values}")
+    for seed in seeds:
+        if not 0 <= seed < SEEDS:
+            raise UsageError(f"seeds: a seed must lie in 0 .. {SEEDS - 1}, not {seed}")
+    return [(method, seed) for seed in seeds for method in methods]
 
 
 def run_trial(run: Run, method: Method, seed: int, resume: bool = False) -> dict[str, Any]:
@@ -105,8 +116,11 @@ def run_trial(run: Run, method: Method, seed: int, resume: bool = False) -> dict
         "std": data.std.tolist(),
     }
     last = folder / LAST if resume and (folder / LAST).is_file() else None
+    if last and read_checkpoint(last)[1] != card:
+        raise UsageError(f"--resume: {last} was made with another recipe; remove it to train this trial from the start")
     log = EventLog(folder / "events.jsonl", method, seed)
-    fit(task, data, recipe, [Checkpoints(folder, card), log, *run.callbacks(method, seed)], folder, last)
+    kept = [Checkpoint(folder, BEST, card, "held_out_accuracy"), Checkpoint(folder, LAST, card)]
+    fit(task, data, recipe, [*kept, log, *run.callbacks(method, seed)], folder, last)
     record = trial_record(task, data, method, seed)
     log.write("finished", **{k: v for k, v in record.items() if k not in ("history", "gradients")})
     weights, _ = read_checkpoint(folder / BEST)
@@ -189,12 +203,19 @@ def read_results(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UsageError(f"no {path}: name the folder of a finished run, e.g. runs/demo")
     try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+        results = json.loads(path.read_text())
+    except ValueError as error:  # not JSON, or not even text
         raise UsageError(f"{path} is not JSON: {error}") from error
+    if not isinstance(results, dict) or results.get("schema") != SCHEMA:
+        raise UsageError(f"{path} does not hold results of schema {SCHEMA}, which is the one this version reads")
+    return results
 
 
 def _save(run: Run, results: dict[str, Any]) -> None:
     write_atomic(run.out / "results.json", json.dumps(results, indent=1).encode())
+    _tell(run, results)
+
+
+def _tell(run: Run, results: dict[str, Any]) -> None:
     for listener in run.listeners:
         listener(results)

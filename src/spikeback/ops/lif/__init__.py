@@ -45,12 +45,19 @@ def lif(
         raise UsageError(f"lif: x needs at least one time step, (T, B, ...) with T >= 1, got shape {tuple(x.shape)}")
     if not x.is_floating_point():
         raise UsageError(f"lif: x must be a floating point tensor, got {x.dtype}")
-    if not 0 <= tau <= 1:
-        raise UsageError(f"lif: tau must lie in [0, 1], got {tau}")
-    if not (math.isfinite(threshold) and threshold > 0):
-        raise UsageError(f"lif: threshold must be a positive number, got {threshold}")
+    check_neuron(tau, threshold, surrogate)
     if state is not None and state.shape != x.shape[1:]:
         raise UsageError(f"lif: state has shape {tuple(state.shape)}, x needs {tuple(x.shape[1:])}")
     if backend not in (None, *BACKENDS):
         raise UsageError(f"lif: no backend {backend!r}; choose from {', '.join(BACKENDS)}")
     return BACKENDS[backend or "reference"](x, tau, threshold, surrogate, state, gain, detach_reset)
+
+
+def check_neuron(tau: float, threshold: float, surrogate: Surrogate) -> None:
+    """Raises UsageError for constants that no neuron can have."""
+    if not 0 <= tau <= 1:
+        raise UsageError(f"lif: tau must lie in [0, 1], got {tau}")
+    if not (math.isfinite(threshold) and threshold > 0):
+        raise UsageError(f"lif: threshold must be a positive number, got {threshold}")
+    if not callable(surrogate):
+        raise UsageError(f"lif: surrogate must be one of spikeback.surrogate, e.g. Triangle(1.0), got {surrogate!r}")

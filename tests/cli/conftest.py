@@ -1,0 +1,117 @@
+"""The command, called in this process on trainings that last a second."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from spikeback.cli.main import main
+
+TINY = [
+    *("--model.name", "spiking_resnet20_he", "--model.width", "4", "--model.time_steps", "1"),
+    *("--data.size", "8", "--data.limit", "128", "--data.batch_size", "32"),
+    *("--train.epochs", "2", "--train.precision", "32-true", "--train.probe", "32"),
+]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one call of the command came to."""
+
+    code: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Outcome]
+
+
+@pytest.fixture(scope="session")
+def tiny() -> list[str]:
+    """Options of a training of 2 epochs of 4 steps."""
+    return TINY
+
+
+@pytest.fixture
+def command(capfd: pytest.CaptureFixture[str]) -> Command:
+    """command("test", folder, ...): calls `spikeback` with these words."""
+
+    def call(*words: object) -> Outcome:
+        capfd.readouterr()
+        code = 0
+        try:
+            main([str(word) for word in words])
+        except SystemExit as leaving:
+            code = int(leaving.code or 0)
+        printed = capfd.readouterr()
+        return Outcome(code, printed.out, printed.err)
+
+    return call
+
+
+@pytest.fixture
+def refused(command: Command) -> Callable[..., str]:
+    """refused(*words, code=2): the one line that the command answers a mistake with."""
+
+    def call(*words: object, code: int = 2) -> str:
+        outcome = command(*words)
+        assert outcome.code == code, outcome
+        assert outcome.err.startswith("error: ")
+        assert len(outcome.err.splitlines()) == 1
+        assert "Traceback" not in outcome.err + outcome.out
+        return outcome.err
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished comparison of two methods and two seeds. Not to be changed."""
+    out = tmp_path_factory.mktemp("finished") / "run"
+    main(["compare", *TINY, "--methods", "vanilla", "evolutionary", "--seeds", "0", "1", "--out", str(out)])
+    return out
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+@pytest.fixture
+def draw_tree(tmp_path: Path) -> Callable[..., Path]:
+    """draw_tree("cats", "dogs", name="pictures"): a folder of 10 random pictures for each class."""
+
+    def draw(*classes: str, name: str = "pictures") -> Path:
+        rng = np.random.default_rng(0)
+        for label in classes:
+            (tmp_path / name / label).mkdir(parents=True)
+            for i in range(10):
+                pixels = rng.integers(0, 256, (8, 8), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / name / label / f"{i}.png")
+        return tmp_path / name
+
+    return draw
+
+
+@pytest.fixture
+def resume() -> Callable[..., list[str]]:
+    """resume(run, method, seed): takes one trial out of the results and returns the words that train it again;
+    `forget` deletes its files as well.
+    """
+
+    def take_out(run: Path, method: str, seed: int, forget: bool = False) -> list[str]:
+        results = json.loads((run / "results.json").read_text())
+        results["trials"] = [t for t in results["trials"] if (t["method"], t["seed"]) != (method, seed)]
+        (run / "results.json").write_text(json.dumps(results))
+        if forget:
+            shutil.rmtree(run / f"{method}-seed{seed}")
+        words = ["--methods", "vanilla", "evolutionary", "--seeds", "0", "1"]
+        return ["compare", *TINY, *words, "--out", str(run), "--resume"]
+
+    return take_out
