@@ -32,7 +32,9 @@ def from_text(text: str, base: type[T]) -> T:
     except UsageError:
         raise
     except (SyntaxError, ValueError, TypeError) as error:
-        raise UsageError(f"cannot read {text!r} as a {base.__name__.lower()}, e.g. {example(base)!r}") from error
+        near = choices(base).get(text.partition("(")[0].strip().lower())
+        right = repr(near()) if near else example(base)
+        raise UsageError(f"cannot read {text!r} as a {base.__name__.lower()}, e.g. {right!r}") from error
 
 
 def example(base: type) -> str:

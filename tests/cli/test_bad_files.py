@@ -123,7 +123,7 @@ def test_classes_that_do_not_match_the_checkpoint(
     root, out = draw_tree("cats", "dogs"), tmp_path / "run"
     data = ["--data.name", "folder", "--data.root", root, "--data.batch_size", 8]
     assert command("fit", *tiny, *data, "--train.epochs", 1, "--out", out).code == 0
-    line = refused("test", out, "--root", draw_tree(*classes, name="other"))
+    line = refused("test", out, "--data.root", draw_tree(*classes, name="other"))
     assert "2 classes (cats, dogs)" in line
     assert f"{len(classes)} ({', '.join(classes)})" in line
 

@@ -24,7 +24,7 @@ OPTIONS: dict[str, tuple[list[str], list[str]]] = {
     "surrogate": (["--model.surrogate", "Trinagle"], ["--model.surrogate", "'Trinagle'", "Triangle", "Tanh", "ATan"]),
     "surrogate's parameter": (["--model.surrogate", "Triangle(beta=2)"], ["--model.surrogate", "beta", "gamma"]),
     "surrogate's value": (["--model.surrogate", "Tanh(k=-3)"], ["--model.surrogate", "k", "-3", "positive"]),
-    "surrogate's bracket": (["--model.surrogate", "Tanh("], ["--model.surrogate", "'Tanh('", "(gamma=1.0)"]),
+    "surrogate's bracket": (["--model.surrogate", "Tanh("], ["--model.surrogate", "'Tanh('", "Tanh(k=3.0"]),
     "surrogate is code": (["--model.surrogate", "exit()"], ["--model.surrogate", "'exit()'", "Triangle"]),
     "option": (["--model.widht", "4"], ["--model.widht", "--model.width"]),
     "recipe": (["--config", "demoo"], ["--config", "'demoo'", "demo"]),

@@ -86,7 +86,7 @@ REGIME = {
 }
 ENVIRONMENT = {
     **dict.fromkeys(["spikeback", "torch", "torchvision", "lightning", "python", "platform", "processor"], text),
-    "commit": lambda v: v is None or re.fullmatch("[0-9a-f]{40}", v),
+    "commit": lambda v: v is None or re.fullmatch("[0-9a-f]{40}(-dirty)?", v),
     "threads": natural,
     "accelerator": lambda v: v is None or text(v),
     "precision": either("32-true"),

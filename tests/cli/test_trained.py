@@ -94,6 +94,6 @@ def test_moved_data_is_found_by_root(
     before = command("test", out)
     moved = root.rename(tmp_path / "moved")
     assert command("test", out).code == 2
-    after = command("test", out, "--root", moved)
+    after = command("test", out, "--data.root", moved)
     assert after.code == before.code == 0
     assert re.findall(r"\d+\.\d", after.out) == re.findall(r"\d+\.\d", before.out)

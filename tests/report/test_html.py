@@ -91,10 +91,10 @@ def test_a_failing_write_leaves_the_old_page(results, tmp_path, monkeypatch):
     path = tmp_path / "report.html"
     path.write_text("old")
 
-    def refuse(self, data):
+    def refuse(descriptor):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(files.Path, "write_bytes", refuse)
+    monkeypatch.setattr(files.os, "fsync", refuse)
     with pytest.raises(UsageError, match=r"report\.html: Permission denied"):
         write_report(results, path)
     assert path.read_text() == "old"

@@ -10,7 +10,7 @@ from jsonargparse import ArgumentParser
 from rich.console import Console
 
 from spikeback.cli.live import train
-from spikeback.cli.options import add_recipe, recipe_of, run_folder
+from spikeback.cli.options import add_recipe, add_run, recipe_of, run_folder
 from spikeback.train import Method
 
 
@@ -23,8 +23,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="vanilla, shortcut, evolutionary, or a schedule written out: 'Evolutionary(start=0.5)'",
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1], help="one trial for each method and seed")
-    parser.add_argument("--out", type=str, help="folder for everything that is written (default: runs/<title>)")
-    parser.add_argument("--resume", action="store_true", help="finish the trials that --out lacks")
+    add_run(parser, "runs/<recipe>")
 
 
 def run(config: Any, console: Console, command: str) -> None:

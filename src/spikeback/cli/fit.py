@@ -9,7 +9,7 @@ from jsonargparse import ArgumentParser
 from rich.console import Console
 
 from spikeback.cli.live import train
-from spikeback.cli.options import add_recipe, recipe_of, run_folder
+from spikeback.cli.options import add_recipe, add_run, recipe_of, run_folder
 from spikeback.train import Method
 
 
@@ -21,10 +21,10 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="vanilla, shortcut, evolutionary, or a schedule written out: 'Evolutionary(start=0.5)'",
     )
     parser.add_argument("--seed", type=int, default=0, help="of initial weights, order and augmentation")
-    parser.add_argument("--out", type=str, help="folder for everything that is written (default: runs/<title>)")
-    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
+    add_run(parser, "runs/<recipe>-<method>-seed<seed>")
 
 
 def run(config: Any, console: Console, command: str) -> None:
     method = Method.from_text(config.method, "--method")
-    train(recipe_of(config), [method], [config.seed], run_folder(config), config.resume, "fit", command, console)
+    out = run_folder(config, f"-{method.slug}-seed{config.seed}")
+    train(recipe_of(config), [method], [config.seed], out, config.resume, "fit", command, console)

@@ -1,5 +1,6 @@
 """Ctrl-C as an exception that unwinds a training properly."""
 
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,11 @@ class Interrupted(BaseException):
 def interruptible() -> Iterator[None]:
     """Within: the first SIGINT or SIGTERM raises Interrupted, a second one ends the process at once."""
 
+    owner = os.getpid()
+
     def interrupt(signum: int, frame: Any) -> None:
+        if os.getpid() != owner:  # a process that loads data: the owner says what there is to say
+            raise KeyboardInterrupt if signum == signal.SIGINT else SystemExit
         signal.signal(signum, signal.SIG_DFL)
         raise Interrupted("interrupted")
 

@@ -17,16 +17,19 @@ from spikeback.train.trials import Run, trials_of
 
 
 class Bar(Callback):
-    """Moves a progress bar with every optimiser step, over all trials."""
+    """Moves a progress bar with every optimiser step, over all trials; what was done before a resume is no speed."""
 
     def __init__(self, progress: Progress, label: str, index: int, trials: int) -> None:
         self.progress, self.label, self.index, self.trials = progress, label, index, trials
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         steps = int(trainer.estimated_stepping_batches)
-        task = self.progress.task_ids[0]
-        done = self.index * steps + trainer.global_step
-        self.progress.update(task, total=self.trials * steps, completed=done, description=self.label)
+        done, total = self.index * steps + trainer.global_step, self.trials * steps
+        bar = self.progress.tasks[0]
+        if trainer.global_step or bar.total is None:
+            self.progress.reset(bar.id, total=total, completed=done, description=self.label)
+        else:
+            self.progress.update(bar.id, completed=done, description=self.label)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -51,38 +54,32 @@ def train(
         TextColumn("left:"), TimeRemainingColumn(), console=console, expand=True,
     )  # fmt: skip
     progress.add_task("preparing", total=None)
-    partial: dict[str, Any] = {"schema": 1, "trials": []}
+    done: list[tuple[str, int]] = []
 
     def bar(method: Method, seed: int) -> list[Callback]:
         index = names.index((method.name, seed))
-        label = f"{method.name}, seed {seed} ({index + 1} of {len(names)})"
-        return [Bar(progress, label, index, len(names))]
+        return [Bar(progress, f"{method.name}, seed {seed} ({index + 1} of {len(names)})", index, len(names))]
 
     run = Run(recipe, out, kind, command, callbacks=bar)
-    run.data(seeds[0])  # reading many pictures has a bar of its own
-    with Live(progress, console=console, transient=True) as display:
+    try:
+        run.data(seeds[0])  # reading many pictures has a bar of its own
+        with Live(progress, console=console, transient=True) as display:
 
-        def finished(results: dict[str, Any]) -> None:
-            partial.update(results)
-            if results["trials"]:
-                write_csv(results, out / "results.csv")
-                display.update(Group(console_table(results), progress))
+            def finished(results: dict[str, Any]) -> None:
+                done[:] = [name for t in results["trials"] if (name := (t["method"], t["seed"])) in names]
+                if results["trials"]:
+                    write_csv(results, out / "results.csv")
+                    display.update(Group(console_table(results), progress))
 
-        run.listeners = [finished]
-        try:
+            run.listeners = [finished]
             results = compare(run, methods, seeds, resume)
-        except TrainingError as error:
-            raise TrainingError(f"{error}; {kept(partial, len(names), out)}") from error
-        except Interrupted as error:
-            done = f"{kept(partial, len(names), out)}, the one under way to its last whole epoch"
-            again = command if resume else f"{command} --resume"
-            raise Interrupted(f"{error}: {done}; to go on: {again}") from error
-    plots = save_plots(results, out)
-    report = write_report(results, out / "report.html")
+        plots = save_plots(results, out)
+        report = write_report(results, out / "report.html")
+    except (TrainingError, Interrupted) as error:
+        kept = f"{len(done)} of {len(names)} trials are finished and kept in {out}"
+        if isinstance(error, TrainingError):
+            raise TrainingError(f"{error}; {kept}") from error
+        again = command if resume else f"{command} --resume"
+        raise Interrupted(f"{error}: {kept}, the one under way to its last whole epoch; to go on: {again}") from error
     console.print(console_table(results))
     console.print(f"report   {report}\nresults  {out / 'results.json'}, results.csv, {len(plots)} plots")
-
-
-def kept(results: dict[str, Any], planned: int, out: Path) -> str:
-    """What an unfinished run leaves."""
-    return f"{len(results['trials'])} of {planned} trials are finished and kept in {out}"

@@ -19,9 +19,16 @@ def recipe_of(config: Any) -> Recipe:
     return Recipe.from_dict({name: _plain(config[name]) for name in ("title", "data", "model", "branches", "train")})
 
 
-def run_folder(config: Any) -> Path:
-    """--out, or runs/<title>."""
-    return Path(config.out) if config.out else Path("runs") / config.title.replace(" ", "-").lower()
+def add_run(parser: ArgumentParser, default: str) -> None:
+    """--out and --resume."""
+    parser.add_argument("--out", type=str, help=f"folder for everything that is written (default: {default})")
+    parser.add_argument("--resume", action="store_true", help="go on with what --out lacks, from the last checkpoint")
+
+
+def run_folder(config: Any, suffix: str = "") -> Path:
+    """--out, or runs/ and the recipe's file name."""
+    recipe = Path(str(config.config[-1])).stem if config.config else "default"
+    return Path(config.out) if config.out else Path("runs") / f"{recipe}{suffix}"
 
 
 def _plain(value: Any) -> Any:

@@ -7,7 +7,7 @@ from jsonargparse import ArgumentParser
 from rich.console import Console
 
 from spikeback.report import console_table, save_plots, write_csv, write_report
-from spikeback.train.trials import read_results
+from spikeback.train.results import read_results
 
 
 def add_arguments(parser: ArgumentParser) -> None:

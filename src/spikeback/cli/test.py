@@ -16,15 +16,18 @@ from spikeback.data import DataModule
 
 def add_arguments(parser: ArgumentParser) -> None:
     add_trained(parser)
+    parser.add_argument("--data.root", type=str, help="where the data lies now, if not where it lay in training")
 
 
 def run(config: Any, console: Console, command: str) -> None:
     trained = load_trained(config.run, config.checkpoint)
-    if config.root:
-        trained.recipe.data.root = config.root
-    data = DataModule(trained.recipe.data, trained.seed)
+    recipe = trained.recipe
+    if config.data.root:
+        recipe.data.root = config.data.root
+    data = DataModule(recipe.data, trained.seed, use_all=recipe.train.best_on == "test")
     data.setup()
-    trained.check_classes(data.classes)
+    data.mean, data.std = trained.mean, trained.std  # those the network was trained with, whatever the data
+    trained.check_data(data.classes, data.shape)
     hits = torch.zeros(len(data.classes))
     counts = torch.zeros(len(data.classes))
     with torch.inference_mode():

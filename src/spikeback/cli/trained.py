@@ -24,8 +24,10 @@ class Trained:
     mean: Tensor
     std: Tensor
 
-    def check_classes(self, classes: tuple[str, ...]) -> None:
-        """Raises UsageError if the data has other classes than the network was trained on."""
+    def check_data(self, classes: tuple[str, ...], shape: tuple[int, ...]) -> None:
+        """Raises UsageError if the data has other classes or shapes than the network was trained on."""
+        if tuple(shape) != self.shape:
+            raise UsageError(f"{self.path} was trained on pictures of shape {self.shape}, the data has {tuple(shape)}")
         if list(classes) != self.classes:
             raise UsageError(
                 f"{self.path} was trained on {len(self.classes)} classes ({', '.join(self.classes)}), the data has "
@@ -34,10 +36,9 @@ class Trained:
 
 
 def add_trained(parser: ArgumentParser) -> None:
-    """RUN, --checkpoint and --root."""
+    """RUN and --checkpoint."""
     parser.add_argument("run", type=str, help="a trial's folder, a run's folder with one trial, or a checkpoint file")
     parser.add_argument("--checkpoint", choices=["best", "last"], default="best", help="which checkpoint of the trial")
-    parser.add_argument("--root", type=str, help="where the data lies now, if not where it lay in training")
 
 
 def load_trained(run: str, which: str) -> Trained:
@@ -49,9 +50,8 @@ def load_trained(run: str, which: str) -> Trained:
     except (KeyError, TypeError) as error:
         raise UsageError(f"{path}: the recipe is of another version of spikeback ({error})") from error
     net = recipe.model.build(len(card["classes"]), card["shape"][0])
-    plain = {k.removeprefix("model.net."): v for k, v in weights.items() if k.startswith("model.net.")}
     try:
-        net.load_state_dict(plain)
+        net.load_state_dict(weights)
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip()
         raise UsageError(f"{path}: the weights do not fit {recipe.model.name}: {first}") from error

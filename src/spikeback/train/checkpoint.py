@@ -4,12 +4,13 @@ import io
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from torch import Tensor
 
 from spikeback.errors import UsageError
 from spikeback.files import write_atomic
@@ -30,25 +31,24 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         write_atomic(path, buffer.getvalue())
 
 
-class Checkpoint(ModelCheckpoint):
-    """Keep one checkpoint, `name`.ckpt, of the last epoch or of that with the highest `monitor`, with `card`: plain
-    facts on the network. (Lightning's `save_last` writes a last one only together with a new best.)
+class Checkpoints(Checkpoint):
+    """After every epoch write `last.ckpt`, and before it `best.ckpt` if the held-out accuracy is the highest so far.
+
+    Of equals the first is best. Both carry `card`: plain facts on the network. The task's own history decides, so the
+    folder may be moved.
     """
 
-    def __init__(self, folder: Path, name: str, card: dict[str, Any], monitor: str | None = None) -> None:
-        super().__init__(
-            folder,
-            filename=name.removesuffix(".ckpt"),
-            monitor=monitor,
-            mode="max",
-            save_on_train_epoch_end=True,
-            enable_version_counter=False,
-            auto_insert_metric_name=False,
-        )
-        self.card = card
+    def __init__(self, folder: Path, card: dict[str, Any]) -> None:
+        self.folder, self.card = folder, card
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        *before, now = cast(Any, pl_module).history["held_out_accuracy"]
+        if all(now > accuracy for accuracy in before):
+            trainer.save_checkpoint(self.folder / BEST)
+        trainer.save_checkpoint(self.folder / LAST)
 
     def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | {"card": self.card}
+        return {"card": self.card}
 
 
 class EventLog(Callback):
@@ -70,17 +70,22 @@ class EventLog(Callback):
         self.write("epoch", epoch=trainer.current_epoch + 1, step=trainer.global_step)
 
 
-def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The state dict of the Task and the card of a checkpoint.
+def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The weights of the plain network and the card of a checkpoint.
 
     Raises:
         UsageError: no such file, or not a checkpoint of ours.
     """
     if not path.is_file():
-        raise UsageError(f"no checkpoint {path}; train first, or name a trial's folder")
+        raise UsageError(
+            f"no checkpoint {path}; if its trial was trained, remove the trial's folder and train it again"
+        )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         card = next(state["card"] for state in content["callbacks"].values() if "card" in state)
-        return content["state_dict"], card
+        prefix = "model.net."
+        return {k.removeprefix(prefix): v for k, v in content["state_dict"].items() if k.startswith(prefix)}, card
     except Exception as error:  # whatever unpickling a foreign file may raise
-        raise UsageError(f"{path} is not a spikeback checkpoint ({type(error).__name__})") from error
+        raise UsageError(
+            f"{path} is not a spikeback checkpoint ({type(error).__name__}); if it was one, it is damaged: remove it"
+        ) from error

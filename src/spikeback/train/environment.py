@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 import spikeback
+from spikeback.errors import UsageError
 
 
 def environment(precision: str) -> dict[str, Any]:
@@ -28,6 +29,8 @@ def environment(precision: str) -> dict[str, Any]:
 
 def resolve_precision(precision: str) -> str:
     """What "auto" means here: bf16-mixed where the processor computes in bfloat16, else 32-true."""
+    if precision == "16-mixed" and not torch.cuda.is_available():
+        raise UsageError("--train.precision: 16-mixed needs a GPU; choose from auto, 32-true, bf16-mixed")
     if precision != "auto":
         return precision
     if torch.cuda.is_available():
@@ -37,16 +40,18 @@ def resolve_precision(precision: str) -> str:
 
 
 def _commit() -> str | None:
-    """Commit of the checkout the package runs from, if it is one."""
-    here = Path(__file__).resolve().parent
+    """Commit of the checkout the package runs from, if it is one; "-dirty" if the package differs from it."""
+    here = Path(__file__).resolve().parents[1]
+
+    def git(*args: str) -> str:
+        return subprocess.run(["git", "-C", here, *args], capture_output=True, text=True, timeout=5, check=True).stdout
+
     try:
-        done = subprocess.run(["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5)
-        tracked = subprocess.run(
-            ["git", "-C", str(here), "ls-files", __file__], capture_output=True, text=True, timeout=5
-        )
+        if not git("ls-files", "__init__.py"):
+            return None
+        return git("rev-parse", "HEAD").strip() + ("-dirty" if git("status", "--porcelain", ".") else "")
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip() if done.returncode == 0 and tracked.stdout.strip() else None
 
 
 def _processor() -> str:

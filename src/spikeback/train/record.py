@@ -1,5 +1,6 @@
 """What of a trial goes into results.json (docs/results.md)."""
 
+import math
 import statistics
 from typing import Any
 
@@ -28,7 +29,7 @@ def trial_record(task: Task, data: DataModule, method: Method, seed: int) -> dic
         "best_accuracy": history["test_accuracy"][best],
         "best_epoch": int(history["epoch"][best]),
         "best_on": config.best_on,
-        "last_sum_accuracy": history["test_sum_accuracy"][-1],
+        "last_sum_accuracy": history["test_sum_accuracy"][-1] if task.branches.combine == "logits" else None,
         "gradient_ratio_start": ratio(norms[0]),
         "gradient_ratio": geometric_mean([ratio(row) for row in norms[1:]]),
         "firing_rate": firing_rate(task.model.net, x.to(task.device)),
@@ -49,13 +50,15 @@ def regime_record(recipe: Recipe, data: DataModule, seed: int) -> dict[str, Any]
     model, (x, y) = recipe.branches.build(net), data.probe(recipe.train.probe)
     norms = block_gradients(net, block_names(net), lambda: branch_loss(model, x, y, 0.0)[0])
     value = ratio(list(norms.values()))
-    kind = "vanishing" if (value or 0) < VANISHING else "exploding" if (value or 0) > EXPLODING else "balanced"
+    kind = "balanced"
+    if value is not None and not VANISHING <= value <= EXPLODING:
+        kind = "vanishing" if value < VANISHING else "exploding"
     return {"surrogate": recipe.model.surrogate, "threshold": recipe.model.threshold, "ratio": value, "kind": kind}
 
 
 def ratio(norms: list[float]) -> float | None:
-    """First block's gradient over the last block's; None where the last has none."""
-    return norms[0] / norms[-1] if norms[-1] > 0 else None
+    """First block's gradient over the last block's; None where that is not a finite number."""
+    return norms[0] / norms[-1] if norms[-1] > 0 and math.isfinite(norms[0] / norms[-1]) else None
 
 
 def geometric_mean(values: list[float | None]) -> float | None:

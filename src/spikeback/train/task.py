@@ -74,13 +74,16 @@ class Task(L.LightningModule):
         loss, logits = self.loss(x, y, self.global_step)
         if not torch.isfinite(loss):
             raise TrainingError(
-                f"the loss is {loss.item()} at step {self.global_step + 1} of {self.total_steps} (lambda "
-                f"{self.weight(self.global_step):.3g}): lower --train.lr ({self.train_config.lr}) or use "
-                "--train.precision 32-true"
+                f"the loss is {loss.item()} at step {self.global_step + 1} of {self.total_steps}: {self.advice()}"
             )
         self._losses.append(loss.detach())
         self.count("train", logits.detach(), y)
         return loss
+
+    def advice(self) -> str:
+        """What to do about numbers that are not finite."""
+        remedy = f"lower --train.lr ({self.train_config.lr}) or use --train.precision 32-true"
+        return f"{remedy} ({self.schedule}, seed {self.seed})"
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
         x, y = batch
@@ -117,6 +120,10 @@ class Task(L.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Write the epoch's row, after validation and before the checkpoint."""
+        if not all(torch.isfinite(p).all() for p in self.model.parameters()):
+            raise TrainingError(
+                f"the weights are no longer finite after step {self.global_step} of {self.total_steps}: {self.advice()}"
+            )
         row = {
             "epoch": self.current_epoch + 1,
             "train_loss": torch.stack(self._losses).mean().item(),
@@ -129,7 +136,6 @@ class Task(L.LightningModule):
         }
         for name, value in row.items():
             self.history.setdefault(name, []).append(value)
-        self.log("held_out_accuracy", row["held_out_accuracy"])
         self.step_seconds.append(statistics.median(self._seconds))
         for metric in self.metrics.values():
             cast(MulticlassAccuracy, metric).reset()
@@ -143,7 +149,8 @@ class Task(L.LightningModule):
             return
         x, y = (t.to(self.device) for t in self.probe)
         last = max(self.global_step - 1, 0)
-        norms = block_gradients(self.model.net, self.gradients["blocks"], lambda: self.loss(x, y, last)[0])
+        with self.trainer.precision_plugin.forward_context():  # as in training
+            norms = block_gradients(self.model.net, self.gradients["blocks"], lambda: self.loss(x, y, last)[0])
         self.gradients["step"].append(self.global_step)
         self.gradients["norm"].append(list(norms.values()))
 

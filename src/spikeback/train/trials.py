@@ -19,14 +19,14 @@ from safetensors.torch import save as safetensors_bytes
 from spikeback.data import DataModule, PictureSet
 from spikeback.errors import UsageError
 from spikeback.files import write_atomic
-from spikeback.train.checkpoint import BEST, LAST, AtomicCheckpointIO, Checkpoint, EventLog, read_checkpoint
+from spikeback.train.checkpoint import BEST, LAST, AtomicCheckpointIO, Checkpoints, EventLog, read_checkpoint
 from spikeback.train.environment import environment, resolve_precision
 from spikeback.train.recipe import Method, Recipe
 from spikeback.train.record import regime_record, trial_record
+from spikeback.train.results import SCHEMA, check_recipe, check_resumable, read_results, write_results
 from spikeback.train.task import Task
 
-SCHEMA = 1
-SEEDS = 2**32
+SEEDS = 2**32  # what torch, NumPy and Lightning all take
 
 
 @dataclass
@@ -116,15 +116,13 @@ def run_trial(run: Run, method: Method, seed: int, resume: bool = False) -> dict
         "std": data.std.tolist(),
     }
     last = folder / LAST if resume and (folder / LAST).is_file() else None
-    if last and read_checkpoint(last)[1] != card:
-        raise UsageError(f"--resume: {last} was made with another recipe; remove it to train this trial from the start")
+    if last:
+        check_recipe(read_checkpoint(last)[1]["recipe"], recipe, last)
     log = EventLog(folder / "events.jsonl", method, seed)
-    kept = [Checkpoint(folder, BEST, card, "held_out_accuracy"), Checkpoint(folder, LAST, card)]
-    fit(task, data, recipe, [*kept, log, *run.callbacks(method, seed)], folder, last)
+    fit(task, data, recipe, [Checkpoints(folder, card), log, *run.callbacks(method, seed)], folder, last)
     record = trial_record(task, data, method, seed)
     log.write("finished", **{k: v for k, v in record.items() if k not in ("history", "gradients")})
-    weights, _ = read_checkpoint(folder / BEST)
-    plain = {k.removeprefix("model.net."): v for k, v in weights.items() if k.startswith("model.net.")}
+    plain, _ = read_checkpoint(folder / BEST)
     write_atomic(folder / "net.safetensors", safetensors_bytes(plain, {"card": json.dumps(card)}))
     return record
 
@@ -140,9 +138,8 @@ def fit(
     """Run Lightning's trainer on a task, quietly."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     with warnings.catch_warnings():
-        # Workers are the recipe's choice, and a folder with checkpoints is what resuming is about.
+        # Workers are the recipe's choice, and the other is between Lightning and torch.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
         warnings.filterwarnings("ignore", category=FutureWarning, module="lightning.pytorch.utilities._pytree")
         trainer = L.Trainer(
             max_epochs=recipe.train.epochs,
@@ -168,12 +165,10 @@ def _open(run: Run, methods: list[Method], seeds: list[int], resume: bool) -> di
     plan = [{"method": method.name, "seed": seed} for seed in seeds for method in methods]
     data = run.data(seeds[0])
     data.val_dataloader()  # what cannot work fails here, before anything is written
+    made = environment(resolve_precision(recipe.train.precision))
     if resume and path.is_file():
         results = read_results(path)
-        if results["config"] != recipe.as_dict():
-            raise UsageError(f"--resume: {run.out} was made with another recipe ({run.out / 'config.yaml'})")
-        if results["dataset"] != data.describe():
-            raise UsageError(f"--resume: {run.out} was made with other pictures ({results['dataset']['name']})")
+        check_resumable(results, recipe, data.describe(), made, run.out)
         results["planned"] += [trial for trial in plan if trial not in results["planned"]]
         return results
     if not resume and run.out.is_dir() and any(run.out.iterdir()):
@@ -190,7 +185,7 @@ def _open(run: Run, methods: list[Method], seeds: list[int], resume: bool) -> di
         "config": recipe.as_dict(),
         "dataset": data.describe(),
         "regime": regime,
-        "environment": environment(resolve_precision(recipe.train.precision)),
+        "environment": made,
         "trials": [],
     }
     write_atomic(run.out / "config.yaml", yaml.safe_dump(recipe.as_dict(), sort_keys=False).encode())
@@ -198,21 +193,8 @@ def _open(run: Run, methods: list[Method], seeds: list[int], resume: bool) -> di
     return results
 
 
-def read_results(path: Path) -> dict[str, Any]:
-    """results.json as a dictionary. Raises UsageError if there is none, or it is not JSON."""
-    if not path.is_file():
-        raise UsageError(f"no {path}: name the folder of a finished run, e.g. runs/demo")
-    try:
-        results = json.loads(path.read_text())
-    except ValueError as error:  # not JSON, or not even text
-        raise UsageError(f"{path} is not JSON: {error}") from error
-    if not isinstance(results, dict) or results.get("schema") != SCHEMA:
-        raise UsageError(f"{path} does not hold results of schema {SCHEMA}, which is the one this version reads")
-    return results
-
-
 def _save(run: Run, results: dict[str, Any]) -> None:
-    write_atomic(run.out / "results.json", json.dumps(results, indent=1).encode())
+    write_results(results, run.out / "results.json")
     _tell(run, results)
 
 

@@ -1,0 +1,77 @@
+"""results.json (docs/results.md): opened, read, and written anew after every trial."""
+
+import json
+import math
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from spikeback.errors import UsageError
+from spikeback.files import write_atomic
+from spikeback.train.recipe import Recipe
+
+SCHEMA = 1
+FIELDS = ("title", "command", "seconds", "planned", "config", "dataset", "regime", "environment", "trials")
+TRIAL_FIELDS = ("method", "schedule", "seed", "last_accuracy", "best_accuracy", "best_on", "history", "gradients")
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """results.json as a dictionary. Raises UsageError if there is none, or it is not what this version writes."""
+    if not path.is_file():
+        raise UsageError(f"no {path.resolve()}: name the folder of a run, e.g. runs/demo")
+    try:
+        results = json.loads(path.read_text())
+    except ValueError as error:  # not JSON, or not even text
+        raise UsageError(f"{path} is not JSON: {error}") from error
+    if not isinstance(results, dict) or results.get("schema") != SCHEMA:
+        raise UsageError(f"{path} does not hold results of schema {SCHEMA}, which is the one this version reads")
+    missing = [name for name in FIELDS if name not in results]
+    missing += [f"trials.{name}" for name in TRIAL_FIELDS for t in results.get("trials", []) if name not in t]
+    if missing:
+        raise UsageError(f"{path} lacks {', '.join(dict.fromkeys(missing))}: not written by spikeback, or damaged")
+    return results
+
+
+def write_results(results: dict[str, Any], path: Path) -> None:
+    """Write results.json whole or not at all; a number that is not finite becomes null."""
+    write_atomic(path, json.dumps(_finite(results), indent=1, allow_nan=False).encode())
+
+
+def check_resumable(
+    results: dict[str, Any], recipe: Recipe, dataset: dict[str, Any], environment: dict[str, Any], folder: Path
+) -> None:
+    """Raise UsageError unless trials of this recipe can join `results`; note another environment in them."""
+    check_recipe(results["config"], recipe, folder)
+    if results["dataset"] != dataset:
+        raise UsageError(f"--resume: {folder} was made with other pictures ({results['dataset']['name']})")
+    if environment != results["environment"]:
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        results.setdefault("resumed", []).append({"started": now, "environment": environment})
+
+
+def check_recipe(old: dict[str, Any], recipe: Recipe, path: Path) -> None:
+    """Raise UsageError that names every option in which a recipe differs from that of `path`, but for harmless ones."""
+    before, now = _flat(old), _flat(recipe.as_dict())
+    harmless = ("title", "data.root", "data.num_workers")  # the pictures themselves are compared by hash
+    differ = [f"--{k}" for k in sorted(before | now) if k not in harmless and before.get(k) != now.get(k)]
+    if differ:
+        raise UsageError(
+            f"--resume: {path} was made with another recipe, it differs in {', '.join(differ)}; remove it to start "
+            "anew, or name another --out"
+        )
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested options by dotted name."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
