@@ -20,7 +20,7 @@ class Trained:
     recipe: Recipe
     seed: int
     classes: list[str]
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]  # (C, H, W), or (T, 2, H, W) of frames
     mean: Tensor
     std: Tensor
 
@@ -45,7 +45,8 @@ def load_trained(run: str, which: str) -> Trained:
     path = _checkpoint(Path(run), f"{which}.ckpt")
     weights, card = read_checkpoint(path)
     recipe = Recipe.from_dict(card["recipe"])
-    net = recipe.model.build(len(card["classes"]), card["shape"][0])
+    *steps, channels, _, _ = card["shape"]
+    net = recipe.model.build(len(card["classes"]), channels, *steps)
     plain = {k.removeprefix("model.net."): v for k, v in weights.items() if k.startswith("model.net.")}
     try:
         net.load_state_dict(plain)
