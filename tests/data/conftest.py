@@ -1,6 +1,7 @@
 """Small pictures: a set in memory, trees of files, and the four IDX files."""
 
 import gzip
+import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -61,3 +62,13 @@ def write_idx(tmp_path: Path) -> Callable[..., tuple[np.ndarray, np.ndarray, np.
         return arrays
 
     return write
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real samples: SPIKEBACK_DATA, else shared/data beside the checkout; skips where it is absent."""
+    beside = Path(__file__).parents[3] / "shared" / "data"
+    folder = Path(os.environ.get("SPIKEBACK_DATA", beside))
+    if not folder.is_dir():
+        pytest.skip(f"no real samples at {folder}; SPIKEBACK_DATA may name their folder")
+    return folder

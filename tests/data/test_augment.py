@@ -1,8 +1,22 @@
+import pytest
 import torch
+from torchvision.transforms import v2 as transforms
 from torchvision.transforms.v2 import functional as F
 
-from spikeback.data.augment import AugmentedDataset, EpochSampler, PictureDataset, crop_and_flip, draw
-from spikeback.data.pictures import PictureSet, channel_statistics, normalise
+from spikeback.data.augment import (
+    GREY,
+    Augmentation,
+    AugmentedDataset,
+    BatchDataset,
+    EpochSampler,
+    auto_augment,
+    crop_and_flip,
+    cut_out,
+    draw,
+    draw_seeds,
+    roll_and_flip,
+)
+from spikeback.data.pictures import Pictures, PictureSet, channel_statistics, normalise
 
 
 def test_crop_and_flip_is_torchvisions_picture_by_picture() -> None:
@@ -48,11 +62,11 @@ def test_each_epoch_visits_every_picture_once_in_its_own_order() -> None:
     assert [index for _, index in EpochSampler(50, seed=1)] != orders[0]
 
 
-def datasets(picture_set: PictureSet, padding: int, flip: bool) -> tuple[PictureDataset, AugmentedDataset]:
+def datasets(picture_set: PictureSet, padding: int, flip: bool) -> tuple[BatchDataset, AugmentedDataset]:
     train, indices = picture_set.train, torch.arange(10, 60)
     mean, std = channel_statistics(train.images)
-    plain = PictureDataset(train, indices, mean, std)
-    return plain, AugmentedDataset(train, indices, mean, std, seed=3, padding=padding, flip=flip)
+    plain = BatchDataset(train, indices, mean, std)
+    return plain, AugmentedDataset(train, indices, mean, std, Augmentation(3, padding, flip))
 
 
 def test_a_picture_is_augmented_alike_in_any_company(picture_set: PictureSet) -> None:
@@ -87,3 +101,69 @@ def test_flip_alone_mirrors_some_and_shifts_none(picture_set: PictureSet) -> Non
     assert 0 < int(mirrored.sum()) < 50
     assert torch.equal(got[mirrored], x[mirrored].flip(-1))
     assert torch.equal(got[~mirrored], x[~mirrored])
+
+
+def test_roll_and_flip_is_torchs_sample_by_sample() -> None:
+    frames = torch.randint(0, 256, (64, 3, 2, 7, 5), dtype=torch.uint8)
+    shift, mirror = torch.randint(-5, 6, (2, 64)), torch.rand(64) < 0.5
+    result = roll_and_flip(frames, shift, mirror)
+    for sample, down, right, mirrored, got in zip(frames, *shift.tolist(), mirror.tolist(), result, strict=True):
+        expected = sample.roll((down, right), (-2, -1))
+        assert torch.equal(got, expected.flip(-1) if mirrored else expected)
+
+
+def test_auto_augment_is_torchvisions_under_each_pictures_seed() -> None:
+    images = torch.randint(0, 256, (40, 3, 32, 32), dtype=torch.uint8)
+    seeds = draw_seeds(3, 0, 0, 40).tolist()
+    got = auto_augment(images, seeds)
+    policy = transforms.AutoAugment(transforms.AutoAugmentPolicy.CIFAR10, fill=GREY)
+    for image, seed, each in zip(images, seeds, got, strict=True):
+        torch.manual_seed(seed)
+        assert torch.equal(each, policy(image))
+    assert sum(torch.equal(*pair) for pair in zip(images, got, strict=True)) < 20  # most are changed
+
+
+def test_auto_augment_leaves_the_global_generator_alone() -> None:
+    before = torch.get_rng_state()
+    auto_augment(torch.randint(0, 256, (3, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator()), [1, 2, 3])
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_cut_out_blackens_one_square_around_any_pixel() -> None:
+    images = torch.full((9000, 1, 6, 5), 7, dtype=torch.uint8)
+    holes = cut_out(images, draw_seeds(4, 0, 0, 9000), 4)[:, 0] == 0
+    expected = {}
+    for row in range(6):
+        for column in range(5):
+            hole = torch.zeros(6, 5, dtype=torch.bool)
+            hole[max(row - 2, 0) : row + 2, max(column - 2, 0) : column + 2] = True  # as in the authors' code
+            expected[hole.numpy().tobytes()] = expected.get(hole.numpy().tobytes(), 0) + 1
+    seen = [hole.numpy().tobytes() for hole in holes]
+    assert set(seen) == set(expected)
+    for hole, ways in expected.items():
+        assert abs(seen.count(hole) - 300 * ways) < 5 * (300 * ways) ** 0.5
+
+
+@pytest.fixture
+def train() -> Pictures:
+    images = torch.randint(0, 256, (60, 3, 6, 5), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    return Pictures(images, torch.arange(60) % 3)
+
+
+def test_cut_out_comes_after_auto_augment_and_before_normalising(train: Pictures) -> None:
+    indices = torch.arange(50)
+    mean, std = channel_statistics(train.images)
+    options = Augmentation(3, 2, True, policy=True, hole=4)
+    x, _ = AugmentedDataset(train, indices, mean, std, options).__getitems__([(1, i) for i in range(50)])
+    shift, mirror = draw(3, 1, 50, 2)
+    images = auto_augment(crop_and_flip(train.images[:50], shift, mirror, 2), draw_seeds(3, 3, 1, 50).tolist())
+    assert torch.equal(x, normalise(cut_out(images, draw_seeds(4, 3, 1, 50), 4), mean, std))
+
+
+def test_every_augmentation_is_alike_in_any_company(train: Pictures) -> None:
+    mean, std = channel_statistics(train.images)
+    options = Augmentation(3, 2, True, policy=True, hole=3)
+    dataset = AugmentedDataset(train, torch.arange(10, 60), mean, std, options)
+    x, _ = dataset.__getitems__([(4, i) for i in range(50)])
+    assert torch.equal(dataset.__getitems__([(4, i) for i in (49, 7, 0)])[0], x[[49, 7, 0]])
+    assert not torch.equal(dataset.__getitems__([(5, i) for i in range(50)])[0], x)

@@ -1,5 +1,5 @@
 import random
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from spikeback.data import DataConfig, DataModule, Pictures, PictureSet, hold_out, split_hash
+from spikeback.data import DataConfig, DataModule, EventConfig, Pictures, PictureSet, hold_out, split_hash
 from spikeback.errors import UsageError
 
 SMALL = DataConfig(batch_size=8, held_out=0.2, crop_padding=1)
 
 
-def made(picture_set: PictureSet, config: DataConfig = SMALL, seed: int = 0, use_all: bool = False) -> DataModule:
+def made(picture_set: Any, config: DataConfig = SMALL, seed: int = 0, use_all: bool = False) -> DataModule:
     module = DataModule(config, seed, picture_set, use_all)
     module.setup()
     return module
@@ -66,6 +66,8 @@ def test_attributes_describe_the_split(picture_set: PictureSet) -> None:
         "test": 13,
         "hash": picture_set.hash(),
         "split_hash": split_hash(held_out),
+        "split": None,
+        "options": {"mean": module.mean.tolist(), "std": module.std.tolist()},
     }
 
 
@@ -152,7 +154,7 @@ def test_limit_keeps_the_first_of_every_class(picture_set: PictureSet) -> None:
 
 def test_setup_reads_the_pictures_once(monkeypatch: pytest.MonkeyPatch, picture_set: PictureSet) -> None:
     calls = []
-    monkeypatch.setattr("spikeback.data.module.load", lambda *asked: calls.append(asked) or picture_set)
+    monkeypatch.setattr("spikeback.data.module.load", lambda *asked, **_: calls.append(asked) or picture_set)
     module = DataModule(replace(SMALL, name="folder", root="here", size=5), 0)
     for stage in ("fit", "test", None):
         module.setup(stage)
@@ -203,10 +205,18 @@ def test_lightning_resumes_with_the_batches_of_the_uninterrupted_run(picture_set
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("name", "cifar", "--data.name 'cifar' is unknown; choose from embedded, fashion-mnist, folder"),
+        (
+            "name",
+            "cifar",
+            "--data.name 'cifar' is unknown; choose from embedded, fashion-mnist, folder, cifar10, cifar100, "
+            "imagenet, cifar10-dvs, nmnist, dvs128-gesture, simulated-dvs, tonic:<Name>",
+        ),
         ("size", 0, "--data.size must be at least 1, not 0"),
         ("batch_size", 0, "--data.batch_size must be at least 1, not 0"),
         ("split_seed", -1, "--data.split_seed must be at least 0, not -1"),
+        ("cutout", -1, "--data.cutout must be at least 0, not -1"),
+        ("events", {"time_steps": 0}, "--data.events.time_steps must be at least 1, not 0"),
+        ("events", {"roll": -1}, "--data.events.roll must be at least 0, not -1"),
         ("crop_padding", -1, "--data.crop_padding must be at least 0, not -1"),
         ("num_workers", -2, "--data.num_workers must be at least 0, not -2"),
         ("limit", 0, "--data.limit must be at least 1, not 0"),
@@ -218,6 +228,121 @@ def test_each_wrong_option_is_named_as_typed(option: str, value: Any, message: s
     with pytest.raises(UsageError) as error:
         DataConfig(**{option: value})
     assert str(error.value) == message
+
+
+@dataclass(frozen=True)
+class Recordings:
+    """One split of frames in memory."""
+
+    frames: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.frames.shape[1:])
+
+    def read(self, indices: Tensor) -> Tensor:
+        return self.frames[indices]
+
+
+@dataclass(frozen=True)
+class RecordingSet:
+    train: Recordings
+    test: Recordings
+    name: str = "tiny frames"
+    provenance: str = "made up"
+    classes: tuple[str, ...] = ("a", "b")
+    split: str = "by hand"
+    manifest: str = "abc"
+
+    def hash(self) -> str:
+        return "123"
+
+
+@pytest.fixture
+def recording_set() -> RecordingSet:
+    """40 + 10 recordings of 3 frames, 2 x 6 x 5."""
+    rng = torch.Generator().manual_seed(2)
+    parts = (torch.randint(0, 256, (n, 3, 2, 6, 5), dtype=torch.uint8, generator=rng) for n in (40, 10))
+    train, test = (Recordings(frames, torch.arange(len(frames)) % 2) for frames in parts)
+    return RecordingSet(train, test)
+
+
+def test_batches_of_frames_are_counts_time_first(recording_set: RecordingSet) -> None:
+    module = made(recording_set)
+    assert (module.shape, module.channels, module.time_steps) == ((3, 2, 6, 5), 2, 3)
+    for x, y in [*epoch(module, 0), *module.val_dataloader(), *module.test_dataloader()]:
+        assert (x.shape[0], x.shape[2:], x.dtype) == (3, (2, 6, 5), torch.float32)
+        assert x.shape[1] == len(y)
+    x, y = next(iter(module.test_dataloader()))
+    assert torch.equal(x.transpose(0, 1), recording_set.test.frames.float())
+    assert torch.equal(module.probe(4)[0].transpose(0, 1), recording_set.train.frames[module._train[:4]].float())
+
+
+def test_frames_are_described_with_their_split_and_options(recording_set: RecordingSet) -> None:
+    described = made(recording_set).describe()
+    assert (described["split"], described["shape"]) == ("by hand", [3, 2, 6, 5])
+    options = described["options"]
+    assert (options["mean"], options["std"], options["manifest"]) == (None, None, "abc")
+    assert (options["by"], options["mode"], options["resize"], options["axes"]) == ("count", "count", "nearest", "jaer")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_frames_are_the_same_for_any_number_of_workers(recording_set: RecordingSet, workers: int) -> None:
+    alone, helped = made(recording_set), made(recording_set, replace(SMALL, num_workers=workers))
+    one, other = alone.train_dataloader(), helped.train_dataloader()
+    assert all(same(epoch(alone, number, one), epoch(helped, number, other)) for number in (0, 3))
+
+
+def test_frames_are_rolled_by_at_most_the_option(recording_set: RecordingSet) -> None:
+    still = replace(SMALL, flip=False, batch_size=1, events=EventConfig(roll=0))
+    plain = {x.numpy().tobytes() for x, _ in epoch(made(recording_set, still), 0)}
+    rolled = {x.numpy().tobytes() for x, _ in epoch(made(recording_set, replace(still, events=EventConfig(roll=1))), 0)}
+    near = {
+        x.roll((down, right), (-2, -1)).numpy().tobytes()
+        for x, _ in epoch(made(recording_set, still), 0)
+        for down in (-1, 0, 1)
+        for right in (-1, 0, 1)
+    }
+    assert plain < near
+    assert rolled <= near
+    assert not rolled <= plain
+
+
+def test_what_is_judged_is_what_the_loader_serves(picture_set: PictureSet, recording_set: RecordingSet) -> None:
+    for dataset in (picture_set, recording_set):
+        for use_all in (False, True):
+            module = made(dataset, use_all=use_all)
+            dim = 1 if module.time_steps else 0
+            served = torch.cat([x for x, _ in module.val_dataloader()], dim)
+            assert torch.equal(module.judged(7)[0], served.narrow(dim, 0, 7))
+            assert torch.equal(module.judged(999)[0], served)
+
+
+def test_published_statistics_are_used_as_they_are(picture_set: PictureSet) -> None:
+    module = made(replace(picture_set, statistics=((0.5, 0.25), (0.125, 2.0))))
+    assert module.mean.tolist() == [0.5, 0.25]
+    assert module.describe()["options"] == {"mean": [0.5, 0.25], "std": [0.125, 2.0]}
+
+
+def test_workers_are_started_where_samples_need_much_work(
+    picture_set: PictureSet, recording_set: RecordingSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(6)))
+    slow = replace(SMALL, auto_augment=True)
+    assert [made(d, c).train_dataloader().num_workers for d in (picture_set, recording_set) for c in (SMALL, slow)] == [
+        0, 5, 0, 0,
+    ]  # fmt: skip
+    assert made(picture_set, slow).test_dataloader().num_workers == 0
+    assert made(picture_set, replace(slow, num_workers=2)).test_dataloader().num_workers == 2
+
+
+def test_options_survive_being_written_down() -> None:
+    config = DataConfig(split="random-3", events=EventConfig(time_steps=7, by="time"))
+    assert DataConfig(**asdict(config)) == config
 
 
 def test_a_batch_larger_than_the_data_is_an_error(picture_set: PictureSet) -> None:

@@ -76,6 +76,24 @@ def with_recipe_paths(argv: list[str]) -> list[str]:
     return result
 
 
+def with_data_names(argv: list[str]) -> list[str]:
+    """Read --data NAME as --data.name NAME, unless it is a file of options or these written out."""
+    result: list[str] = []
+    for word in argv:
+        option, equals, value = word.partition("=")
+        if result[-1:] == ["--data"] and not _options(word):
+            result[-1:] = ["--data.name", word]
+        elif option == "--data" and equals and not _options(value):
+            result.append(f"--data.name={value}")
+        else:
+            result.append(word)
+    return result
+
+
+def _options(value: str) -> bool:
+    return value.startswith(("{", "-")) or Path(value).is_file()
+
+
 def _recipe_path(name: str) -> str:
     path = Path(name) if Path(name).is_file() else recipes().get(name)
     if path is None:
@@ -95,18 +113,18 @@ def _recipe_path(name: str) -> str:
 
 def build_parser() -> tuple[Parser, dict[str, Any]]:
     """The parser and the function that runs each subcommand."""
-    from spikeback.cli import compare, fit, predict, report, test
+    from spikeback.cli import bench, compare, data, fit, predict, report, test
 
     children: dict[str, Parser] = {}
     parser = Parser(prog="spikeback", description=spikeback.__doc__, version=f"spikeback {spikeback.__version__}")
     subcommands = parser.add_subcommands(dest="subcommand", metavar="SUBCOMMAND")
     runs = {}
-    for module in (compare, fit, test, predict, report):
+    for module in (compare, fit, test, predict, report, data, bench):
         name = module.__name__.rpartition(".")[2]
         child = Parser(description=module.__doc__)
-        module.add_arguments(child)
         children[name] = child
         subcommands.add_subcommand(name, child, help=(module.__doc__ or "").split("\n")[0])
+        module.add_arguments(child)  # may have subcommands of its own, which come after
         runs[name] = module.run
     parser.children = children
     return parser, runs
@@ -119,7 +137,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         with interruptible():
             parser, runs = build_parser()
-            config = parser.parse_args(with_recipe_paths(argv))
+            config = parser.parse_args(with_data_names(with_recipe_paths(argv)))
             runs[config.subcommand](config[config.subcommand], Console(), shlex.join(["spikeback", *argv]))
     except UsageError as error:
         fail(str(error), 2)

@@ -20,7 +20,7 @@ class Trained:
     recipe: Recipe
     seed: int
     classes: list[str]
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]  # (C, H, W), or (T, 2, H, W) of frames
     mean: Tensor
     std: Tensor
 
@@ -49,7 +49,8 @@ def load_trained(run: str, which: str) -> Trained:
         recipe = Recipe.from_dict(card["recipe"])
     except (KeyError, TypeError) as error:
         raise UsageError(f"{path}: the recipe is of another version of spikeback ({error})") from error
-    net = recipe.model.build(len(card["classes"]), card["shape"][0])
+    *steps, channels, _, _ = card["shape"]
+    net = recipe.model.build(len(card["classes"]), channels, *steps)
     try:
         net.load_state_dict(weights)
     except RuntimeError as error:

@@ -4,18 +4,49 @@ The sampler hands each epoch to the dataset together with the indices, so a batc
 and whether or not the run was interrupted before. Global random state is neither read nor changed.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset, Sampler, get_worker_info
+from torchvision.transforms.v2 import AutoAugment, AutoAugmentPolicy
 
-from spikeback.data.pictures import Pictures, normalise
+from spikeback.data.pictures import Split, as_input
+from spikeback.errors import UsageError
 
-ORDER, AUGMENTATION = 0, 1  # two independent random streams of every epoch
+ORDER, SHIFT, VIEW, POLICY, HOLE = range(5)  # independent random streams of every epoch
+GREY = 128  # what AutoAugment moves in from outside, as in the code of the paper's authors
+
+
+@runtime_checkable
+class RandomViews(Protocol):
+    """A split that crops its pictures at random itself, before they are scaled."""
+
+    def read_random(self, indices: Tensor, seeds: Sequence[int]) -> Tensor:
+        """As `read`, each picture seen through a random crop drawn from its seed."""
+        ...
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What is done to training samples, in this order; `padding`, `policy` and `hole` to pictures, `roll` to frames.
+
+    `padding`: shift by up to so many pixels, or crop at random; `flip`: mirror half of them; `policy`: AutoAugment's
+    policies for CIFAR-10; `hole`: blacken a square of that side; `roll`: shift round the edges by up to so many pixels.
+    """
+
+    seed: int
+    padding: int = 0
+    flip: bool = False
+    policy: bool = False
+    hole: int = 0
+    roll: int = 0
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
@@ -35,52 +66,120 @@ class EpochSampler(Sampler[tuple[int, int]]):
         return ((self.epoch, index) for index in order.tolist())
 
 
-class PictureDataset(Dataset[tuple[Tensor, Tensor]]):
-    """Batches of those of `pictures` that `indices` names, normalised: x float32 (B, C, H, W), y int64 (B,)."""
+class BatchDataset(Dataset[tuple[Tensor, Tensor]]):
+    """Batches of those samples of `split` that `indices` names: x as a network takes it (`as_input`), y int64 (B,)."""
 
-    def __init__(self, pictures: Pictures, indices: Tensor, mean: Tensor, std: Tensor) -> None:
-        self.images, self.labels, self.indices = pictures.images, pictures.labels, indices
-        self.mean, self.std = mean, std
+    def __init__(self, split: Split, indices: Tensor, mean: Tensor, std: Tensor) -> None:
+        self.split, self.indices, self.mean, self.std = split, indices, mean, std
 
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitems__(self, keys: list[int]) -> tuple[Tensor, Tensor]:
+    def __getitems__(self, keys: list[Any]) -> Any:
+        try:
+            chosen, samples = self.samples(keys)
+        except UsageError as error:
+            if get_worker_info() is None:
+                raise
+            return error  # raised by the loader: a worker would wrap it into its traceback
+        return as_input(samples, self.mean, self.std), self.split.labels[chosen]
+
+    def samples(self, keys: list[Any]) -> tuple[Tensor, Tensor]:
+        """Their indices in the split, and the samples: uint8 (B, *shape)."""
         chosen = self.indices[keys]
-        return normalise(self.images[chosen], self.mean, self.std), self.labels[chosen]
+        return chosen, self.split.read(chosen)
 
 
-class AugmentedDataset(PictureDataset):
-    """The same for keys (epoch, index), each picture shifted by up to `padding` pixels; `flip` mirrors half of them."""
+class AugmentedDataset(BatchDataset):
+    """The same for keys (epoch, index), augmented."""
 
-    def __init__(
-        self, pictures: Pictures, indices: Tensor, mean: Tensor, std: Tensor, *, seed: int, padding: int, flip: bool
-    ) -> None:
-        super().__init__(pictures, indices, mean, std)
-        self.seed, self.padding, self.flip = seed, padding, flip
+    def __init__(self, split: Split, indices: Tensor, mean: Tensor, std: Tensor, augmentation: Augmentation) -> None:
+        super().__init__(split, indices, mean, std)
+        self.augmentation = augmentation
 
-    def __getitems__(self, keys: list[tuple[int, int]]) -> tuple[Tensor, Tensor]:
-        epoch, indices = keys[0][0], [index for _, index in keys]
-        shift, mirror = draw(self.seed, epoch, len(self), self.padding)
-        chosen = self.indices[indices]
-        images = crop_and_flip(self.images[chosen], shift[:, indices], mirror[indices] & self.flip, self.padding)
-        return normalise(images, self.mean, self.std), self.labels[chosen]
+    def samples(self, keys: list[tuple[int, int]]) -> tuple[Tensor, Tensor]:
+        options, epoch = self.augmentation, (self.augmentation.seed, keys[0][0], len(self.split))
+        chosen = self.indices[[index for _, index in keys]]  # draws go by the index in the whole split
+        frames = len(self.split.shape) == 4
+        reach = options.roll if frames else options.padding
+        shift, mirror = draw(*epoch, reach)
+        shift, mirror = shift[:, chosen], mirror[chosen] & options.flip
+        if frames:
+            return chosen, roll_and_flip(self.split.read(chosen), shift - reach, mirror)
+        if reach and isinstance(self.split, RandomViews):
+            images = flip(self.split.read_random(chosen, draw_seeds(VIEW, *epoch)[chosen].tolist()), mirror)
+        elif isinstance(self.split, RandomViews):
+            images = flip(self.split.read(chosen), mirror)
+        else:
+            images = crop_and_flip(self.split.read(chosen), shift, mirror, reach)
+        if options.policy:
+            images = auto_augment(images, draw_seeds(POLICY, *epoch)[chosen].tolist())
+        if options.hole:
+            images = cut_out(images, draw_seeds(HOLE, *epoch)[chosen], options.hole)
+        return chosen, images
 
 
 @lru_cache(maxsize=2)
 def draw(seed: int, epoch: int, length: int, padding: int) -> tuple[Tensor, Tensor]:
-    """What happens to each of `length` pictures in one epoch: shift int64 (2, N) in 0..2 padding, mirror bool (N,)."""
-    rng = np.random.default_rng((AUGMENTATION, seed, epoch))
+    """What happens to each of `length` samples in one epoch: shift int64 (2, N) in 0..2 padding, mirror bool (N,)."""
+    rng = np.random.default_rng((SHIFT, seed, epoch))
     mirror = rng.random(length) < 0.5
     return torch.from_numpy(rng.integers(0, 2 * padding + 1, (2, length))), torch.from_numpy(mirror)
 
 
-def crop_and_flip(images: Tensor, shift: Tensor, flip: Tensor, padding: int) -> Tensor:
-    """(B, C, H, W): pad with black, cut out H x W at `shift` (2, B) = (top, left), mirror where `flip` (B,).
+@lru_cache(maxsize=4)
+def draw_seeds(stream: int, seed: int, epoch: int, length: int) -> Tensor:
+    """A seed for each of `length` samples in one epoch, int64 (N,), 0 to 2^62 - 1."""
+    return torch.from_numpy(np.random.default_rng((stream, seed, epoch)).integers(0, 2**62, length))
+
+
+@contextmanager
+def drawing_from_torch() -> Iterator[Any]:
+    """torchvision draws from PyTorch's global generator: yields what seeds it, and restores it at the end."""
+    with torch.random.fork_rng(devices=[]):
+        yield torch.default_generator.manual_seed
+
+
+def flip(samples: Tensor, mirror: Tensor) -> Tensor:
+    """Mirror those of (B, ..., W) where `mirror` (B,) is true."""
+    return torch.where(mirror.view(-1, *[1] * (samples.ndim - 1)), samples.flip(-1), samples)
+
+
+def crop_and_flip(images: Tensor, shift: Tensor, mirror: Tensor, padding: int) -> Tensor:
+    """(B, C, H, W): pad with black, cut out H x W at `shift` (2, B) = (top, left), mirror where `mirror` (B,).
 
     Does to the whole batch what torchvision's pad, crop and horizontal_flip do to one picture.
     """
     height, width = images.shape[-2:]
     windows = F.pad(images, [padding] * 4).unfold(2, height, 1).unfold(3, width, 1)  # (B, C, 2p+1, 2p+1, H, W), a view
     cropped = windows[torch.arange(len(images)), :, shift[0], shift[1]]  # (B, C, H, W)
-    return torch.where(flip[:, None, None, None], cropped.flip(-1), cropped)
+    return flip(cropped, mirror)
+
+
+def roll_and_flip(frames: Tensor, shift: Tensor, mirror: Tensor) -> Tensor:
+    """(B, T, C, H, W): roll each recording by `shift` (2, B) = (down, right), then mirror where `mirror` (B,)."""
+    batch, height, width = len(frames), *frames.shape[-2:]
+    rows = (torch.arange(height) - shift[0, :, None]) % height  # (B, H)
+    columns = (torch.arange(width) - shift[1, :, None]) % width  # (B, W)
+    columns = torch.where(mirror[:, None], columns.flip(1), columns)
+    which = torch.arange(batch)[:, None, None]
+    moved = frames.movedim((3, 4), (1, 2))[which, rows[:, :, None], columns[:, None, :]]  # (B, H, W, T, C)
+    return moved.movedim((1, 2), (3, 4))
+
+
+def auto_augment(images: Tensor, seeds: Sequence[int]) -> Tensor:
+    """torchvision's AutoAugment, policy CIFAR-10, of each of (B, C, H, W), uint8, drawn from its seed."""
+    policy = AutoAugment(AutoAugmentPolicy.CIFAR10, fill=GREY)
+    with drawing_from_torch() as reseed:
+        return torch.stack([(reseed(seed), policy(image))[1] for image, seed in zip(images, seeds, strict=True)])
+
+
+def cut_out(images: Tensor, seeds: Tensor, side: int) -> Tensor:
+    """Blacken a square of each of (B, C, H, W): its centre is anywhere within, so part of it may lie outside."""
+    height, width = images.shape[-2:]
+    centre = seeds % height, seeds // height % width  # the remainders of 2^62 by a few hundred are even
+    rows, columns = (
+        (torch.arange(length) - c[:, None] + side // 2).ge(0) & (torch.arange(length) - c[:, None] + side // 2).lt(side)
+        for length, c in zip((height, width), centre, strict=True)
+    )  # (B, H), (B, W)
+    return images.masked_fill(rows[:, None, :, None] & columns[:, None, None, :], 0)

@@ -51,8 +51,8 @@ def load_folder(root: Path, size: int | None = None) -> PictureSet:
         provenance += f"; {TEST_FRACTION:.0%} of every class drawn as the test split (seed 0)"
     if size:
         provenance += f"; resized to {size} x {size}"
-    halves = (Pictures(images[part], labels[part]) for part in (train, test))
-    return PictureSet(name, provenance, tuple(trees[0]), *halves)
+    parted = [Pictures(images[part], labels[part]) for part in (train, test)]
+    return PictureSet(name, provenance, tuple(trees[0]), parted[0], parted[1])
 
 
 def read_pictures(folder: str | Path, shape: Sequence[int], mean: Tensor, std: Tensor) -> tuple[list[Path], Tensor]:
@@ -62,6 +62,10 @@ def read_pictures(folder: str | Path, shape: Sequence[int], mean: Tensor, std: T
     (C,). Hidden files are skipped. Raises UsageError for a missing or empty folder and for a file that is no picture.
     """
     root = Path(folder)
+    if len(shape) != 3:
+        raise UsageError(
+            f"the network was trained on frames of events {tuple(shape)}, {root} would have to hold pictures"
+        )
     if not root.is_dir():
         raise UsageError(f"{root} is not a folder; give one that holds the pictures to classify")
     visible = (path for path in root.rglob("*") if not any(p.startswith(".") for p in path.relative_to(root).parts))
@@ -85,7 +89,7 @@ def decode(paths: Sequence[Path], shape: tuple[int, int] | None = None, channels
     with progress, ThreadPoolExecutor() as pool:
         task = progress.add_task("Reading pictures", total=len(paths))
         try:
-            for decoded in pool.map(lambda chunk: [_decode(path, shape, channels) for path in chunk], chunks):
+            for decoded in pool.map(lambda chunk: [decode_one(path, shape, channels) for path in chunk], chunks):
                 for image in decoded:
                     images.append(image)
                     if image.shape[1:] != images[0].shape[1:]:
@@ -97,8 +101,8 @@ def decode(paths: Sequence[Path], shape: tuple[int, int] | None = None, channels
     return torch.stack([image.expand(most, -1, -1) for image in images])
 
 
-def _decode(path: Path, shape: tuple[int, int] | None, channels: int | None) -> Tensor:
-    """One picture as uint8 (C, H, W), C = 1 if it is stored as greyscale, else 3."""
+def decode_one(path: Path, shape: tuple[int, int] | None = None, channels: int | None = None) -> Tensor:
+    """One picture as uint8 (C, H, W); `channels` None: 1 if it is stored as greyscale, else 3. See `decode`."""
     try:
         with Image.open(path) as picture:
             ImageOps.exif_transpose(picture, in_place=True)

@@ -2,37 +2,108 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import torchvision
+
+from spikeback.data.config import PICTURES, EventConfig, check_name
 from spikeback.data.fashion_mnist import load_embedded, load_fashion_mnist
 from spikeback.data.folder import load_folder
-from spikeback.data.pictures import Pictures, PictureSet, fit
+from spikeback.data.pictures import DataSet, Pictures, PictureSet, fit
+from spikeback.data.static import CIFAR, LAYOUT, load_cifar, load_imagenet
 from spikeback.errors import UsageError
 
-SOURCES = ("embedded", "fashion-mnist", "folder")
+if TYPE_CHECKING:
+    from spikeback.data.events.sets import FrameOptions
+
+SIZES = {"cifar10-dvs": 48, "simulated-dvs": 48}  # of frames where --data.size is empty; the others keep their own
+FETCHED = {"cifar10": "CIFAR10", "cifar100": "CIFAR100", "fashion-mnist": "FashionMNIST"}  # torchvision's classes
+NEEDS = {
+    "folder": "a folder with train/ and test/ or one folder a class",
+    "cifar10": "the folder that holds cifar-10-batches-py/, or will with --data.download true",
+    "cifar100": "the folder that holds cifar-100-python/, or will with --data.download true",
+    "imagenet": f"the folder that holds {LAYOUT}",
+    "cifar10-dvs": "the folder with <class>/cifar10_<class>_<i>.aedat; scripts/download_cifar10_dvs.py gets them",
+    "nmnist": "the folder that holds {Train,Test}/<digit>/*.bin",
+    "dvs128-gesture": "the folder with the recordings and their labels",
+}
 
 
-def load(name: str, root: str | Path | None = None, size: int | None = None) -> PictureSet:
-    """Load a dataset into memory.
+def load(
+    name: str,
+    root: str | Path | None = None,
+    size: int | None = None,
+    *,
+    download: bool = False,
+    unchecked: bool = False,
+    cache: str | Path | None = None,
+    split: str | None = None,
+    events: EventConfig | None = None,
+) -> DataSet:
+    """Open a dataset; the options are those of `DataConfig`.
 
     "embedded": the Fashion-MNIST subset inside the package. "fashion-mnist": the whole set from the IDX files in `root`
     or from Debian's package dataset-fashion-mnist; without both, the subset, whose name says so. "folder": the tree of
-    pictures at `root`, see `load_folder`. `size` scales every picture to size x size pixels.
+    pictures at `root`, see `load_folder`. "cifar10", "cifar100", "imagenet": from `root`, see `static`. Frames of
+    events, see `events`: "cifar10-dvs", "nmnist", "dvs128-gesture", "tonic:<Name>" from `root`, and "simulated-dvs",
+    made from `events.source`. `size` scales everything to size x size pixels.
     Raises UsageError for an unknown name and for a root that is missing, superfluous or lacks the files.
     """
-    if name not in SOURCES:
-        raise UsageError(f"--data.name '{name}' is unknown; choose from {', '.join(SOURCES)}")
+    check_name(name)
     folder = None if root is None else Path(root).expanduser()
-    if name == "folder":
-        if folder is None:
-            raise UsageError(
-                "--data.name folder needs --data.root, a folder with train/ and test/ or one folder a class"
-            )
-        return load_folder(folder, size)
-    if name == "embedded" and folder is not None:
+    events = events or EventConfig()
+    source = events.source if name == "simulated-dvs" else name  # what lies in `root`
+    if folder is None and source not in ("embedded", "fashion-mnist"):
         raise UsageError(
-            f"--data.root {root} has no use with --data.name embedded; try --data.name fashion-mnist or folder"
+            f"--data.name {source} needs --data.root, {NEEDS.get(source, 'the folder with the recordings')}"
         )
-    whole = load_fashion_mnist(folder) if name == "fashion-mnist" else None
+    if folder is not None and source == "embedded":
+        raise UsageError(
+            f"--data.root {root} has no use with --data.name {name}; try --data.name fashion-mnist or folder"
+        )
+    if split is not None and not (name == "cifar10-dvs" or name.startswith("tonic:")):
+        raise UsageError(
+            f"--data.split {split} has no use with --data.name {name}; only cifar10-dvs has several splits"
+        )
+    if download and not name.startswith("tonic:"):
+        _fetch(source, folder)
+    if name in PICTURES:
+        return _pictures(name, folder, size, unchecked)
+    from spikeback.data.events.sets import FrameOptions  # events only where they are asked for
+
+    options = FrameOptions(
+        events.time_steps, size or SIZES.get(name), events.by, events.mode, events.resize, events.axes, events.policy,
+        Path(cache).expanduser() if cache else None,
+    )  # fmt: skip
+    if name == "simulated-dvs":
+        from spikeback.data.events.simulate import simulated_dvs
+
+        pictures = _pictures(source, folder, None, unchecked)
+        return simulated_dvs(pictures, options, events.preset, seed=events.seed, sensor=events.sensor, root=folder)
+    return _frames(name, folder, options, split, download)
+
+
+def _fetch(name: str, root: Path | None) -> None:
+    """Let torchvision download what is not there. Raises UsageError if it cannot."""
+    if name not in FETCHED or root is None:
+        where = (
+            ", into --data.root" if name in FETCHED else f"; put it there by hand: {NEEDS.get(name, 'its recordings')}"
+        )
+        raise UsageError(f"--data.download true fetches {', '.join(FETCHED)}{where} ({name})")
+    try:
+        getattr(torchvision.datasets, FETCHED[name])(str(root), download=True)
+    except (OSError, RuntimeError) as error:  # no network, no such page, or what came is not the file
+        raise UsageError(f"--data.download true: {name} could not be fetched into {root}: {error}") from None
+
+
+def _pictures(name: str, root: Path | None, size: int | None, unchecked: bool) -> DataSet:
+    if name == "imagenet" and root:
+        return load_imagenet(root, size)
+    if name == "folder" and root:
+        return load_folder(root, size)
+    if name in CIFAR and root:
+        return _resized(load_cifar(name, root, unchecked), size)
+    whole = load_fashion_mnist(root) if name == "fashion-mnist" else None
     return _resized(whole or load_embedded(), size)
 
 
@@ -42,3 +113,15 @@ def _resized(pictures: PictureSet, size: int | None) -> PictureSet:
     train, test = (Pictures(fit(part.images, size, size), part.labels) for part in (pictures.train, pictures.test))
     provenance = f"{pictures.provenance}; resized to {size} x {size}"
     return replace(pictures, provenance=provenance, train=train, test=test)
+
+
+def _frames(name: str, root: Path | None, options: "FrameOptions", split: str | None, download: bool) -> DataSet:
+    """A set of recordings in `root`, as frames."""
+    from spikeback.data.events import dvs, gesture, sets, tonic_sets
+
+    assert root is not None
+    if name.startswith("tonic:"):
+        return tonic_sets.tonic_set(name.removeprefix("tonic:"), root, options, download, split)
+    if name == "cifar10-dvs":
+        return dvs.cifar10_dvs(root, options, split or dvs.SPLITS[0])
+    return sets.nmnist(root, options) if name == "nmnist" else gesture.dvs128_gesture(root, options)

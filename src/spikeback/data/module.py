@@ -1,6 +1,8 @@
 """The data module: a dataset, what is held out of it, and its three loaders."""
 
-from dataclasses import dataclass
+import os
+from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 import lightning
@@ -8,88 +10,63 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from spikeback.data.augment import AugmentedDataset, EpochSampler, PictureDataset
-from spikeback.data.load import SOURCES, load
-from spikeback.data.pictures import Pictures, PictureSet, channel_statistics, normalise
+from spikeback.data.augment import Augmentation, AugmentedDataset, BatchDataset, EpochSampler, RandomViews
+from spikeback.data.config import DataConfig
+from spikeback.data.load import load
+from spikeback.data.pictures import DataSet, Split, as_input, channel_statistics
 from spikeback.data.split import balanced_order, hold_out, split_hash
 from spikeback.errors import UsageError
 
-
-@dataclass
-class DataConfig:
-    """Which pictures to train on, and how they are batched.
-
-    Args:
-        name: The dataset: embedded (the Fashion-MNIST subset in the package), fashion-mnist (the whole set where
-            installed, else the subset) or folder (a tree of pictures).
-        root: The folder with the dataset's files; for folder: train/<class>/ and test/<class>/, or <class>/ alone.
-        size: Scale every picture to size x size pixels; needed where pictures differ in size.
-        batch_size: Pictures in a training batch; the last, incomplete batch of an epoch is left out.
-        held_out: Fraction of every class's training pictures that is set aside to choose the best epoch on.
-        split_seed: Seed of that choice, the same for every trial.
-        crop_padding: Augmentation: shift by up to so many pixels in each direction; 0 switches it off.
-        flip: Augmentation: mirror every other picture at random.
-        num_workers: Processes that prepare batches; the batches are the same for any number.
-        limit: Train on the first so many pictures only, classes balanced; all if there are fewer.
-    """
-
-    name: str = "embedded"
-    root: str | None = None
-    size: int | None = None
-    batch_size: int = 128
-    held_out: float = 0.1
-    split_seed: int = 0
-    crop_padding: int = 4
-    flip: bool = True
-    num_workers: int = 0
-    limit: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.name not in SOURCES:
-            raise UsageError(f"--data.name '{self.name}' is unknown; choose from {', '.join(SOURCES)}")
-        least = {"size": 1, "batch_size": 1, "split_seed": 0, "crop_padding": 0, "num_workers": 0, "limit": 1}
-        for option, bound in least.items():
-            value = getattr(self, option)
-            if value is not None and value < bound:
-                raise UsageError(f"--data.{option} must be at least {bound}, not {value}")
-        if not 0 <= self.held_out < 1:
-            raise UsageError(f"--data.held_out must be a fraction, 0 <= held_out < 1, not {self.held_out}")
+Batch = tuple[Tensor, Tensor]
 
 
 class DataModule(lightning.LightningDataModule):
-    """Loads the pictures `config` asks for, unless given as `picture_set`, and serves them in batches.
+    """Loads the samples `config` asks for, unless given as `dataset`, and serves them in batches.
 
-    A batch is (x, y): float32 (B, C, H, W), mean 0 and variance 1 per channel over the training pictures, and int64
-    (B,). `seed` and the epoch decide order and augmentation, nothing else does. `use_all` holds nothing out: the test
-    pictures then stand in for the held-out ones (the authors' rule: best on test).
+    A batch of pictures is (x, y): float32 (B, C, H, W), normalised by the mean and deviation of each channel, and int64
+    (B,); of event frames: float32 (T, B, 2, H, W), counts, and int64 (B,). `seed` and the epoch decide order and
+    augmentation, nothing else does. `use_all` holds nothing out: the test samples then stand in for the held-out ones
+    (the authors' rule: best on test).
 
-    After `setup`: `classes`, `shape` (C, H, W), `sizes` {"train", "held_out", "test"}, `mean` and `std` (C,), `hash`
-    of the dataset and `split_hash` of the held-out indices.
+    After `setup`: `classes`, `shape` (C, H, W) or (T, 2, H, W), `channels`, `time_steps` (None for pictures), `sizes`
+    {"train", "held_out", "test"}, `mean` and `std` (C,): published if the dataset has such, else those of the training
+    pictures; `hash` of the dataset and `split_hash` of the held-out indices.
     """
 
     classes: tuple[str, ...]
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     sizes: dict[str, int]
     mean: Tensor
     std: Tensor
     hash: str
     split_hash: str
 
-    def __init__(
-        self, config: DataConfig, seed: int, picture_set: PictureSet | None = None, use_all: bool = False
-    ) -> None:
+    def __init__(self, config: DataConfig, seed: int, dataset: DataSet | None = None, use_all: bool = False) -> None:
         super().__init__()
         self.config, self.seed, self.use_all = config, seed, use_all
-        self._pictures = picture_set
+        self._dataset = dataset
         self._ready = False
 
+    @property
+    def channels(self) -> int:
+        """C of a picture or frame."""
+        return self.shape[-3]
+
+    @property
+    def time_steps(self) -> int | None:
+        """T of frames; a picture has none of its own."""
+        return self.shape[0] if len(self.shape) == 4 else None
+
     def setup(self, stage: str | None = None) -> None:
-        """Load and split once, whatever the stage. Raises UsageError if there are too few pictures for one batch."""
+        """Load and split once, whatever the stage. Raises UsageError if there are too few samples for one batch."""
         if self._ready:
             return
         config = self.config
-        self.pictures = pictures = self._pictures or load(config.name, config.root, config.size)
-        labels = pictures.train.labels
+        self.pictures = dataset = self._dataset or load(
+            config.name, config.root, config.size, download=config.download, unchecked=config.unchecked,
+            cache=config.cache, split=config.split, events=config.events,
+        )  # fmt: skip
+        labels = dataset.train.labels
         train, self._held_out = hold_out(labels, 0.0 if self.use_all else config.held_out, config.split_seed)
         self._train = train[balanced_order(labels[train])[: config.limit].sort().values]
         if len(self._train) < config.batch_size:
@@ -97,40 +74,57 @@ class DataModule(lightning.LightningDataModule):
             raise UsageError(
                 f"--data.batch_size {config.batch_size} is more than the training pictures; give at most {most}"
             )
-        self.classes, self.hash, self.split_hash = pictures.classes, pictures.hash(), split_hash(self._held_out)
-        channels, height, width = pictures.train.images.shape[1:]
-        self.shape = (channels, height, width)
-        self.sizes = {"train": len(self._train), "held_out": len(self._held_out), "test": len(pictures.test)}
-        self.mean, self.std = channel_statistics(pictures.train.images[self._train])
+        self.classes, self.shape, self.hash = dataset.classes, dataset.train.shape, dataset.hash()
+        self.split_hash = split_hash(self._held_out)
+        self.sizes = {"train": len(self._train), "held_out": len(self._held_out), "test": len(dataset.test)}
+        self.mean, self.std = self._statistics(dataset)
         self._ready = True
 
-    def train_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
+    def _statistics(self, dataset: DataSet) -> Batch:
+        if self.time_steps is not None:  # counts of events are left as they are
+            return torch.zeros(self.channels), torch.ones(self.channels)
+        if published := getattr(dataset, "statistics", None):
+            mean, std = published
+            return torch.tensor(mean), torch.tensor(std)
+        return channel_statistics(dataset.train.read(self._train))
+
+    def train_dataloader(self) -> DataLoader[Batch]:
         """Augmented, shuffled anew each epoch, only whole batches. Outside Lightning: call `sampler.set_epoch`."""
         config = self.config
-        augmentation = {"seed": self.seed, "padding": config.crop_padding, "flip": config.flip}
-        dataset = AugmentedDataset(self.pictures.train, self._train, self.mean, self.std, **augmentation)
-        return self._loader(dataset, config.batch_size, sampler=EpochSampler(len(dataset), self.seed), drop_last=True)
+        augmentation = Augmentation(
+            self.seed, config.crop_padding, config.flip, config.auto_augment, config.cutout, config.events.roll
+        )
+        dataset = AugmentedDataset(self.pictures.train, self._train, self.mean, self.std, augmentation)
+        slow = config.auto_augment and self.time_steps is None
+        sampler = EpochSampler(len(dataset), self.seed)
+        return self._loader(dataset, config.batch_size, slow, sampler=sampler, drop_last=True)
 
-    def val_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
-        """The held-out pictures; with `use_all` the test pictures. Raises UsageError if nothing was held out."""
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """The held-out samples; with `use_all` the test samples. Raises UsageError if nothing was held out."""
         if self.use_all:
             return self.test_dataloader()
         if not len(self._held_out):
             raise UsageError("--data.held_out 0 leaves nothing to choose the best epoch on; try a fraction such as 0.1")
         return self._evaluation(self.pictures.train, self._held_out)
 
-    def test_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
-        """The test pictures, in their order."""
+    def test_dataloader(self) -> DataLoader[Batch]:
+        """The test samples, in their order."""
         return self._evaluation(self.pictures.test, torch.arange(len(self.pictures.test)))
 
-    def probe(self, n: int) -> tuple[Tensor, Tensor]:
-        """The first n training pictures, un-augmented, dealt out class by class: the same in every run and epoch."""
+    def probe(self, n: int) -> Batch:
+        """The first n training samples, un-augmented, dealt out class by class: the same in every run and epoch."""
         part = self.pictures.train
-        chosen = self._train[balanced_order(part.labels[self._train])[:n]]
-        return normalise(part.images[chosen], self.mean, self.std), part.labels[chosen]
+        return self._read(part, self._train[balanced_order(part.labels[self._train])[:n]])
+
+    def judged(self, n: int) -> Batch:
+        """The first n of the samples that `val_dataloader` serves."""
+        if self.use_all:
+            return self._read(self.pictures.test, torch.arange(min(n, len(self.pictures.test))))
+        return self._read(self.pictures.train, self._held_out[:n])
 
     def describe(self) -> dict[str, Any]:
         """The `dataset` object of results.json."""
+        frames = self.time_steps is not None
         return {
             "name": self.pictures.name,
             "provenance": self.pictures.provenance,
@@ -139,15 +133,28 @@ class DataModule(lightning.LightningDataModule):
             **self.sizes,
             "hash": self.hash,
             "split_hash": self.split_hash,
+            "split": getattr(self.pictures, "split", None),
+            "options": {
+                "mean": None if frames else self.mean.tolist(),
+                "std": None if frames else self.std.tolist(),
+                **({"manifest": getattr(self.pictures, "manifest", None)} if frames else {}),
+                **(asdict(self.config.events) if frames else {}),
+            },
         }
 
-    def _evaluation(self, pictures: Pictures, indices: Tensor) -> DataLoader[tuple[Tensor, Tensor]]:
-        dataset = PictureDataset(pictures, indices, self.mean, self.std)
+    def _read(self, split: Split, indices: Tensor) -> Batch:
+        return as_input(split.read(indices), self.mean, self.std), split.labels[indices]
+
+    def _evaluation(self, split: Split, indices: Tensor) -> DataLoader[Batch]:
+        dataset = BatchDataset(split, indices, self.mean, self.std)
         return self._loader(dataset, 2 * self.config.batch_size)  # no backward pass: room for twice as many
 
-    def _loader(self, dataset: PictureDataset, batch_size: int, **options: Any) -> DataLoader[tuple[Tensor, Tensor]]:
+    def _loader(self, dataset: BatchDataset, batch_size: int, slow: bool = False, **options: Any) -> DataLoader[Batch]:
         workers = self.config.num_workers
-        return DataLoader(
+        if workers is None:  # a batch from memory takes milliseconds: a worker would only compete for the processors
+            spare = max(len(os.sched_getaffinity(0)) - 1, 1)
+            workers = spare if slow or isinstance(dataset.split, RandomViews) else 0
+        return Loader(
             dataset,
             batch_size,
             num_workers=workers,
@@ -157,6 +164,16 @@ class DataModule(lightning.LightningDataModule):
             pin_memory=torch.cuda.is_available(),
             **options,
         )
+
+
+class Loader(DataLoader[Batch]):
+    """Raises the UsageError that a worker met, e.g. a broken file, as it would be raised without workers."""
+
+    def __iter__(self) -> Iterator[Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        for batch in super().__iter__():
+            if isinstance(batch, UsageError):
+                raise batch
+            yield batch
 
 
 def _whole(batch: Any) -> Any:

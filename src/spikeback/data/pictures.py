@@ -1,16 +1,61 @@
-"""What every source hands over: two splits of labelled pictures, held in memory as bytes."""
+"""What every source hands over: two splits of labelled samples, read as bytes; and pictures held in memory."""
 
 import hashlib
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from torchvision.transforms.v2.functional import center_crop, resize
 
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+
+
+class Split(Protocol):
+    """Labelled samples of any kind, in memory or not: pictures (C, H, W) or event frames (T, 2, H, W)."""
+
+    @property
+    def labels(self) -> Tensor:
+        """int64 (N,), the position in the set's `classes`."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one sample."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def read(self, indices: Tensor) -> Tensor:
+        """The samples that `indices`, int64 (B,), names: uint8 (B, *shape)."""
+        ...
+
+
+class DataSet(Protocol):
+    """A dataset: its name, one line on where it came from, the class names in label order, and both splits.
+
+    It may also have `split`, the name of the division into the two, and `statistics`, the published mean and deviation
+    of its channels.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def provenance(self) -> str: ...
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+    @property
+    def train(self) -> Split: ...
+    @property
+    def test(self) -> Split: ...
+    def hash(self) -> str:
+        """sha256 (hex) of what the samples are made from."""
+        ...
+
 
 @dataclass(frozen=True, eq=False)
 class Pictures:
-    """One split: `images`, uint8 (N, C, H, W), and `labels`, int64 (N,), the position in the set's `classes`."""
+    """One split in memory: `images`, uint8 (N, C, H, W), and `labels`, int64 (N,)."""
 
     images: Tensor
     labels: Tensor
@@ -18,16 +63,26 @@ class Pictures:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(C, H, W)."""
+        return tuple(self.images.shape[1:])
+
+    def read(self, indices: Tensor) -> Tensor:
+        """A copy of the pictures that `indices` names."""
+        return self.images[indices]
+
 
 @dataclass(frozen=True, eq=False)
 class PictureSet:
-    """A dataset: its name, one line on where it came from, the class names in label order, and both splits."""
+    """A dataset in memory. `statistics`: published mean and deviation by channel, on the scale 0..1, or None."""
 
     name: str
     provenance: str
     classes: tuple[str, ...]
     train: Pictures
     test: Pictures
+    statistics: Statistics | None = None
 
     def hash(self) -> str:
         """sha256 (hex) over shapes, pictures, labels and class names of both splits."""
@@ -65,3 +120,10 @@ def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
 def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """uint8 (B, C, H, W) -> float32 (B, C, H, W): scaled to 0..1, then mean 0 and variance 1 per channel."""
     return (images / 255 - mean[:, None, None]) / std[:, None, None]
+
+
+def as_input(samples: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """What a network takes, float32: pictures (B, C, H, W) normalised; frames (B, T, 2, H, W) as counts, time first."""
+    if samples.ndim == 4:
+        return normalise(samples, mean, std)
+    return samples.transpose(0, 1).contiguous().float()  # (T, B, 2, H, W)

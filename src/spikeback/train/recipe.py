@@ -21,7 +21,7 @@ class ModelConfig:
     Args:
         name: The network; `spikeback.list_models()` has all names.
         stem: First layers for small pictures (cifar), large pictures (imagenet) or event frames (dvs).
-        time_steps: T, how many steps a static picture is shown for.
+        time_steps: T, how many steps a static picture is shown for; frames of events bring their own.
         width: Channels of the first stage; empty is the network's own.
         tau: Leak of the neurons in [0, 1]; 1 is integrate-and-fire.
         threshold: V_th, fired at when strictly exceeded.
@@ -51,11 +51,11 @@ class ModelConfig:
             raise UsageError(f"--model.threshold must be a positive number, not {self.threshold}")
         self.surrogate = repr(_named("--model.surrogate", self.surrogate, Surrogate))
 
-    def build(self, num_classes: int, in_channels: int) -> nn.Module:
-        """The network for K classes and pictures of C channels."""
+    def build(self, num_classes: int, in_channels: int, time_steps: int | None = None) -> nn.Module:
+        """The network for K classes and samples of C channels; `time_steps` is T of frames, None for pictures."""
         neuron = LIF(self.tau, self.threshold, from_text(self.surrogate, Surrogate), self.detach_reset)
         return create_model(
-            self.name, num_classes, self.stem, self.time_steps, in_channels, self.width, neuron
+            self.name, num_classes, self.stem, time_steps or self.time_steps, in_channels, self.width, neuron
         )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ def trial_record(task: Task, data: DataModule, method: Method, seed: int) -> dic
     """An entry of `trials`, from a task whose training has ended."""
     history, norms, config = task.history, task.gradients["norm"], task.train_config
     best = max(range(len(history["epoch"])), key=lambda i: history["held_out_accuracy"][i])
-    x = torch.cat([x for x, _ in data.val_dataloader()])[: 4 * config.probe]
+    x, _ = data.judged(4 * config.probe)
     return {
         "method": method.name,
         "schedule": repr(method.schedule),
@@ -46,7 +46,7 @@ def trial_record(task: Task, data: DataModule, method: Method, seed: int) -> dic
 def regime_record(recipe: Recipe, data: DataModule, seed: int) -> dict[str, Any]:
     """The `regime` object: how the gradient travels through the untrained vanilla network."""
     torch.manual_seed(seed)
-    net = recipe.model.build(len(data.classes), data.shape[0])
+    net = recipe.model.build(len(data.classes), data.channels, data.time_steps)
     model, (x, y) = recipe.branches.build(net), data.probe(recipe.train.probe)
     norms = block_gradients(net, block_names(net), lambda: branch_loss(model, x, y, 0.0)[0])
     value = ratio(list(norms.values()))

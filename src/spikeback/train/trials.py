@@ -16,7 +16,7 @@ import yaml
 from lightning.pytorch.callbacks import Callback
 from safetensors.torch import save as safetensors_bytes
 
-from spikeback.data import DataModule, PictureSet
+from spikeback.data import DataModule, DataSet
 from spikeback.errors import UsageError
 from spikeback.files import write_atomic
 from spikeback.train.checkpoint import BEST, LAST, AtomicCheckpointIO, Checkpoints, EventLog, read_checkpoint
@@ -47,7 +47,7 @@ class Run:
     command: str = ""
     listeners: Iterable[Callable[[dict[str, Any]], None]] = ()
     callbacks: Callable[[Method, int], list[Callback]] = lambda method, seed: []
-    pictures: PictureSet | None = field(default=None, repr=False)
+    pictures: DataSet | None = field(default=None, repr=False)
 
     def folder(self, method: Method, seed: int) -> Path:
         return self.out / f"{method.slug}-seed{seed}"
@@ -102,7 +102,7 @@ def run_trial(run: Run, method: Method, seed: int, resume: bool = False) -> dict
     recipe, folder = run.recipe, run.folder(method, seed)
     data = run.data(seed)
     torch.manual_seed(seed)
-    net = recipe.model.build(len(data.classes), data.shape[0])
+    net = recipe.model.build(len(data.classes), data.channels, data.time_steps)
     task = Task(
         recipe.branches.build(net), method.schedule, recipe.branches, recipe.train, seed, data.probe(recipe.train.probe)
     )

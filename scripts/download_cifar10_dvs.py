@@ -1,0 +1,109 @@
+"""Fetch CIFAR10-DVS (Li et al. 2017), ten archives, and unpack them into <root>/<class>/.
+
+    python scripts/download_cifar10_dvs.py <root> [<class> ...]
+
+What is there already is kept: an archive that broke off is continued, a whole one is checked and unpacked, and deleted
+once its thousand recordings are there. Needs Python alone.
+"""
+
+import argparse
+import hashlib
+import sys
+import zipfile
+from pathlib import Path
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
+
+# class: (file at figshare, md5 of the archive); the md5 sums are those SpikingJelly lists
+ARCHIVES = {
+    "airplane": (7712788, "0afd5c4bf9ae06af762a77b180354fdd"),
+    "automobile": (7712791, "8438dfeba3bc970c94962d995b1b9bdd"),
+    "bird": (7712794, "a9c207c91c55b9dc2002dc21c684d785"),
+    "cat": (7712812, "52c63c677c2b15fa5146a8daf4d56687"),
+    "deer": (7712815, "b6bf21f6c04d21ba4e23fc3e36c8a4a3"),
+    "dog": (7712818, "f379ebdf6703d16e0a690782e62639c3"),
+    "frog": (7712842, "cad6ed91214b1c7388a5f6ee56d08803"),
+    "horse": (7712851, "e7cbbf77bec584ffbf913f00e682782a"),
+    "ship": (7712836, "41c7bd7d6b251be82557c6cce9a7d5c9"),
+    "truck": (7712839, "89f3922fd147d9aeff89e76a2b0b70a7"),
+}
+ADDRESS = "https://ndownloader.figshare.com/files/{}"
+BLOCK = 1 << 20  # bytes at a time
+PER_CLASS = 1000  # recordings
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("root", type=Path, help="folder for the class folders")
+    parser.add_argument("classes", nargs="*", choices=[*ARCHIVES, []], metavar="class", help="only these classes")
+    options = parser.parse_args(arguments)
+    try:
+        options.root.mkdir(parents=True, exist_ok=True)
+        for name in options.classes or ARCHIVES:
+            obtain(options.root, name, *ARCHIVES[name])
+    except (OSError, ValueError, zipfile.BadZipFile) as error:  # URLError and HTTPError are OSErrors
+        print(f"error: {error}; run the command again to go on", file=sys.stderr)
+        return 1
+    return 0
+
+
+def obtain(root: Path, name: str, number: int, md5: str) -> None:
+    """Bring one class into root/<name>/."""
+    names = [f"cifar10_{name}_{i}.aedat" for i in range(PER_CLASS)]
+    if all((root / name / file).is_file() for file in names):
+        print(f"{name}: complete")
+        return
+    archive = root / f"{name}.zip"
+    if not archive.exists():
+        part = root / f"{name}.zip.part"
+        fetch(ADDRESS.format(number), part)
+        if checksum(part) != md5:
+            part.unlink()
+            raise ValueError(f"{part} did not match its md5 sum {md5} and was removed")
+        part.rename(archive)
+    unpack(archive, root / name, names)
+    archive.unlink()
+    print(f"{name}: {PER_CLASS} recordings")
+
+
+def fetch(url: str, path: Path) -> None:
+    """Download `url` to `path`, going on behind the bytes that are there."""
+    have = path.stat().st_size if path.exists() else 0
+    try:
+        answer = urlopen(Request(url, headers={"Range": f"bytes={have}-"} if have else {}))
+    except HTTPError as error:
+        if error.code == 416 and have:  # nothing lies behind them: the file is whole
+            return
+        raise URLError(f"{url}: {error}") from None
+    with answer, path.open("ab" if answer.status == 206 else "wb") as file:  # 200: the server starts over
+        have = file.tell()
+        expected = have + int(answer.headers.get("Content-Length", 0))
+        while block := answer.read(BLOCK):
+            file.write(block)
+            have += len(block)
+            print(f"\r{path.name}: {have / 1e6:.0f} of {expected / 1e6:.0f} MB", end="", flush=True)
+        print()
+    if have < expected:
+        raise ValueError(f"{path} broke off after {have} of {expected} bytes")
+
+
+def checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()
+
+
+def unpack(archive: Path, folder: Path, names: list[str]) -> None:
+    """Unpack exactly the recordings, wherever in the archive they lie, each whole or not at all."""
+    with zipfile.ZipFile(archive) as packed:
+        members = {Path(member.filename).name: member for member in packed.infolist() if not member.is_dir()}
+        if missing := [name for name in names if name not in members]:
+            raise ValueError(f"{archive} lacks {len(missing)} recordings, the first is {missing[0]}")
+        folder.mkdir(exist_ok=True)
+        for name in names:
+            part = folder / f".{name}.part"
+            part.write_bytes(packed.read(members[name]))
+            part.replace(folder / name)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

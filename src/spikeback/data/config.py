@@ -1,0 +1,125 @@
+"""What can be asked of the data: the options behind `--data`."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from spikeback.errors import UsageError
+
+PICTURES = ("embedded", "fashion-mnist", "folder", "cifar10", "cifar100", "imagenet")
+RECORDINGS = ("cifar10-dvs", "nmnist", "dvs128-gesture", "simulated-dvs")
+SOURCES = (*PICTURES, *RECORDINGS, "tonic:<Name>")
+
+
+def check_name(name: str) -> None:
+    """Raises UsageError unless `name` is one of SOURCES, or tonic: and the name of any set of events in tonic."""
+    if name not in SOURCES[:-1] and not (name.startswith("tonic:") and name != "tonic:"):
+        raise UsageError(f"--data.name '{name}' is unknown; choose from {', '.join(SOURCES)}")
+
+
+@dataclass
+class EventConfig:
+    """How recordings of events become frames; pictures take no notice.
+
+    Args:
+        time_steps: T, frames of a recording.
+        by: Frames of equal numbers of events, or of equal time.
+        mode: A frame counts the events at each pixel, or says whether there was any.
+        resize: How frames are scaled to --data.size.
+        axes: Which way x and y of an AEDAT 2.0 file point, as in jAER or as in SpikingJelly.
+        policy: At a cut off record or an event outside the sensor: raise an error, or warn and leave it out.
+        roll: Augmentation: shift all frames by up to so many pixels, round the edges; 0 switches it off.
+        source: The pictures that simulated-dvs films: one of the sets of pictures.
+        preset: The simulated sensor, without or with the noise of a real one.
+        sensor: Height and width of the simulated sensor in pixels.
+        seed: Of the simulated sensor.
+    """
+
+    time_steps: int = 10
+    by: Literal["count", "time"] = "count"
+    mode: Literal["count", "binary"] = "count"
+    resize: Literal["nearest", "bilinear", "area"] = "nearest"
+    axes: Literal["jaer", "spikingjelly"] = "jaer"
+    policy: Literal["raise", "warn"] = "raise"
+    roll: int = 5
+    source: str = "embedded"
+    preset: Literal["clean", "noisy"] = "clean"
+    sensor: int = 128
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _at_least("data.events", self, {"time_steps": 1, "roll": 0, "sensor": 1, "seed": 0})
+        if self.source not in PICTURES:
+            raise UsageError(f"--data.events.source '{self.source}' is unknown; choose from {', '.join(PICTURES)}")
+
+
+@dataclass
+class DataConfig:
+    """Which samples to train on, and how they are batched.
+
+    Args:
+        name: The dataset: embedded (the Fashion-MNIST subset in the package), fashion-mnist (the whole set where
+            installed, else the subset), folder (a tree of pictures), cifar10, cifar100, imagenet, cifar10-dvs, nmnist,
+            dvs128-gesture, simulated-dvs (pictures filmed by a simulated event camera) or tonic:<Name>.
+        root: The folder with the dataset's files; for folder: train/<class>/ and test/<class>/, or <class>/ alone.
+        size: Scale every picture or frame to size x size pixels; needed where pictures differ in size. Empty: 224 for
+            imagenet, 48 for cifar10-dvs and simulated-dvs, their own for the others.
+        batch_size: Samples in a training batch; the last, incomplete batch of an epoch is left out.
+        held_out: Fraction of every class's training samples that is set aside to choose the best epoch on.
+        split_seed: Seed of that choice, the same for every trial.
+        crop_padding: Augmentation: shift pictures by up to so many pixels in each direction; imagenet: crop at random
+            to any size; 0 switches it off.
+        flip: Augmentation: mirror every other sample at random.
+        auto_augment: Augmentation: one of the 25 CIFAR-10 policies of AutoAugment for every picture.
+        cutout: Augmentation: blacken a square of so many pixels a side somewhere in every picture; 0 switches it off.
+        num_workers: Processes that prepare batches; the batches are the same for any number. Empty: none where samples
+            need little work, else all processors but one.
+        limit: Train on the first so many samples only, classes balanced; all if there are fewer.
+        download: Fetch cifar10, cifar100 or fashion-mnist into root if it is not there.
+        unchecked: Read the files of cifar10 and cifar100 whatever their checksum.
+        split: How cifar10-dvs is divided into training and test recordings: numeric-first-900 (where empty),
+            lexicographic-first-900, tebn-first-100-test or random-<seed>.
+        cache: Folder for the frames made from recordings; empty is a folder within root.
+        events: How recordings become frames.
+    """
+
+    name: str = "embedded"
+    root: str | None = None
+    size: int | None = None
+    batch_size: int = 128
+    held_out: float = 0.1
+    split_seed: int = 0
+    crop_padding: int = 4
+    flip: bool = True
+    auto_augment: bool = False
+    cutout: int = 0
+    num_workers: int | None = None
+    limit: int | None = None
+    download: bool = False
+    unchecked: bool = False
+    split: str | None = None
+    cache: str | None = None
+    events: EventConfig = field(default_factory=EventConfig)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.events, dict):  # from a file
+            self.events = EventConfig(**self.events)
+        check_name(self.name)
+        least = {
+            "size": 1,
+            "batch_size": 1,
+            "split_seed": 0,
+            "crop_padding": 0,
+            "cutout": 0,
+            "num_workers": 0,
+            "limit": 1,
+        }
+        _at_least("data", self, least)
+        if not 0 <= self.held_out < 1:
+            raise UsageError(f"--data.held_out must be a fraction, 0 <= held_out < 1, not {self.held_out}")
+
+
+def _at_least(group: str, config: object, least: dict[str, int]) -> None:
+    for option, bound in least.items():
+        value = getattr(config, option)
+        if value is not None and value < bound:
+            raise UsageError(f"--{group}.{option} must be at least {bound}, not {value}")

@@ -1,0 +1,61 @@
+"""AEDAT 3.1, as caer writes it and DVS128 Gesture is published."""
+
+import struct
+from pathlib import Path
+
+import numpy as np
+
+from spikeback.data.events.dtype import EVENT, Recording
+from spikeback.errors import UsageError
+
+HEADER = struct.Struct("<HHIIIIII")  # type, source, event's bytes, place of its time, overflow, capacity, number, valid
+POLARITY = 1  # the type of packet that holds events
+RECORD = 8  # bytes an event: little-endian uint32 data, little-endian uint32 time stamp in microseconds
+BITS = 0x7FFF  # of a coordinate
+
+
+def read_aedat3(path: Path) -> Recording:
+    """Decode an AEDAT 3.1 file: lines that start with '#', then packets, of which those of other kinds are skipped.
+
+    Bits of an event's data: 0 valid, 1 polarity (1 is ON), 2 to 16 y, 17 to 31 x. Events marked as invalid are left
+    out. The packet's overflow counter is added to the time as bit 31. Source: iniVation's AEDAT 3.1 specification.
+    A packet that breaks off ends the recording. Raises UsageError for another version or a header that does not end.
+    """
+    content = path.read_bytes()
+    begin = _end_of_header(path, content)
+    events, places = [np.empty(0, EVENT)], [np.empty(0, np.int64)]
+    while begin + HEADER.size <= len(content):
+        kind, _, size, _, overflow, capacity, _, _ = HEADER.unpack_from(content, begin)
+        start = begin + HEADER.size
+        end = start + size * capacity
+        if end > len(content):
+            break
+        if kind == POLARITY:
+            if size != RECORD:
+                raise UsageError(f"{path} has events of {size} bytes at byte {begin}; expected {RECORD}")
+            data, time = np.frombuffer(content, "<u4", 2 * capacity, start).reshape(-1, 2).T
+            packet = np.empty(capacity, EVENT)
+            packet["t"] = time.astype(np.int64) | overflow << 31
+            packet["x"], packet["y"], packet["p"] = data >> 17 & BITS, data >> 2 & BITS, data >> 1 & 1
+            valid = np.flatnonzero(data & 1)
+            events.append(packet[valid])
+            places.append(start + RECORD * valid)
+        begin = end
+    place = np.concatenate(places)
+    broken = begin if begin < len(content) else None
+    return Recording(np.concatenate(events), None, lambda i: f"at byte {place[i]}", broken)
+
+
+def _end_of_header(path: Path, content: bytes) -> int:
+    if not content.startswith(b"#!AER-DAT3.1"):
+        raise UsageError(f"{path} starts with {content[:12]!r} at byte 0; expected #!AER-DAT3.1")
+    mark = b"#!END-HEADER\r\n"
+    start = 0
+    while content.startswith(b"#", start):
+        end = content.find(b"\n", start) + 1
+        if not end:
+            raise UsageError(f"{path} breaks off at byte {len(content)}, in its header; fetch the file again")
+        if content[start:end] == mark:
+            return end
+        start = end
+    return start

@@ -1,0 +1,35 @@
+"""The one form in which events travel through the library."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from numbers import Integral
+
+import numpy as np
+
+from spikeback.errors import UsageError
+
+EVENT = np.dtype([("t", "<i8"), ("x", "<i2"), ("y", "<i2"), ("p", "u1")])  # t in microseconds; p 1 = ON, 0 = OFF
+Sensor = tuple[int, int]  # (height, width) in pixels
+FAR = 32767  # stands for every coordinate too large for int16: outside any sensor
+
+
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """What a decoder hands over, before anything is checked.
+
+    events: EVENT (N,). sensor: what the format or the header says, None if neither does. where: the index of an event
+    -> its place in the file, in words. broken: the byte at which an incomplete or damaged record begins.
+    """
+
+    events: np.ndarray
+    sensor: Sensor | None
+    where: Callable[[int], str]
+    broken: int | None = None
+
+
+def checked_size(size: Sensor, name: str) -> Sensor:
+    """(height, width) as Python's numbers; raises UsageError unless they are two positive whole numbers."""
+    match size:
+        case (Integral() as height, Integral() as width) if 0 < height <= FAR and 0 < width <= FAR:
+            return int(height), int(width)
+    raise UsageError(f"{name} {size!r} must be (height, width) in pixels, each from 1 to {FAR}")

@@ -1,0 +1,90 @@
+"""CIFAR10-DVS: ten class folders of a thousand AEDAT 2.0 recordings each, and the splits that are in use.
+
+The set has no official split, and the accuracies of different splits must not be compared: each has a name, and the
+names of the files in it are hashed into every result. Source: Li et al. 2017, "CIFAR10-DVS"; the splits are those of
+TET, OTTT and DSR (numeric), SEW and SpikingJelly (lexicographic), and TEBN.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spikeback.data.events.sets import FrameOptions, Frames, FrameSet, decode_files, entries, manifest_hash
+from spikeback.errors import UsageError
+
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+SENSOR = (128, 128)
+SIZE = 48  # pixels the paper resizes to
+PER_CLASS = 1000  # recordings, of which nine in ten are for training
+SPLITS = ("numeric-first-900", "lexicographic-first-900", "tebn-first-100-test", "random-<seed>")
+
+
+def cifar10_dvs(root: Path, options: FrameOptions | None = None, split: str = SPLITS[0]) -> FrameSet:
+    """CIFAR10-DVS from root/<class>/cifar10_<class>_<i>.aedat, i = 0..999; `options` None: 10 frames of 48 x 48.
+
+    `split` is one of `SPLITS`. All recordings are decoded at the first call, later calls open the cache.
+    Raises UsageError naming the class, the first file or the option that is missing, superfluous or unreadable.
+    """
+    options = options or FrameOptions(size=SIZE)
+    train, test = split_rows(split)
+    paths = recordings(root)
+    frames = decode_files("cifar10-dvs", root, paths, SENSOR, options)
+    return FrameSet(
+        "CIFAR10-DVS",
+        f"CIFAR10-DVS, original AEDAT 2.0 recordings, split {split}",
+        CLASSES,
+        Frames(frames, train // PER_CLASS, train),
+        Frames(frames, test // PER_CLASS, test),
+        split,
+        SENSOR,
+        manifest_hash(root, [paths[row] for row in train.tolist()], [paths[row] for row in test.tolist()]),
+    )
+
+
+def recordings(root: Path) -> list[Path]:
+    """All recordings, class by class in alphabetical order, by number within a class.
+
+    Raises UsageError for a class folder that is missing, and for files in one that are missing or do not belong there.
+    """
+    paths: list[Path] = []
+    for name in CLASSES:
+        folder = root / name
+        if not folder.is_dir():
+            raise UsageError(f"--data.root {root} lacks the class folder {name}; expected {', '.join(CLASSES)}")
+        expected = [folder / f"cifar10_{name}_{i}.aedat" for i in range(PER_CLASS)]
+        found = set(entries(folder))
+        if odd := sorted(found.difference(expected)):
+            raise UsageError(
+                f"{odd[0]} does not belong to CIFAR10-DVS; expected only {expected[0].name} to {PER_CLASS - 1}"
+            )
+        if missing := [path.name for path in expected if path not in found]:
+            raise UsageError(f"{folder} lacks {len(missing)} of {PER_CLASS} recordings, the first is {missing[0]}")
+        paths += expected
+    return paths
+
+
+def split_rows(split: str) -> tuple[Tensor, Tensor]:
+    """(train, test): sorted, disjoint rows, int64, of all recordings in the order of `recordings`.
+
+    "numeric-first-900" trains on files 0..899 of every class, "lexicographic-first-900" on the first 900 in the order
+    of their names as text, "tebn-first-100-test" on files 100..999, "random-<seed>" on 900 drawn per class.
+    Raises UsageError for another name.
+    """
+    kind, _, seed = split.rpartition("-")
+    first = np.zeros((len(CLASSES), PER_CLASS), dtype=bool)  # the 900 of every class
+    count = PER_CLASS * 9 // 10
+    if split == "numeric-first-900":
+        first[:, :count] = True
+    elif split == "lexicographic-first-900":
+        first[:, sorted(range(PER_CLASS), key=lambda i: f"{i}.aedat")[:count]] = True
+    elif split == "tebn-first-100-test":
+        first[:, PER_CLASS - count :] = True
+    elif kind == "random" and seed.isascii() and seed.isdigit():
+        rng = np.random.default_rng(int(seed))
+        for row in first:
+            row[rng.permutation(PER_CLASS)[:count]] = True
+    else:
+        raise UsageError(f"--data.split '{split}' is unknown; choose from {', '.join(SPLITS)}, e.g. random-0")
+    return torch.from_numpy(np.flatnonzero(first)), torch.from_numpy(np.flatnonzero(~first))

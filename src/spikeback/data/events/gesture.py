@@ -1,0 +1,127 @@
+"""DVS128 Gesture: whole recordings with tables of who moved how from when to when, or one .npz file a gesture."""
+
+import csv
+import warnings
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from spikeback.data.events.read import read_events
+from spikeback.data.events.sets import (
+    FrameOptions,
+    Frames,
+    FrameSet,
+    class_files,
+    decode,
+    manifest_hash,
+    stamps,
+    tree_set,
+)
+from spikeback.errors import UsageError
+
+CLASSES = (
+    "hand clapping",
+    "right hand wave",
+    "left hand wave",
+    "right arm clockwise",
+    "right arm counter clockwise",
+    "left arm clockwise",
+    "left arm counter clockwise",
+    "arm roll",
+    "air drums",
+    "air guitar",
+    "other gestures",
+)
+SENSOR = (128, 128)
+HALVES = ("train", "test")
+EXPECTED = "trials_to_train.txt with its .aedat recordings and tables, or train/<0..10>/*.npz and test/<0..10>/*.npz"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A recording and its gestures: (label, first microsecond, microsecond after the last) each."""
+
+    path: Path
+    gestures: tuple[tuple[int, int, int], ...]
+
+
+def dvs128_gesture(root: Path, options: FrameOptions | None = None) -> FrameSet:
+    """DVS128 Gesture; `options` None: 10 frames of 128 x 128.
+
+    The original: root/trials_to_{train,test}.txt list the recordings, AEDAT 3.1, and <recording>_labels.csv beside each
+    the gestures, all of which count (1176 + 288). Or one .npz a gesture, root/{train,test}/<0..10>/*.npz, as
+    SpikingJelly's events_np holds them. Raises UsageError naming the file that is missing or damaged.
+    """
+    options = options or FrameOptions()
+    name, origin = "DVS128 Gesture", "official split by persons"
+    if (root / "trials_to_train.txt").is_file():
+        halves = [_trials(root, half) for half in HALVES]
+        return _original(name, f"DVS128 Gesture, original AEDAT 3.1 recordings, {origin}", root, halves, options)
+    if not all((root / half).is_dir() for half in HALVES):
+        raise UsageError(f"--data.root {root} is not DVS128 Gesture; expected {EXPECTED}")
+    folders = tuple(map(str, range(len(CLASSES))))
+    trees = [class_files(root / half, folders, ".npz") for half in HALVES]
+    return tree_set(name, f"DVS128 Gesture, one .npz a gesture, {origin}", root, trees, CLASSES, SENSOR, options)
+
+
+def _original(name: str, provenance: str, root: Path, halves: list[list[Trial]], options: FrameOptions) -> FrameSet:
+    trials = [trial for half in halves for trial in half]
+    labels = [torch.tensor([label for trial in half for label, _, _ in trial.gestures]) for half in halves]
+    files = [trial.path for trial in trials]
+    key = {"files": stamps(root, files), "gestures": [trial.gestures for trial in trials]}
+    work = partial(_samples, options=options)
+    frames = decode("dvs128-gesture", root, trials, work, sum(map(len, labels)), SENSOR, options, key)
+    rows = torch.arange(len(frames)).split([len(half) for half in labels])
+    parts = [Frames(frames, half, part) for half, part in zip(labels, rows, strict=True)]
+    manifest = manifest_hash(root, *([trial.path for trial in half] for half in halves))
+    return FrameSet(name, provenance, CLASSES, parts[0], parts[1], "official", SENSOR, manifest)
+
+
+def _samples(trial: Trial, options: FrameOptions) -> np.ndarray:
+    """The frames of every gesture of a recording, (n, T, 2, H, W)."""
+    events = read_events(trial.path, options.axes, SENSOR, options.policy)
+    samples = []
+    for _, start, end in trial.gestures:
+        part = events[(start <= events["t"]) & (events["t"] < end)]
+        if not len(part):
+            warnings.warn(f"{trial.path} has no events from {start} to {end} us; its frames are empty", stacklevel=2)
+        samples.append(options.sample(part, SENSOR))
+    return np.stack(samples)
+
+
+def _trials(root: Path, half: str) -> list[Trial]:
+    """The recordings of a half, as its list orders them."""
+    table = root / f"trials_to_{half}.txt"
+    files = [root / line.strip() for line in _text(table).splitlines() if line.strip()]
+    tables = [path.with_name(f"{path.stem}_labels.csv") for path in files]
+    if missing := [path.name for pair in zip(files, tables, strict=True) for path in pair if not path.is_file()]:
+        raise UsageError(f"{root} lacks {len(missing)} files that {table.name} lists, the first is {missing[0]}")
+    if not files:
+        raise UsageError(f"{table} lists no recordings; fetch it again")
+    return [Trial(path, _gestures(labels)) for path, labels in zip(files, tables, strict=True)]
+
+
+def _gestures(table: Path) -> tuple[tuple[int, int, int], ...]:
+    """Rows of the table: class from 1, startTime_usec, endTime_usec."""
+    gestures = []
+    for number, row in enumerate(csv.reader(_text(table).splitlines()[1:]), start=2):
+        try:
+            kind, start, end = map(int, row)
+        except ValueError:
+            kind, start, end = 0, 0, 0
+        if not (1 <= kind <= len(CLASSES) and start < end):
+            raise UsageError(f"{table} line {number} is {','.join(row)}; expected class (1 to 11),start,end")
+        gestures.append((kind - 1, start, end))
+    if not gestures:
+        raise UsageError(f"{table} names no gestures; fetch it again")
+    return tuple(gestures)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text("ascii")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None

@@ -1,0 +1,237 @@
+"""Sets of event frames, memory-mapped, and the one path from recordings on disk to them."""
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spikeback.data.events.aedat import Axes
+from spikeback.data.events.cache import cache_folder, cached, stamps
+from spikeback.data.events.dtype import Sensor
+from spikeback.data.events.frames import By, Mode, Resize, to_frames
+from spikeback.data.events.parallel import parallel
+from spikeback.data.events.read import Policy, read_events
+from spikeback.errors import UsageError
+
+Item = TypeVar("Item")
+CHUNK = 256  # samples hashed at a time
+
+
+@dataclass(frozen=True, eq=False)
+class Frames:
+    """One split: those `rows`, int64 (N,), of `frames`, (M, T, 2, H, W), with `labels`, int64 (N,).
+
+    Frames hold counts as uint8, saturated at 255; where resizing interpolates, counts are fractions, kept as float16.
+    `rows` None takes all, in their order. Pickled to a worker process, a memory map stays one.
+    """
+
+    frames: np.ndarray
+    labels: Tensor
+    rows: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(T, 2, H, W) of one sample."""
+        return self.frames.shape[1:]
+
+    def read(self, indices: Tensor) -> Tensor:
+        """The samples at `indices`, int64 (B,): (B, T, 2, H, W), uint8, or float16 where resizing interpolated."""
+        rows = indices if self.rows is None else self.rows[indices]
+        return torch.from_numpy(np.asarray(self.frames[rows.numpy()]))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if isinstance(self.frames, np.memmap) and not isinstance(self.frames.base, np.ndarray):  # a whole file
+            return _reopen, (self.frames.filename, self.labels, self.rows)
+        return Frames, (self.frames, self.labels, self.rows)
+
+
+@dataclass(frozen=True, eq=False)
+class FrameSet:
+    """A dataset of event frames: name, one line on its origin, classes in label order, both splits.
+
+    `split` names how they were divided, `sensor` is (height, width) of the recordings before resizing, `manifest` the
+    sha256 (hex) of the recordings' names in each split; None where a source has no such thing.
+    """
+
+    name: str
+    provenance: str
+    classes: tuple[str, ...]
+    train: Frames
+    test: Frames
+    split: str | None = None
+    sensor: Sensor | None = None
+    manifest: str | None = None
+
+    def hash(self) -> str:
+        """sha256 (hex) over shapes, frames, labels and class names of both splits."""
+        digest = hashlib.sha256(repr(self.classes).encode())
+        for split in (self.train, self.test):
+            digest.update(repr((len(split), *split.shape)).encode())
+            for chunk in torch.arange(len(split)).split(CHUNK):
+                digest.update(split.read(chunk).numpy().data)
+            digest.update(split.labels.numpy().astype("<i8").data)
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class FrameOptions:
+    """How recordings become frames, see `read_events` and `to_frames`, and where and by how many processes.
+
+    `size` None keeps the sensor's pixels; `cache` None is <root>/.spikeback where that can be written, else the user's
+    cache folder; `workers` None takes one process for each core.
+    """
+
+    time_steps: int = 10
+    size: int | Sensor | None = None
+    by: By = "count"
+    mode: Mode = "count"
+    resize: Resize = "nearest"
+    axes: Axes = "jaer"
+    policy: Policy = "raise"
+    cache: Path | None = None
+    workers: int | None = None
+
+    def shape(self, sensor: Sensor) -> tuple[int, int, int, int]:
+        """(T, 2, H, W) of a sample from a camera of (height, width)."""
+        height, width = sensor if self.size is None else (self.size,) * 2 if isinstance(self.size, int) else self.size
+        return self.time_steps, 2, height, width
+
+    def dtype(self, sensor: Sensor) -> str:
+        """uint8 for whole counts, float16 where resizing makes fractions of them."""
+        whole = self.resize == "nearest" or self.shape(sensor)[2:] == tuple(sensor)
+        return "uint8" if whole else "float16"
+
+    def sample(self, events: np.ndarray, sensor: Sensor) -> np.ndarray:
+        """The frames of one recording as they are kept: (T, 2, H, W), counts above the type's largest cut off."""
+        frames = to_frames(events, self.time_steps, sensor, self.size, self.by, self.mode, self.resize).numpy()
+        kind = np.dtype(self.dtype(sensor))
+        return frames.clip(max=255 if kind == np.uint8 else np.finfo(kind).max).astype(kind)
+
+
+def decode(
+    name: str,
+    root: Path | None,
+    items: Sequence[Item],
+    work: Callable[[Item], np.ndarray],
+    count: int,
+    sensor: Sensor,
+    options: FrameOptions,
+    key: Mapping[str, Any],
+) -> np.ndarray:
+    """The frames of `count` samples, (count, T, 2, H, W), from the cache beside `root`, built if need be.
+
+    `work(item)` returns those of one item, (n, T, 2, H, W); `key` is what decides them apart from `options`.
+    """
+    decoding = {name: value for name, value in asdict(options).items() if name not in ("cache", "workers")}
+    return cached(
+        cache_folder(root, options.cache),
+        name,
+        {**key, **decoding, "sensor": sensor},
+        (count, *options.shape(sensor)),
+        lambda: parallel(work, items, f"Decoding {name}", options.workers),
+        options.dtype(sensor),
+    )
+
+
+def decode_files(name: str, root: Path, files: Sequence[Path], sensor: Sensor, options: FrameOptions) -> np.ndarray:
+    """The frames of `files` below `root`, one recording each, (N, T, 2, H, W), from the cache, built if need be."""
+    work = partial(read_sample, options=options, sensor=sensor)
+    return decode(name, root, files, work, len(files), sensor, options, {"files": stamps(root, files)})
+
+
+def read_sample(path: Path, options: FrameOptions, sensor: Sensor) -> np.ndarray:
+    """The frames of one recording, (1, T, 2, H, W). Raises UsageError naming a file that cannot be read."""
+    return options.sample(read_events(path, options.axes, sensor, options.policy), sensor)[None]
+
+
+def manifest_hash(root: Path, train: Iterable[Path], test: Iterable[Path]) -> str:
+    """sha256 (hex) of two lines, each a split: its name, then its files below `root`, all parted by tabs."""
+    lines = [
+        "\t".join([half, *(path.relative_to(root).as_posix() for path in files)])
+        for half, files in (("train", train), ("test", test))
+    ]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def entries(folder: Path) -> list[Path]:
+    """What a folder holds, sorted by name, hidden files left out. Raises UsageError if it cannot be read."""
+    try:
+        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be read: {error.strerror}") from None
+
+
+def class_files(folder: Path, classes: Sequence[str], suffix: str) -> tuple[list[Path], Tensor]:
+    """folder/<class>/*<suffix> of all `classes`: paths, class by class, and labels, int64 (N,).
+
+    Raises UsageError for a class that is missing or empty and for any other file among the recordings.
+    """
+    paths: list[Path] = []
+    counts: list[int] = []
+    for name in classes:
+        if not (folder / name).is_dir():
+            raise UsageError(f"{folder} lacks the class folder {name}; expected {', '.join(classes)}")
+        files = entries(folder / name)
+        if odd := [path for path in files if path.suffix != suffix]:
+            raise UsageError(f"{odd[0]} is no recording; expected only {suffix} files in {folder / name}")
+        if not files:
+            raise UsageError(f"{folder / name} holds no recordings; expected {suffix} files")
+        paths += files
+        counts.append(len(files))
+    return paths, torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+
+
+def tree_set(
+    name: str,
+    provenance: str,
+    root: Path,
+    halves: Sequence[tuple[list[Path], Tensor]],
+    classes: Sequence[str],
+    sensor: Sensor,
+    options: FrameOptions,
+) -> FrameSet:
+    """A set that comes divided: `halves` are the (files, labels) of its training and test recordings below `root`."""
+    (train, train_labels), (test, test_labels) = halves
+    frames = decode_files(name.lower().replace(" ", "-"), root, train + test, sensor, options)
+    rows = torch.arange(len(frames)).split([len(train), len(test)])
+    parts = Frames(frames, train_labels, rows[0]), Frames(frames, test_labels, rows[1])
+    return FrameSet(name, provenance, tuple(classes), *parts, "official", sensor, manifest_hash(root, train, test))
+
+
+NMNIST = {"Train": 60000, "Test": 10000}  # recordings, numbered from 00001 like MNIST's pictures
+
+
+def nmnist(root: Path, options: FrameOptions | None = None) -> FrameSet:
+    """N-MNIST from root/Train/<digit>/<number>.bin and root/Test/...; `options` None: 10 frames of 34 x 34.
+
+    Raises UsageError naming the folder, the first recording that is missing, or a file that cannot be read.
+    """
+    digits = tuple(map(str, range(10)))
+    halves = []
+    for half, count in NMNIST.items():
+        if not (root / half).is_dir():
+            raise UsageError(f"--data.root {root} lacks the folder {half}; expected Train/<digit>/ and Test/<digit>/")
+        paths, labels = class_files(root / half, digits, ".bin")
+        expected = {f"{i:05d}.bin" for i in range(1, count + 1)}
+        if missing := sorted(expected.difference(path.name for path in paths)):
+            raise UsageError(f"{root / half} lacks {len(missing)} of {count} recordings, the first is {missing[0]}")
+        if len(paths) > count:
+            odd = next((path for path in paths if path.name not in expected), paths[-1])
+            raise UsageError(f"{root / half} holds {len(paths)} recordings, expected {count}; {odd} is one too many")
+        halves.append((paths, labels))
+    return tree_set(
+        "N-MNIST", "N-MNIST, whole set, official split", root, halves, digits, (34, 34), options or FrameOptions()
+    )
+
+
+def _reopen(path: str, labels: Tensor, rows: Tensor | None) -> Frames:
+    return Frames(np.load(path, mmap_mode="r"), labels, rows)

@@ -1,0 +1,122 @@
+import hashlib
+import importlib.util
+import io
+import threading
+import zipfile
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+SCRIPT = Path(__file__).parents[3] / "scripts" / "download_cifar10_dvs.py"
+CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+
+
+@pytest.fixture
+def script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("download_cifar10_dvs", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def archive(name: str, count: int = 3) -> bytes:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as packed:
+        for i in range(count):
+            packed.writestr(f"{name}/cifar10_{name}_{i}.aedat", f"{name} {i}" * 50)
+    return content.getvalue()
+
+
+@pytest.fixture
+def server(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str | None]]:
+    """Stands in for figshare with ten archives of three files; yields the Range header of every request."""
+    ranges: list[str | None] = []
+    files = {f"/{number}": archive(name) for name, (number, _) in script.ARCHIVES.items()}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            content, asked = files[self.path], self.headers["Range"]
+            ranges.append(asked)
+            start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked else 0
+            self.send_response((206 if asked else 200) if start < len(content) else 416)
+            self.send_header("Content-Length", str(max(len(content) - start, 0)))
+            self.end_headers()
+            self.wfile.write(content[start:])
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
+        thread = threading.Thread(target=http.serve_forever, args=(0.01,))
+        thread.start()
+        monkeypatch.setattr(script, "ADDRESS", f"http://127.0.0.1:{http.server_port}/{{}}")
+        monkeypatch.setattr(script, "PER_CLASS", 3)
+        md5 = {name: hashlib.md5(archive(name)).hexdigest() for name in script.ARCHIVES}
+        monkeypatch.setattr(script, "ARCHIVES", {name: (n, md5[name]) for name, (n, _) in script.ARCHIVES.items()})
+        yield ranges
+        http.shutdown()
+        thread.join()
+
+
+def test_the_list_has_the_ten_classes_and_well_formed_sums(script: ModuleType) -> None:
+    assert list(script.ARCHIVES) == CLASSES
+    assert len({number for number, _ in script.ARCHIVES.values()}) == 10
+    assert all(len(bytes.fromhex(md5)) == 16 for _, md5 in script.ARCHIVES.values())
+
+
+def test_all_classes_arrive_and_a_second_run_asks_for_nothing(
+    script: ModuleType, server: list[str | None], tmp_path: Path
+) -> None:
+    assert script.main([str(tmp_path / "dvs")]) == 0
+    assert sorted(path.name for path in (tmp_path / "dvs").iterdir()) == CLASSES
+    for name in CLASSES:
+        files = {path.name: path.read_text() for path in (tmp_path / "dvs" / name).iterdir()}
+        assert files == {f"cifar10_{name}_{i}.aedat": f"{name} {i}" * 50 for i in range(3)}
+    assert script.main([str(tmp_path / "dvs")]) == 0
+    assert server == [None] * 10
+
+
+@pytest.mark.parametrize("have", [0, 1, 100, -1, None])
+def test_what_broke_off_is_continued(
+    script: ModuleType, server: list[str | None], tmp_path: Path, have: int | None
+) -> None:
+    content = archive("cat")[:have]
+    (tmp_path / "cat.zip.part").write_bytes(content)
+    assert script.main([str(tmp_path), "cat"]) == 0
+    assert server == [f"bytes={len(content)}-" if content else None]
+    assert len(list((tmp_path / "cat").iterdir())) == 3
+
+
+def test_a_wrong_sum_is_refused_and_nothing_is_unpacked(
+    script: ModuleType, server: list[str | None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "cat.zip.part").write_bytes(b"other" * 20)
+    assert script.main([str(tmp_path), "cat"]) == 1
+    assert "cat.zip.part did not match its md5 sum" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unpacking_that_broke_off_is_done_again(
+    script: ModuleType, server: list[str | None], tmp_path: Path
+) -> None:
+    (tmp_path / "cat.zip").write_bytes(archive("cat"))
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat" / "cifar10_cat_0.aedat").write_text("cat 0" * 50)
+    assert script.main([str(tmp_path), "cat"]) == 0
+    assert server == []
+    assert sorted(p.name for p in (tmp_path / "cat").iterdir()) == [f"cifar10_cat_{i}.aedat" for i in range(3)]
+
+
+def test_without_a_network_it_is_one_line(
+    script: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(script, "ADDRESS", "http://127.0.0.1:9/{}")  # nobody listens there
+    assert script.main([str(tmp_path), "cat"]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1

@@ -1,0 +1,85 @@
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from spikeback.data import read_events
+from spikeback.errors import UsageError
+
+Event = tuple[int, int, int, int]
+MARK = bytes([7, 240, 0, 0, 0])
+events_of_an_atis = st.lists(st.tuples(st.integers(0, 2**23 - 1), *[st.integers(0, 33)] * 2, st.integers(0, 1)))
+
+
+def record(event: Event) -> bytes:
+    t, x, y, p = event
+    return bytes([x, y]) + (p << 23 | t).to_bytes(3, "big")
+
+
+def write(path: Path, events: Sequence[Event]) -> Path:
+    path.write_bytes(b"".join(map(record, events)))
+    return path
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(events_of_an_atis.filter(len))
+def test_events_read_back_event_for_event(tmp_path: Path, events: list[Event]) -> None:
+    events = sorted(events, key=lambda event: event[0])
+    assert read_events(write(tmp_path / "00001.bin", events)).tolist() == events
+
+
+def test_every_overflow_marker_adds_8192_microseconds_to_what_follows(tmp_path: Path) -> None:
+    path = tmp_path / "00001.bin"
+    path.write_bytes(
+        record((5, 1, 2, 1)) + MARK + record((6, 3, 4, 0)) + MARK + MARK + record((7, 5, 6, 1)) + record((8, 7, 8, 0))
+    )
+    late = 2**13
+    assert read_events(path).tolist() == [
+        (5, 1, 2, 1),
+        (6 + late, 3, 4, 0),
+        (7 + 3 * late, 5, 6, 1),
+        (8 + 3 * late, 7, 8, 0),
+    ]
+
+
+def test_markers_alone_are_a_recording_without_events(tmp_path: Path) -> None:
+    (tmp_path / "00001.bin").write_bytes(3 * MARK)
+    assert read_events(tmp_path / "00001.bin").shape == (0,)
+
+
+def test_more_events_than_are_decoded_at_a_time(tmp_path: Path) -> None:
+    records = np.random.default_rng(0).integers(0, 34, (100_000, 5), dtype=np.uint8)
+    records[:, 2:] = (np.arange(100_000)[:, None] >> np.array([16, 8, 0])) & 255
+    records.tofile(tmp_path / "00001.bin")
+    read = read_events(tmp_path / "00001.bin")
+    assert np.array_equal(read["t"], np.arange(100_000))
+    assert np.array_equal(np.stack([read["x"], read["y"]], 1), records[:, :2])
+
+
+def test_places_in_the_file_count_the_markers(tmp_path: Path) -> None:
+    path = tmp_path / "00001.bin"
+    path.write_bytes(record((5, 1, 2, 1)) + MARK + record((6, 34, 4, 0)) + record((7, 1, 1, 1)) + b"abc")
+    message = (
+        r"00001.bin: 1 events lie outside the sensor of 34 x 34 pixels, the first at byte 10, x = 34, y = 4; "
+        r"the record at byte 20 is incomplete or damaged, 3 bytes from the end"
+    )
+    with pytest.raises(UsageError, match=message):
+        read_events(path)
+    with pytest.warns(UserWarning, match=message) as warned:
+        assert read_events(path, policy="warn").tolist() == [(5, 1, 2, 1), (7 + 2**13, 1, 1, 1)]
+    assert len(warned) == 1
+
+
+def test_a_larger_sensor_admits_its_events(tmp_path: Path) -> None:
+    path = write(tmp_path / "image_0001.bin", [(1, 239, 179, 1)])
+    assert read_events(path, sensor=(180, 240)).tolist() == [(1, 239, 179, 1)]
+
+
+def test_a_real_recording(real_data: Path) -> None:
+    read = read_events(real_data / "events" / "sample_nmnist.bin")
+    assert len(read) == 4325
+    assert read[0].tolist() == (654, 7, 15, 1)
+    assert 300_000 < read["t"][-1] < 320_000  # three saccades of 100 ms

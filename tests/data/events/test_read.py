@@ -1,0 +1,186 @@
+import io
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from spikeback.data import read_events
+from spikeback.data.events import EVENT
+from spikeback.errors import UsageError
+
+NAMES = ("a.aedat", "a.bin", "a.npz", "a.dat")
+MAGIC = (
+    b"",
+    b"#",
+    b"#!AER-DAT2.0\r\n",
+    b"#!AER-DAT2.0\n# c\n",
+    b"#!AER-DAT3.1\r\n",
+    b"PK\x03\x04",
+    b"\x93NUMPY\x01\x00",
+)
+fuzzed = settings(max_examples=700, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def columns(**changes: Any) -> dict[str, Any]:
+    return {
+        "t": np.array([1, 5, 9]),
+        "x": np.array([0, 1, 2]),
+        "y": np.array([3, 4, 5]),
+        "p": np.array([0, 1, 1]),
+    } | changes
+
+
+def npz(folder: Path, **changes: Any) -> Path:
+    np.savez(folder / "a.npz", **columns(**changes))
+    return folder / "a.npz"
+
+
+@pytest.mark.parametrize("p", [[0, 1, 1], [-1, 1, 1], [False, True, True], np.array([0, 1, 1], np.uint8)])
+def test_npz_reads_back_event_for_event(tmp_path: Path, p: Any) -> None:
+    read = read_events(npz(tmp_path, p=np.array(p)))
+    assert read.dtype == EVENT
+    assert read.tolist() == [(1, 0, 3, 0), (5, 1, 4, 1), (9, 2, 5, 1)]
+
+
+def test_npz_may_be_compressed_empty_and_of_any_integers(tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "a.npz", **{name: c.astype(np.uint64) for name, c in columns().items()})
+    assert len(read_events(tmp_path / "a.npz")) == 3
+    assert read_events(npz(tmp_path, **dict.fromkeys("txyp", np.empty(0, int)))).shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"x": np.array([0, 1])}, r"arrays t \(3,\), x \(2,\)"),
+        ({name: np.ones((2, 2), int) for name in "txyp"}, r"t \(2, 2\)"),
+        ({"t": np.array([0.001, 0.002, 0.003])}, "has t float64; expected whole numbers, t in microseconds"),
+        ({"p": np.array([0, 1, 2])}, "values of p other than 0 and 1"),
+        ({"p": np.array([None, 1, 1])}, "cannot be read as .npz"),
+        (
+            {"x": np.array([0, -1, 70_000])},
+            "2 events lie outside the sensor of 32767 x 32767 pixels, the first number 1",
+        ),
+    ],
+)
+def test_arrays_that_do_not_fit_are_named(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=rf"a.npz.*{message}"):
+        read_events(npz(tmp_path, **changes))
+
+
+def test_a_missing_array_is_named(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", t=np.arange(3), x=np.arange(3), y=np.arange(3))
+    with pytest.raises(UsageError, match=r"a.npz cannot be read as .npz with arrays t, x, y, p: .*p"):
+        read_events(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("claimed", [7, 13, 18, 30])
+def test_a_header_that_claims_too_much_is_an_error(tmp_path: Path, claimed: int) -> None:
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<i8", "fortran_order": False, "shape": (10**claimed,)})
+    with zipfile.ZipFile(npz(tmp_path), "w") as file:
+        for name in "txyp":
+            file.writestr(f"{name}.npy", header.getvalue() + bytes(24))
+    with pytest.raises(UsageError, match=r"a.npz cannot be read"):
+        read_events(tmp_path / "a.npz")
+
+
+def test_a_given_sensor_bounds_the_events(tmp_path: Path) -> None:
+    path = npz(tmp_path)
+    assert len(read_events(path, sensor=(6, 3))) == 3
+    with pytest.raises(
+        UsageError, match="1 events lie outside the sensor of 5 x 3 pixels, the first number 2, x = 2, y = 5"
+    ):
+        read_events(path, sensor=(5, 3))
+    with pytest.warns(UserWarning, match="2 events lie outside .* dropped"):
+        assert len(read_events(path, sensor=(6, 1), policy="warn")) == 1
+
+
+@pytest.mark.parametrize("policy", ["raise", "warn"])
+def test_time_that_goes_backwards_is_counted_once_and_kept(tmp_path: Path, policy: Any) -> None:
+    path = npz(tmp_path, t=np.array([5, 4, 3]))
+    with pytest.warns(UserWarning, match="a.npz: time goes backwards 2 times") as warned:
+        assert read_events(path, policy=policy)["t"].tolist() == [5, 4, 3]
+    assert len(warned) == 1
+    assert warned[0].filename == __file__
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_no_recording_is_named(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    with pytest.raises(UsageError, match=f"{name} cannot be read: No such file"):
+        read_events(path)
+    path.touch()
+    with pytest.raises(UsageError, match=f"{name} is empty, 0 bytes"):
+        read_events(path, policy="warn")
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(UsageError, match=f"{name} is not a file"):
+        read_events(path)
+
+
+def test_a_file_without_permission_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(self: Path, *args: Any) -> Any:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", denied)  # chmod would not stop an administrator
+    with pytest.raises(UsageError, match=r"a.bin cannot be read: Permission denied"):
+        read_events(tmp_path / "a.bin")
+
+
+@pytest.mark.parametrize(
+    "options", [{"axes": "xy"}, {"policy": "ignore"}, {"sensor": 128}, {"sensor": (0, 5)}, {"sensor": (4.5, 5)}]
+)
+def test_unknown_options_are_named(tmp_path: Path, options: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=next(iter(options))):
+        read_events(npz(tmp_path), **options)
+
+
+@fuzzed
+@given(st.sampled_from(NAMES), st.sampled_from(MAGIC), st.binary(max_size=300), st.sampled_from(["raise", "warn"]))
+def test_any_bytes_are_events_or_one_error(tmp_path: Path, name: str, magic: bytes, noise: bytes, policy: Any) -> None:
+    (tmp_path / name).write_bytes(magic + noise)
+    message = ""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            read = read_events(tmp_path / name, policy=policy)
+        except UsageError as error:
+            message, read = str(error), None
+    if read is None:
+        assert name in message
+        assert "\n" not in message
+        return
+    assert read.dtype == EVENT
+    assert read["x"].min(initial=0) >= 0
+    assert read["y"].min(initial=0) >= 0
+    assert read["p"].max(initial=0) <= 1
+
+
+def packed(**changes: Any) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **columns(**changes))
+    return buffer.getvalue()
+
+
+@fuzzed
+@given(st.data())
+def test_a_damaged_npz_is_events_or_one_error(tmp_path: Path, data: st.DataObject) -> None:
+    content = bytearray(packed())
+    for place in data.draw(st.lists(st.integers(0, len(content) - 1), min_size=1, max_size=4)):
+        content[place] = data.draw(st.integers(0, 255))
+    (tmp_path / "a.npz").write_bytes(content[: data.draw(st.integers(1, len(content)))])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            assert read_events(tmp_path / "a.npz").dtype == EVENT
+        except UsageError as error:
+            message = str(error)
+        else:
+            return
+    assert "a.npz" in message
+    assert "\n" not in message

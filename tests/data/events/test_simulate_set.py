@@ -1,0 +1,120 @@
+"""A whole set of pictures through the simulated camera: frames, cache, names."""
+
+import pickle
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from spikeback.data.events import simulate as module
+from spikeback.data.events.frames import to_frames
+from spikeback.data.events.pixel import PixelModel
+from spikeback.data.events.sets import FrameOptions, FrameSet
+from spikeback.data.events.simulate import MotionPath, simulate, simulated_dvs
+from spikeback.data.pictures import Pictures, PictureSet
+from spikeback.errors import UsageError
+
+PATH = MotionPath(steps=16)
+
+
+def pictures(count: int = 5) -> PictureSet:
+    rng = torch.Generator().manual_seed(1)
+
+    def part(n: int) -> Pictures:
+        images = torch.randint(0, 256, (n, 3, 6, 5), dtype=torch.uint8, generator=rng)
+        return Pictures(images, torch.arange(n) % 2)
+
+    return PictureSet("tiny", "made up", ("a", "b"), part(count), part(3))
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> FrameOptions:
+    return FrameOptions(time_steps=4, size=12, cache=tmp_path / "cache", workers=1)
+
+
+def everything(frames: FrameSet) -> Tensor:
+    return torch.cat([part.read(torch.arange(len(part))) for part in (frames.train, frames.test)])
+
+
+@pytest.mark.parametrize("preset", ["clean", "noisy", PixelModel(threshold=0.5)])
+def test_each_sample_is_the_frames_of_its_pictures_recording(options: FrameOptions, preset: str | PixelModel) -> None:
+    source = pictures()
+    frames = simulated_dvs(source, options, preset, PATH, seed=2, sensor=24)
+    assert frames.train.shape == frames.test.shape == (4, 2, 12, 12)
+    assert torch.equal(frames.train.labels, source.train.labels)
+    assert torch.equal(frames.test.labels, source.test.labels)
+    images = torch.cat([source.train.images, source.test.images])
+    for number, (image, found) in enumerate(zip(images, everything(frames), strict=True)):
+        events = simulate(image, preset, PATH, seed=2, sensor=24, recording=number)
+        assert torch.equal(found, to_frames(events, 4, (24, 24), 12).clamp(max=255).byte())
+
+
+def test_a_second_call_opens_the_cache(options: FrameOptions, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = simulated_dvs(pictures(), options, path=PATH, sensor=16)
+    monkeypatch.setattr(module, "simulate", None)  # would fail if it was called
+    second = simulated_dvs(pictures(), options, path=PATH, sensor=16)
+    assert first.hash() == second.hash()
+    assert len(list((options.cache or Path()).glob("*.npy"))) == 1
+
+
+def test_whatever_decides_the_frames_has_its_own_entry(options: FrameOptions) -> None:
+    changes = [
+        {},
+        {"preset": "noisy"},
+        {"path": replace(PATH, loops=2)},
+        {"seed": 1},
+        {"sensor": 17},
+        {"options": replace(options, time_steps=5)},
+        {"pictures": pictures(6)},
+    ]
+    for count, change in enumerate(changes, 1):
+        simulated_dvs(**{"pictures": pictures(), "options": options, "path": PATH, "sensor": 16} | change)
+        assert len(list((options.cache or Path()).iterdir())) == count
+
+
+def test_several_processes_make_the_same_frames(options: FrameOptions, tmp_path: Path) -> None:
+    one, two = (
+        simulated_dvs(pictures(70), replace(options, cache=tmp_path / str(n), workers=n), "noisy", PATH, sensor=8)
+        for n in (1, 2)
+    )
+    assert torch.equal(everything(one), everything(two))
+
+
+def test_a_pickled_split_holds_its_own_samples(options: FrameOptions) -> None:
+    frames = simulated_dvs(pictures(), options, path=PATH, sensor=16)
+    for part in (frames.train, frames.test):
+        again, all_of_it = pickle.loads(pickle.dumps(part)), torch.arange(len(part))
+        assert torch.equal(again.read(all_of_it), part.read(all_of_it))
+
+
+def test_its_name_says_that_it_is_simulated(options: FrameOptions) -> None:
+    frames = simulated_dvs(pictures(), options, "noisy", PATH, seed=7, sensor=16)
+    assert frames.name == "simulated DVS of tiny"
+    assert frames.classes == ("a", "b")
+    assert frames.sensor == (16, 16)
+    for part in ("made up", "noisy", "steps=16", "seed 7", "not comparable with results on CIFAR10-DVS"):
+        assert part in frames.provenance
+
+
+def test_the_default_is_the_papers_ten_frames_of_48(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    frames = simulated_dvs(pictures(1))
+    assert frames.train.shape == (10, 2, 48, 48)
+    assert frames.sensor == (128, 128)
+    assert list(tmp_path.rglob("simulated-dvs-*.npy"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"preset": "foggy"}, "choose from clean, noisy"),
+        ({"sensor": 0}, "sensor must be 1 to 1024"),
+        ({"seed": -1}, "seed and recording must be at least 0"),
+    ],
+)
+def test_a_mistake_leaves_nothing_behind(options: FrameOptions, change: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        simulated_dvs(pictures(), options, **{"path": PATH, "sensor": 16} | change)  # type: ignore[arg-type]
+    assert not options.cache or not options.cache.exists() or not list(options.cache.iterdir())

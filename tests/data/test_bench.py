@@ -1,0 +1,42 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from spikeback.cli.main import main, with_data_names
+
+SMALL = ["--data.size", "8", "--data.batch_size", "16", "--data.limit", "64", "--precision", "32-true"]
+
+
+def test_bench_data_prints_and_writes_the_share_of_waiting(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["bench", "data", *SMALL, "--steps", "2", "--out", str(tmp_path / "bench.json")])
+    figures = json.loads((tmp_path / "bench.json").read_text())
+    assert figures["dataset"] == "Fashion-MNIST, embedded subset"
+    assert figures["share"] == pytest.approx(figures["wait_ms"] / figures["step_ms"])
+    assert 0 < figures["share"] < 1
+    assert f"{figures['share']:.1%}" in capsys.readouterr().out
+
+
+def test_bench_data_without_steps_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["bench", "data", *SMALL, "--steps", "0"])
+    assert capsys.readouterr().err == "error: --steps must be at least 1, not 0\n"
+
+
+def test_data_takes_a_name(tmp_path: Path) -> None:
+    options = tmp_path / "data.yaml"
+    options.touch()
+    assert with_data_names(["fit", "--data", "cifar10", "--seed", "1"]) == [
+        "fit", "--data.name", "cifar10", "--seed", "1",
+    ]  # fmt: skip
+    assert with_data_names(["--data=tonic:NMNIST"]) == ["--data.name=tonic:NMNIST"]
+    for words in (["--data", str(options)], [f"--data={options}"], ["--data", "{name: cifar10}"]):
+        assert with_data_names(words) == words
+
+
+def test_an_unknown_name_lists_the_choices(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["fit", "--data", "cifar"])
+    said = capsys.readouterr().err
+    assert "'cifar' is unknown; choose from embedded, fashion-mnist, folder, cifar10" in said
+    assert said.count("\n") == 1

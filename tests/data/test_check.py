@@ -1,0 +1,195 @@
+"""`spikeback data check`: every layout is recognised, and every fault named."""
+
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from spikeback.cli.main import main
+from spikeback.data import DataConfig, DataModule
+from spikeback.data.check import check
+from spikeback.data.events import dvs, sets
+from spikeback.data.sheet import GAP, LABEL, TILE, contact_sheet, picture
+from spikeback.errors import UsageError
+
+from .cifar_files import write_cifar10
+
+RNG = np.random.default_rng(0)
+HEADER = b"#!AER-DAT2.0\r\n"
+
+
+@pytest.fixture
+def folder(draw_picture: Callable[..., np.ndarray], tmp_path: Path) -> Path:
+    for half, count in (("train", 6), ("test", 2)):
+        for name in ("cat", "dog"):
+            for i in range(count):
+                draw_picture(f"pets/{half}/{name}/{i}.png")
+    return tmp_path / "pets"
+
+
+def test_a_folder_of_pictures(folder: Path) -> None:
+    finding = check(folder)
+    assert (finding.source, finding.whole, finding.checked) == ("folder", True, 16)
+    assert finding.counts == {"train": {"cat": 6, "dog": 6}, "test": {"cat": 2, "dog": 2}}
+    assert {name: len(samples) for name, samples in finding.samples.items()} == {"cat": 6, "dog": 6}
+    assert [(half, [*classes]) for half, classes in finding.counts.items()] == [
+        ("train", ["cat", "dog"]),
+        ("test", ["cat", "dog"]),
+    ]
+
+
+def test_the_split_hash_is_that_of_a_training(folder: Path, tmp_path: Path) -> None:
+    write_cifar10(tmp_path)
+    for name, root in (("folder", folder), ("folder", folder / "train")):
+        module = DataModule(DataConfig(name, str(root), batch_size=1), 0)
+        module.setup()
+        assert [*check(root).hashes.values()] == [module.split_hash]
+
+
+def test_every_broken_file_is_named(folder: Path) -> None:
+    (folder / "train" / "cat" / "2.png").write_bytes(b"no picture")
+    (folder / "test" / "dog" / "notes.txt").touch()
+    (folder / "test" / "dog" / "1.png").unlink()
+    (folder / "test" / "dog" / "1.png").mkdir()
+    finding = check(folder)
+    assert [line.split(" ")[0].rpartition("/")[2] for line in finding.broken] == ["2.png", "1.png", "notes.txt"]
+    assert not finding.missing
+    assert len(finding.samples["cat"]) == 5
+
+
+def test_most_opens_some_evenly_spread(folder: Path) -> None:
+    (folder / "train" / "cat" / "1.png").write_bytes(b"no picture")
+    assert (check(folder, 4).checked, check(folder, 4).whole) == (4, True)  # every fourth file
+    assert not check(folder, 999).whole
+
+
+def test_missing_halves_classes_and_files_are_named(folder: Path) -> None:
+    for path in (folder / "test" / "cat").iterdir():
+        path.unlink()
+    (folder / "test" / "cat").rmdir()
+    (folder / "train" / "owl").mkdir()
+    missing = check(folder).missing
+    for name in ("test/cat is not a folder", "test/owl is not a folder", "train/owl is empty"):
+        assert f"{folder}/{name}" in missing
+    assert len(missing) == 3
+
+
+def test_cifar_with_other_bytes_is_broken_and_without_a_file_incomplete(tmp_path: Path) -> None:
+    write_cifar10(tmp_path)
+    (tmp_path / "cifar-10-batches-py" / "data_batch_4").unlink()
+    finding = check(tmp_path)
+    assert (finding.source, len(finding.missing), len(finding.broken)) == ("cifar10", 1, 6)
+    assert "data_batch_4 is missing" in finding.missing[0]
+    assert all("is not as published" in line for line in finding.broken)
+
+
+def test_fashion_mnist(write_idx: Callable[..., Any], tmp_path: Path) -> None:
+    write_idx("set", packed=True)
+    finding = check(tmp_path / "set")
+    assert (finding.source, finding.whole) == ("fashion-mnist", True)
+    assert sum(finding.counts["train"].values()) == 40
+    (tmp_path / "set" / "t10k-labels-idx1-ubyte.gz").unlink()
+    assert "t10k-labels-idx1-ubyte" in check(tmp_path / "set").missing[0]
+    (tmp_path / "set" / "t10k-images-idx3-ubyte.gz").write_bytes(b"no archive")
+    assert "t10k-images-idx3-ubyte.gz cannot be read" in check(tmp_path / "set").broken[0]
+
+
+def test_a_part_of_imagenet(tmp_path: Path) -> None:
+    for part in ("train", "val"):
+        (tmp_path / part / "n01440764").mkdir(parents=True)
+        Image.fromarray(RNG.integers(0, 256, (9, 9, 3), dtype=np.uint8)).save(tmp_path / part / "n01440764" / "a.JPEG")
+    finding = check(tmp_path)
+    assert (finding.source, finding.whole) == ("imagenet", True)
+    assert finding.notes == ["a part of ImageNet: 1 of 1000 classes"]
+    (tmp_path / "val").rename(tmp_path / "elsewhere")
+    assert check(tmp_path).missing == [f"{tmp_path / 'val'} is not a folder"]
+
+
+def aedat(path: Path, count: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pairs = np.stack([RNG.integers(0, 1 << 15, count), np.arange(count)], 1)
+    path.write_bytes(HEADER + pairs.astype(">u4").tobytes())
+
+
+def test_cifar10_dvs_with_every_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dvs, "PER_CLASS", 10)
+    for name in dvs.CLASSES:
+        for i in range(10):
+            aedat(tmp_path / name / f"cifar10_{name}_{i}.aedat", 50)
+    finding = check(tmp_path)
+    assert (finding.source, finding.whole, finding.checked) == ("cifar10-dvs", True, 100)
+    assert [*finding.hashes] == [f"split {split}" for split in dvs.SPLITS[:-1]]
+    assert finding.samples["cat"][0].shape == (1, 2, 128, 128)
+    broken = tmp_path / "bird" / "cifar10_bird_3.aedat"
+    broken.write_bytes(broken.read_bytes()[:-3])
+    (tmp_path / "cat" / "cifar10_cat_7.aedat").unlink()
+    (tmp_path / "dog").rename(tmp_path / "wolf")
+    finding = check(tmp_path)
+    assert len(finding.broken) == 1
+    assert finding.broken[0].startswith(f"{broken}: ")
+    assert f"at byte {len(HEADER) + 49 * 8} " in finding.broken[0]
+    assert finding.missing == [
+        f"{tmp_path / 'dog'} is not a folder",
+        f"{tmp_path / 'cat'} lacks 1 of 10 files, first cifar10_cat_7.aedat",
+    ]
+    assert not finding.hashes
+
+
+def test_nmnist_with_a_recording_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sets, "NMNIST", {"Train": 20, "Test": 11})
+    for half in sets.NMNIST:
+        for i in range(20 if half == "Train" else 10):
+            path = tmp_path / half / str(i % 10) / f"{i + 1:05d}.bin"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(struct.pack(">BBBH", i, i, 128, 100) * 3)
+    finding = check(tmp_path)
+    assert (finding.source, finding.broken) == ("nmnist", [])
+    assert finding.missing == [f"{tmp_path / 'Test'} lacks 1 of 11 recordings"]
+
+
+def test_a_folder_like_nothing_known_lists_what_is(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(UsageError, match=r"is like no dataset; expected one of these: .*cifar-10-batches-py/"):
+        check(tmp_path)
+    with pytest.raises(UsageError, match=r"notes\.txt is not a folder"):
+        check(tmp_path / "notes.txt")
+
+
+def test_a_contact_sheet_shows_each_sample_in_its_row(tmp_path: Path) -> None:
+    red = torch.tensor([200, 0, 0], dtype=torch.uint8)[:, None, None].expand(3, 5, 5)
+    frames = torch.zeros(4, 2, 6, 6)
+    frames[1, 1] = 3
+    path = contact_sheet({"red": [red, red], "events": [frames]}, tmp_path / "sheet.png")
+    with Image.open(path) as sheet:
+        assert sheet.size == (LABEL + 2 * (TILE + GAP) + GAP, 2 * (TILE + GAP) + GAP)
+        middle = [(LABEL + column * (TILE + GAP) + TILE // 2, TILE // 2 + GAP) for column in (0, 1)]
+        assert [sheet.getpixel(where) for where in middle] == [(200, 0, 0)] * 2
+        assert sheet.getpixel((middle[0][0], middle[0][1] + TILE + GAP)) == (255, 176, 0)
+        assert sheet.getpixel((middle[1][0], middle[1][1] + TILE + GAP)) == (255, 255, 255)
+    assert picture(torch.zeros(3, 2, 4, 4)).unique().tolist() == [16, 18, 26]
+
+
+def test_the_command_says_what_a_folder_is(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["data", "check", str(folder), "--sheet", str(tmp_path / "sheet.png")])
+    said = capsys.readouterr().out
+    assert f"{folder} is folder: use it with --data.name folder --data.root {folder}" in said
+    assert "16 files opened, 0 broken, 0 missing" in said
+    assert (tmp_path / "sheet.png").stat().st_size > 1000
+    (folder / "train" / "cat" / "2.png").write_bytes(b"no picture")
+    with pytest.raises(SystemExit) as stop:
+        main(["data", "check", str(folder), "--sheet", str(tmp_path / "sheet.png")])
+    assert stop.value.code == 1
+    assert f"broken: {folder / 'train' / 'cat' / '2.png'} cannot be read" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [["nowhere"], [".", "--most", "0"], []])
+def test_mistakes_are_one_line(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["data", "check", *words])
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1
