@@ -77,6 +77,8 @@ DATASET = {
     "test": lambda v: v == 1000,
     "hash": sha256,
     "split_hash": sha256,
+    "split": either(None),
+    "options": lambda v: sorted(v) == ["mean", "std"] and all(len(values) == 1 for values in v.values()),
 }
 REGIME = {
     "surrogate": text,

@@ -97,7 +97,7 @@ def test_flip_alone_mirrors_some_and_shifts_none(picture_set: PictureSet) -> Non
     plain, augmented = datasets(picture_set, 0, True)
     x = plain.__getitems__(list(range(50)))[0]
     got = augmented.__getitems__([(0, i) for i in range(50)])[0]
-    mirrored = draw(3, 0, 50, 0)[1]
+    mirrored = draw(3, 0, len(picture_set.train), 0)[1][10:60]
     assert 0 < int(mirrored.sum()) < 50
     assert torch.equal(got[mirrored], x[mirrored].flip(-1))
     assert torch.equal(got[~mirrored], x[~mirrored])
@@ -155,9 +155,19 @@ def test_cut_out_comes_after_auto_augment_and_before_normalising(train: Pictures
     mean, std = channel_statistics(train.images)
     options = Augmentation(3, 2, True, policy=True, hole=4)
     x, _ = AugmentedDataset(train, indices, mean, std, options).__getitems__([(1, i) for i in range(50)])
-    shift, mirror = draw(3, 1, 50, 2)
-    images = auto_augment(crop_and_flip(train.images[:50], shift, mirror, 2), draw_seeds(3, 3, 1, 50).tolist())
-    assert torch.equal(x, normalise(cut_out(images, draw_seeds(4, 3, 1, 50), 4), mean, std))
+    shift, mirror = draw(3, 1, 60, 2)
+    policies, holes = draw_seeds(3, 3, 1, 60)[:50], draw_seeds(4, 3, 1, 60)[:50]
+    images = auto_augment(crop_and_flip(train.images[:50], shift[:, :50], mirror[:50], 2), policies.tolist())
+    assert torch.equal(x, normalise(cut_out(images, holes, 4), mean, std))
+
+
+def test_a_picture_is_augmented_alike_whatever_else_is_trained_on(train: Pictures) -> None:
+    mean, std = channel_statistics(train.images)
+    options = Augmentation(3, 2, True, policy=True, hole=4)
+    few, all_of_them = (
+        AugmentedDataset(train, i, mean, std, options) for i in (torch.arange(20, 40), torch.arange(60))
+    )
+    assert torch.equal(few.__getitems__([(1, 5)])[0], all_of_them.__getitems__([(1, 25)])[0])
 
 
 def test_every_augmentation_is_alike_in_any_company(train: Pictures) -> None:

@@ -52,7 +52,8 @@ def check_resumable(
 def check_recipe(old: dict[str, Any], recipe: Recipe, path: Path) -> None:
     """Raise UsageError that names every option in which a recipe differs from that of `path`, but for harmless ones."""
     before, now = _flat(old), _flat(recipe.as_dict())
-    harmless = ("title", "data.root", "data.cache", "data.download", "data.num_workers")  # the pictures themselves are compared by hash
+    # Harmless: the samples themselves are compared by hash.
+    harmless = ("title", "data.root", "data.cache", "data.download", "data.num_workers")
     differ = [f"--{k}" for k in sorted(before | now) if k not in harmless and before.get(k) != now.get(k)]
     if differ:
         raise UsageError(
