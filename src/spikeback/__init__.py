@@ -3,6 +3,9 @@
 `T B C H W K` are time steps, batch, channels, height, width, classes; time comes first.
 """
 
+import importlib
+from typing import Any
+
 from spikeback.models import create_model, list_models
 from spikeback.nn import LIF
 from spikeback.ops import lif, surrogate
@@ -22,3 +25,10 @@ __all__ = [
     "list_models",
     "surrogate",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`sb.data` on first use: it brings Lightning, which takes seconds to import."""
+    if name == "data":
+        return importlib.import_module("spikeback.data")
+    raise AttributeError(f"module 'spikeback' has no attribute {name!r}")
