@@ -1,0 +1,22 @@
+"""What README shows was measured: it is what the committed results say, word for word."""
+
+import json
+import re
+from pathlib import Path
+
+from spikeback.report import headline, markdown
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_readme_shows_the_committed_demo() -> None:
+    results = json.loads((ROOT / "docs/results/demo/results.json").read_text())
+    readme = (ROOT / "README.md").read_text()
+    assert markdown(results).strip() in readme
+    assert headline(results) in readme
+
+
+def test_files_that_readme_and_docs_point_to_exist() -> None:
+    for page in [ROOT / "README.md", *ROOT.glob("docs/*.md")]:
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text()):
+            assert (page.parent / target).is_file(), f"{page.name} points to {target}"
