@@ -20,3 +20,10 @@ def test_files_that_readme_and_docs_point_to_exist() -> None:
     for page in [ROOT / "README.md", *ROOT.glob("docs/*.md")]:
         for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text()):
             assert (page.parent / target).is_file(), f"{page.name} points to {target}"
+
+
+def test_shares_of_waiting_are_those_measured() -> None:
+    page = (ROOT / "docs/data.md").read_text()
+    for path in ROOT.glob("docs/results/bench/data-*.json"):
+        share = json.loads(path.read_text())["share"]
+        assert f"| {100 * share:.1f} % | [{path.name}]" in page
