@@ -14,6 +14,8 @@ def test_readme_shows_the_committed_demo() -> None:
     readme = (ROOT / "README.md").read_text()
     assert markdown(results).strip() in readme
     assert headline(results) in readme
+    exploding = json.loads((ROOT / "docs/results/demo-exploding/results.json").read_text())
+    assert f'"{headline(exploding)}"' in readme
 
 
 def test_files_that_readme_and_docs_point_to_exist() -> None:

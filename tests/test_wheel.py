@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 import spikeback as sb
-from spikeback.cli.main import recipes
+from spikeback.cli.options import recipes
 from spikeback.data import load
 
 folder = Path(sys.argv[1]).resolve()

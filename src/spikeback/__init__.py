@@ -27,6 +27,10 @@ __all__ = [
 ]
 
 
+def __dir__() -> list[str]:
+    return sorted([*__all__, "data", "__version__"])
+
+
 def __getattr__(name: str) -> Any:
     """`sb.data` on first use: it brings Lightning, which takes seconds to import."""
     if name == "data":

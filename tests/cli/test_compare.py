@@ -87,7 +87,9 @@ REGIME = {
     "kind": either("vanishing", "balanced", "exploding"),
 }
 ENVIRONMENT = {
-    **dict.fromkeys(["spikeback", "torch", "torchvision", "lightning", "python", "platform", "processor"], text),
+    **dict.fromkeys(
+        ["spikeback", "torch", "torchvision", "lightning", "numpy", "pillow", "python", "platform", "processor"], text
+    ),
     "commit": lambda v: v is None or re.fullmatch("[0-9a-f]{40}(-dirty)?", v),
     "threads": natural,
     "accelerator": lambda v: v is None or text(v),

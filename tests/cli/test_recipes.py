@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from spikeback.cli.main import recipes
+from spikeback.cli.options import recipes
 
 TINY = ["--model.width", 4, "--data.size", 8, "--train.epochs", 1, "--train.probe", 8]
 

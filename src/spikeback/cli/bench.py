@@ -4,7 +4,7 @@ import json
 import statistics
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 from jsonargparse import ArgumentParser
@@ -15,7 +15,7 @@ from torch import nn
 from spikeback.data import DataConfig, DataModule
 from spikeback.errors import UsageError
 from spikeback.files import write_atomic
-from spikeback.train import ModelConfig
+from spikeback.train import ModelConfig, TrainConfig
 from spikeback.train.environment import environment, resolve_precision
 
 DATA = """Train ResNet-20 (He) for a few steps and print which share of the time it waits for data.
@@ -31,7 +31,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     data = type(parser)(description=DATA)
     data.add_class_arguments(DataConfig, "data")
     data.add_argument("--steps", type=int, default=20, help="training steps that are timed")
-    data.add_argument("--precision", type=str, default="auto", help="as --train.precision")
+    data.add_argument(
+        "--precision", type=get_type_hints(TrainConfig)["precision"], default="auto", help="as --train.precision"
+    )
     data.add_argument("--threads", type=int, help="threads of the processor; empty leaves PyTorch's choice")
     data.add_argument("--out", type=str, help="a JSON file to write the figures to")
     actions.add_subcommand("data", data, help=DATA.split("\n")[0])
@@ -41,6 +43,8 @@ def run(config: Any, console: Console, command: str) -> None:
     options = config[config.action]
     if options.steps < 1:
         raise UsageError(f"--steps must be at least 1, not {options.steps}")
+    if options.threads is not None and options.threads < 1:
+        raise UsageError(f"--threads must be at least 1, not {options.threads}")
     if options.threads:
         torch.set_num_threads(options.threads)
     figures = waiting(DataConfig(**options.data.as_dict()), options.steps, options.precision)

@@ -19,7 +19,7 @@ SHOWN = 20  # broken or missing files that are named
 def add_arguments(parser: ArgumentParser) -> None:
     actions = parser.add_subcommands(dest="action", metavar="ACTION")
     check = type(parser)(description=CHECK)
-    check.add_argument("root", type=str, help="the folder")
+    check.add_argument("root", type=str, nargs="?", metavar="FOLDER", help="the folder")
     check.add_argument("--most", type=int, help="open so many files at most, evenly spread; empty opens all")
     check.add_argument("--sheet", type=str, default="contact-sheet.png", help="the contact sheet to write")
     actions.add_subcommand("check", check, help=CHECK.split("\n")[0])
@@ -32,6 +32,8 @@ def run(config: Any, console: Console, command: str) -> None:
     options = config[config.action]
     if options.most is not None and options.most < 1:
         raise UsageError(f"--most must be at least 1, not {options.most}")
+    if not options.root:
+        raise UsageError("spikeback data check needs a FOLDER, the one to look at; . is the current one")
     root = Path(options.root).expanduser()
     finding = check(root, options.most)
     use = f"--data.name {finding.source} --data.root {root}"
@@ -46,6 +48,8 @@ def run(config: Any, console: Console, command: str) -> None:
             console.print(f"{word}: {line}", soft_wrap=True, markup=False)
         if len(lines) > SHOWN:
             console.print(f"{word}: {len(lines) - SHOWN} more")
+    if finding.refused:
+        console.print(f"refused: {finding.refused}", soft_wrap=True, markup=False)
     console.print(f"{finding.checked:,} files opened, {len(finding.broken)} broken, {len(finding.missing)} missing")
     if any(finding.samples.values()):
         console.print(f"contact sheet  {contact_sheet(finding.samples, options.sheet)}")

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from spikeback.cli.interrupt import Interrupted
 from spikeback.errors import TrainingError
-from spikeback.report import console_table, save_plots, write_csv, write_report
+from spikeback.report import console_table, headline, save_plots, write_csv, write_report
 from spikeback.train import Method, Recipe, compare
 from spikeback.train.trials import Run, trials_of
 
@@ -82,4 +82,8 @@ def train(
         again = command if resume else f"{command} --resume"
         raise Interrupted(f"{error}: {kept}, the one under way to its last whole epoch; to go on: {again}") from error
     console.print(console_table(results))
+    regime = results["regime"]
+    console.print(
+        f"{headline(results)}\nRegime of the untrained network: {regime['kind']}.", markup=False, highlight=False
+    )
     console.print(f"report   {report}\nresults  {out / 'results.json'}, results.csv, {len(plots)} plots")

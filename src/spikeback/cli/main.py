@@ -4,7 +4,6 @@ import re
 import shlex
 import sys
 from difflib import get_close_matches
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -52,12 +51,6 @@ def tidy(message: str) -> str:
     )
 
 
-def recipes() -> dict[str, Path]:
-    """The recipes in the package, by name: `demo`, `fashion-mnist/resnet18`, ..."""
-    root = Path(str(files("spikeback") / "recipes"))
-    return {str(p.relative_to(root).with_suffix("")): p for p in sorted(root.rglob("*.yaml"))}
-
-
 def with_recipe_paths(argv: list[str]) -> list[str]:
     """Replace a packaged recipe's name after --config by its path; a file of that name comes first.
 
@@ -95,6 +88,8 @@ def _options(value: str) -> bool:
 
 
 def _recipe_path(name: str) -> str:
+    from spikeback.cli.options import recipes
+
     path = Path(name) if Path(name).is_file() else recipes().get(name)
     if path is None:
         raise UsageError(f"--config: no file and no recipe {name!r}; recipes in the package: {', '.join(recipes())}")
@@ -116,7 +111,7 @@ def build_parser() -> tuple[Parser, dict[str, Any]]:
     from spikeback.cli import bench, compare, data, fit, predict, report, test
 
     children: dict[str, Parser] = {}
-    parser = Parser(prog="spikeback", description=spikeback.__doc__, version=f"spikeback {spikeback.__version__}")
+    parser = Parser(prog="spikeback", description=spikeback.__doc__, version=spikeback.__version__)
     subcommands = parser.add_subcommands(dest="subcommand", metavar="SUBCOMMAND")
     runs = {}
     for module in (compare, fit, test, predict, report, data, bench):

@@ -1,5 +1,6 @@
 """Options that subcommands share."""
 
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,21 @@ def add_run(parser: ArgumentParser, default: str) -> None:
 
 
 def run_folder(config: Any, suffix: str = "") -> Path:
-    """--out, or runs/ and the recipe's file name."""
-    recipe = Path(str(config.config[-1])).stem if config.config else "default"
-    return Path(config.out) if config.out else Path("runs") / f"{recipe}{suffix}"
+    """--out, or runs/ and the recipe's name; without a recipe those of dataset and network."""
+    if config.out:
+        return Path(config.out)
+    name = f"{config.data.name.replace(':', '-')}-{config.model.name}"
+    if config.config:
+        path = Path(str(config.config[-1]))
+        packaged = {p.resolve(): recipe for recipe, p in recipes().items()}
+        name = packaged.get(path.resolve(), path.stem).replace("/", "-")
+    return Path("runs") / f"{name}{suffix}"
+
+
+def recipes() -> dict[str, Path]:
+    """The recipes in the package, by name: `demo`, `fashion-mnist/resnet18`, ..."""
+    root = Path(str(files("spikeback") / "recipes"))
+    return {str(p.relative_to(root).with_suffix("")): p for p in sorted(root.rglob("*.yaml"))}
 
 
 def _plain(value: Any) -> Any:

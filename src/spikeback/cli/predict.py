@@ -26,8 +26,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(config: Any, console: Console, command: str) -> None:
     trained = load_trained(config.run, config.checkpoint)
     paths, x = read_pictures(config.pictures, trained.shape, trained.mean, trained.std)
-    with torch.inference_mode():
-        probabilities = torch.cat([trained.net(part).mean(0).softmax(1) for part in x.split(256)])
+    probabilities = torch.cat([trained.logits(part).softmax(1) for part in x.split(256)])
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(["file", "class", *trained.classes])

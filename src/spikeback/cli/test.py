@@ -30,12 +30,14 @@ def run(config: Any, console: Console, command: str) -> None:
     trained.check_data(data.classes, data.shape)
     hits = torch.zeros(len(data.classes))
     counts = torch.zeros(len(data.classes))
-    with torch.inference_mode():
-        for x, y in data.test_dataloader():
-            right = trained.net(x).mean(0).argmax(1) == y
-            hits += torch.bincount(y[right], minlength=len(hits))
-            counts += torch.bincount(y, minlength=len(hits))
-    console.print(f"{trained.path}: {data.describe()['name']}, {int(counts.sum()):,} test pictures", soft_wrap=True)
+    for x, y in data.test_dataloader():
+        right = trained.logits(x).argmax(1) == y
+        hits += torch.bincount(y[right], minlength=len(hits))
+        counts += torch.bincount(y, minlength=len(hits))
+    console.print(
+        f"{trained.path}: {data.describe()['name']}, {int(counts.sum()):,} test pictures, {trained.precision}",
+        soft_wrap=True,
+    )
     table = Table()
     table.add_column("class")
     table.add_column("accuracy %", justify="right")

@@ -3,12 +3,14 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from jsonargparse import ArgumentParser
 from torch import Tensor, nn, tensor
 
 from spikeback.errors import UsageError
 from spikeback.train import Recipe
 from spikeback.train.checkpoint import read_checkpoint
+from spikeback.train.environment import resolve_precision
 
 
 @dataclass
@@ -23,6 +25,16 @@ class Trained:
     shape: tuple[int, ...]  # (C, H, W), or (T, 2, H, W) of frames
     mean: Tensor
     std: Tensor
+
+    @property
+    def precision(self) -> str:
+        """That of the training: with another, a few spikes and so a few predictions differ."""
+        return resolve_precision(self.recipe.train.precision)
+
+    def logits(self, x: Tensor) -> Tensor:
+        """(B, K): mean over time, in the precision of the training."""
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bf16-mixed"):
+            return self.net(x).float().mean(0)
 
     def check_data(self, classes: tuple[str, ...], shape: tuple[int, ...]) -> None:
         """Raises UsageError if the data has other classes or shapes than the network was trained on."""

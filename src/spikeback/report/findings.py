@@ -101,12 +101,13 @@ def _regime(results: Results) -> Note | None:
         f"with {regime['surrogate']} and threshold {regime['threshold']:g}."
     )
     title = f"Regime: {regime['kind']}"
+    pilot = "the branches do not help, going by a one-seed pilot with longer training"
     if regime["kind"] == "exploding":
-        return Note(title, f"{measured} In this regime the branches do not help, as far as one-seed pilots tell.")
+        return Note(title, f"{measured} In this regime {pilot}.")
     return Note(
         title,
-        f"{measured} In the exploding regime (rectangle, tanh at their usual heights) the branches do not help, as far "
-        "as one-seed pilots tell; to run the same comparison there, add",
+        f"{measured} In the exploding regime (rectangle, tanh at their usual heights) {pilot}; to run the same "
+        "comparison there, add",
         "--model.surrogate 'Rectangle(a=1.0)'",
     )
 

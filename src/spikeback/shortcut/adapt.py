@@ -43,6 +43,7 @@ def required(method: object) -> list[str]:
 class Unrolled(nn.Module):
     """A net that takes one time step at a time, run for T steps -> logits (T, B, K).
 
+    Hidden state is forgotten at the start, by the methods that `reset_state` knows; neurons with other ways need one.
     Pictures (B, C, H, W) or features (B, F) are shown for `time_steps`; frames (T, B, C, H, W) or spikes (T, B, F)
     bring their own T.
     """

@@ -172,7 +172,9 @@ def _open(run: Run, methods: list[Method], seeds: list[int], resume: bool) -> di
         results["planned"] += [trial for trial in plan if trial not in results["planned"]]
         return results
     if not resume and run.out.is_dir() and any(run.out.iterdir()):
-        raise UsageError(f"--out {run.out} is not empty: add --resume to finish its trials, or name another folder")
+        raise UsageError(
+            f"--out {run.out} is not empty: add --resume if it holds a run of this recipe, or name another folder"
+        )
     regime = regime_record(recipe, data, seeds[0])
     results = {
         "schema": SCHEMA,
