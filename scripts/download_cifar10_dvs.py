@@ -2,8 +2,8 @@
 
     python scripts/download_cifar10_dvs.py <root> [<class> ...]
 
-What is there already is kept: an archive that broke off is continued, a whole one is checked and unpacked, and deleted
-once its thousand recordings are there. Needs Python alone.
+What is there already is kept: an archive that broke off is continued, a whole one is checked, unpacked, and deleted
+once its thousand recordings are there; one whose md5 sum is another even then is deleted. Needs Python alone.
 """
 
 import argparse
@@ -29,6 +29,7 @@ ARCHIVES = {
 }
 ADDRESS = "https://ndownloader.figshare.com/files/{}"
 BLOCK = 1 << 20  # bytes at a time
+TIMEOUT = 60  # seconds without a byte
 PER_CLASS = 1000  # recordings
 
 
@@ -54,8 +55,10 @@ def obtain(root: Path, name: str, number: int, md5: str) -> None:
         print(f"{name}: complete")
         return
     archive = root / f"{name}.zip"
-    if not archive.exists():
+    if not archive.exists() or checksum(archive) != md5:
         part = root / f"{name}.zip.part"
+        if archive.exists():  # it broke off, or was put there and is another
+            archive.replace(part)
         fetch(ADDRESS.format(number), part)
         if checksum(part) != md5:
             part.unlink()
@@ -70,7 +73,7 @@ def fetch(url: str, path: Path) -> None:
     """Download `url` to `path`, going on behind the bytes that are there."""
     have = path.stat().st_size if path.exists() else 0
     try:
-        answer = urlopen(Request(url, headers={"Range": f"bytes={have}-"} if have else {}))
+        answer = urlopen(Request(url, headers={"Range": f"bytes={have}-"} if have else {}), timeout=TIMEOUT)
     except HTTPError as error:
         if error.code == 416 and have:  # nothing lies behind them: the file is whole
             return

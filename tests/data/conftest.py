@@ -1,9 +1,10 @@
 """Small pictures: a set in memory, trees of files, and the four IDX files."""
 
 import gzip
+import hashlib
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,21 @@ import torch
 from PIL import Image
 
 from spikeback.data import Pictures, PictureSet
+from spikeback.data.fashion_mnist import SHA256
 
 IDX_NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+
+
+def forbid(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Let listing a folder fail as without permission, also for the superuser."""
+    listed = Path.iterdir
+
+    def iterdir(path: Path) -> Iterator[Path]:
+        if path == folder:
+            raise PermissionError(13, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
 
 
 @pytest.fixture
@@ -44,10 +58,17 @@ def draw_picture(tmp_path: Path) -> Callable[..., np.ndarray]:
 
 
 @pytest.fixture
-def write_idx(tmp_path: Path) -> Callable[..., tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
-    """Writes 40 + 20 pictures, 2 x 3 pixels, as the four IDX files into tmp_path/folder; returns the four arrays."""
+def write_idx(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+    """Writes 40 + 20 pictures, 2 x 3 pixels, as the four IDX files into tmp_path/folder; returns the four arrays.
 
-    def write(folder: str = ".", packed: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    `published` makes their checksums those that are expected of Fashion-MNIST.
+    """
+
+    def write(
+        folder: str = ".", packed: bool = False, published: bool = False
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         rng = np.random.default_rng(0)
         images = [rng.integers(0, 256, (n, 2, 3), dtype=np.uint8) for n in (40, 20)]
         labels = [rng.permutation(np.arange(n, dtype=np.uint8) % 10) for n in (40, 20)]
@@ -59,6 +80,8 @@ def write_idx(tmp_path: Path) -> Callable[..., tuple[np.ndarray, np.ndarray, np.
             )
             path = tmp_path / folder / (f"{name}.gz" if packed else name)
             path.write_bytes(gzip.compress(content) if packed else content)
+            if published:
+                monkeypatch.setitem(SHA256, name, hashlib.sha256(content).hexdigest())
         return arrays
 
     return write

@@ -103,13 +103,14 @@ def test_flip_alone_mirrors_some_and_shifts_none(picture_set: PictureSet) -> Non
     assert torch.equal(got[~mirrored], x[~mirrored])
 
 
-def test_roll_and_flip_is_torchs_sample_by_sample() -> None:
+@pytest.mark.parametrize("axis", [-1, -2])
+def test_roll_and_flip_is_torchs_sample_by_sample(axis: int) -> None:
     frames = torch.randint(0, 256, (64, 3, 2, 7, 5), dtype=torch.uint8)
     shift, mirror = torch.randint(-5, 6, (2, 64)), torch.rand(64) < 0.5
-    result = roll_and_flip(frames, shift, mirror)
+    result = roll_and_flip(frames, shift, mirror, axis)
     for sample, down, right, mirrored, got in zip(frames, *shift.tolist(), mirror.tolist(), result, strict=True):
         expected = sample.roll((down, right), (-2, -1))
-        assert torch.equal(got, expected.flip(-1) if mirrored else expected)
+        assert torch.equal(got, expected.flip(axis) if mirrored else expected)
 
 
 def test_auto_augment_is_torchvisions_under_each_pictures_seed() -> None:

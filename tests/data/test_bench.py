@@ -23,6 +23,24 @@ def test_bench_data_without_steps_is_an_error(capsys: pytest.CaptureFixture[str]
     assert capsys.readouterr().err == "error: --steps must be at least 1, not 0\n"
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--threads", "-3"], "--threads must be at least 1, not -3"),
+        (["--threads", "0"], "--threads must be at least 1, not 0"),
+        (["--precision", "foo"], "32-true"),
+    ],
+)
+def test_mistakes_are_one_line(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["bench", "data", *SMALL[:-2], *words])
+    error = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert said in error
+    assert words[1] in error
+    assert error.count("\n") == 1
+
+
 def test_data_takes_a_name(tmp_path: Path) -> None:
     options = tmp_path / "data.yaml"
     options.touch()

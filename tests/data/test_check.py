@@ -11,13 +11,15 @@ import torch
 from PIL import Image
 
 from spikeback.cli.main import main
-from spikeback.data import DataConfig, DataModule
+from spikeback.data import DataConfig, DataModule, load
+from spikeback.data import check as checking
 from spikeback.data.check import check
-from spikeback.data.events import dvs, sets
+from spikeback.data.events import dvs, gesture, sets
 from spikeback.data.sheet import GAP, LABEL, TILE, contact_sheet, picture
 from spikeback.errors import UsageError
 
 from .cifar_files import write_cifar10
+from .conftest import forbid
 
 RNG = np.random.default_rng(0)
 HEADER = b"#!AER-DAT2.0\r\n"
@@ -68,6 +70,93 @@ def test_most_opens_some_evenly_spread(folder: Path) -> None:
     assert not check(folder, 999).whole
 
 
+def test_most_bounds_what_is_decoded_for_the_sheet_too(
+    draw_picture: Callable[..., np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for kind in range(25):
+        for i in range(10):
+            draw_picture(f"many/k{kind:02d}/{i}.png")
+    finding = check(tmp_path / "many")
+    assert len(finding.samples) == 20
+    assert {len(samples) for samples in finding.samples.values()} == {8}
+    decoded, decode = [], checking.decode_one
+    monkeypatch.setattr(checking, "decode_one", lambda path: decoded.append(path) or decode(path))
+    check(tmp_path / "many", 5)
+    assert len(set(decoded)) == 5
+
+
+@pytest.mark.parametrize("fault", ["size", "single", "wnid"])
+def test_what_load_refuses_is_not_whole(folder: Path, fault: str, capsys: pytest.CaptureFixture[str]) -> None:
+    root = folder / "train"
+    if fault == "size":
+        Image.new("RGB", (9, 5)).save(root / "dog" / "3.png")
+    else:
+        for path in [*(root / "dog").iterdir()][1:]:
+            path.unlink()
+        for name in ("cat", "dog") if fault == "wnid" else ():
+            (root / name).rename(root / f"n0000000{len(list((root / name).iterdir()))}")
+    with pytest.raises(UsageError) as error:
+        load("folder", root)
+    finding = check(root)
+    assert (finding.whole, finding.refused) == (False, str(error.value))
+    assert ("--data.size" in str(finding.refused)) == (fault == "size")
+    assert any("--data.name imagenet needs them" in note for note in finding.notes) == (fault == "wnid")
+    with pytest.raises(SystemExit):
+        main(["data", "check", str(root), "--sheet", str(folder / "sheet.png")])
+    assert f"refused: {error.value}" in capsys.readouterr().out
+
+
+def test_a_class_that_cannot_be_read_is_broken_and_the_others_are_checked(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "test" / "dog" / "1.png").write_bytes(b"no picture")
+    forbid(monkeypatch, folder / "train" / "cat")
+    broken = check(folder).broken
+    assert broken[0] == f"{folder}/train/cat cannot be read: Permission denied"
+    assert f"{folder}/test/dog/1.png cannot be read as a picture" in broken[1]
+    forbid(monkeypatch, folder / "train")
+    with pytest.raises(UsageError, match="train cannot be read: Permission denied"):
+        check(folder)
+
+
+def gestures(root: Path, classes: int) -> None:
+    t = np.arange(20)
+    for half in gesture.HALVES:
+        for label in range(classes):
+            path = root / half / str(label) / "0.npz"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            np.savez(path, t=t, x=t, y=t, p=t % 2)
+
+
+def test_gestures_as_load_wants_them(tmp_path: Path) -> None:
+    gestures(tmp_path, 11)
+    assert (check(tmp_path).source, check(tmp_path).whole) == ("dvs128-gesture", True)
+    (tmp_path / "test" / "3" / "0.npz").rename(tmp_path / "test" / "3" / "1.aedat")
+    assert not check(tmp_path).whole
+    gestures(tmp_path / "few", 3)
+    finding = check(tmp_path / "few")
+    assert "lacks the class folder 3" in str(finding.refused)
+
+
+def test_gestures_without_labels_are_not_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checking, "_read", lambda path, layout: torch.zeros(1, 2, 4, 4))
+    for half in gesture.HALVES:
+        (tmp_path / f"trials_to_{half}.txt").write_text(f"{half}.aedat\n")
+        (tmp_path / f"{half}.aedat").touch()
+    finding = check(tmp_path)
+    assert (finding.source, finding.whole) == ("dvs128-gesture", False)
+    assert "lacks 1 files that trials_to_train.txt lists, the first is train_labels.csv" in str(finding.refused)
+
+
+def test_idx_files_are_those_that_load_reads(write_idx: Callable[..., Any], tmp_path: Path) -> None:
+    write_idx("set", packed=True, published=True)
+    write_idx("set", published=True)
+    (tmp_path / "set" / "train-images-idx3-ubyte.gz").write_bytes(b"no archive")  # not read: the plain one is
+    assert check(tmp_path / "set").whole
+    (tmp_path / "set" / "train-labels-idx1-ubyte").write_bytes(b"no labels")
+    assert not check(tmp_path / "set").whole
+
+
 def test_missing_halves_classes_and_files_are_named(folder: Path) -> None:
     for path in (folder / "test" / "cat").iterdir():
         path.unlink()
@@ -89,7 +178,7 @@ def test_cifar_with_other_bytes_is_broken_and_without_a_file_incomplete(tmp_path
 
 
 def test_fashion_mnist(write_idx: Callable[..., Any], tmp_path: Path) -> None:
-    write_idx("set", packed=True)
+    write_idx("set", packed=True, published=True)
     finding = check(tmp_path / "set")
     assert (finding.source, finding.whole) == ("fashion-mnist", True)
     assert sum(finding.counts["train"].values()) == 40
@@ -192,4 +281,6 @@ def test_mistakes_are_one_line(words: list[str], capsys: pytest.CaptureFixture[s
     with pytest.raises(SystemExit) as stop:
         main(["data", "check", *words])
     assert stop.value.code == 2
-    assert capsys.readouterr().err.count("\n") == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert words or "needs a FOLDER" in said

@@ -5,12 +5,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.datasets.folder import default_loader
 
 from spikeback.data import folder, read_pictures
 from spikeback.data.folder import load_folder
 from spikeback.data.pictures import fit
 from spikeback.data.split import hold_out
 from spikeback.errors import UsageError
+
+from .conftest import forbid
 
 Draw = Callable[..., np.ndarray]
 
@@ -64,12 +67,44 @@ def test_every_kind_of_picture_is_read(draw_picture: Draw, tmp_path: Path, suffi
         assert any(torch.equal(expected, image) for image in both), label
 
 
-def test_cifar10_as_jpeg_says_what_it_must_not_be_compared_with(draw_picture: Draw, tmp_path: Path) -> None:
+def test_cifar10_as_jpeg_is_known_by_its_content(
+    draw_picture: Draw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for half in ("train", "test"):
-        draw_picture(f"cifar10-jpeg/{half}/cat/1.jpg")
+        for kind in folder.CIFAR10:
+            draw_picture(f"some/{half}/{kind}/1.jpg", size=(32, 32))
+    part = load_folder(tmp_path / "some")
+    assert part.name == "some"
+    assert part.provenance.endswith("as JPEG: not comparable with published CIFAR-10 numbers")
+    monkeypatch.setattr(folder, "CIFAR10_COUNTS", (10, 10))
+    for size in (None, 8):
+        loaded = load_folder(tmp_path / "some", size)
+        assert loaded.name == "CIFAR-10 (JPEG)"
+        assert loaded.provenance.startswith(
+            "CIFAR-10 re-encoded as JPEG, not comparable with published CIFAR-10 numbers"
+        )
+    for half in ("train", "test"):
+        (tmp_path / "some" / half / "truck").rename(tmp_path / "some" / half / "van")
+    (tmp_path / "some").rename(tmp_path / "cifar10-jpeg")
     loaded = load_folder(tmp_path / "cifar10-jpeg")
-    assert loaded.name == "CIFAR-10 (JPEG)"
-    assert loaded.provenance == "CIFAR-10 re-encoded as JPEG, not comparable with published CIFAR-10 numbers"
+    assert (loaded.name, loaded.provenance) == ("cifar10-jpeg", "pictures from the folder cifar10-jpeg")
+
+
+@pytest.mark.parametrize(("size", "suffix"), [((32, 31), "jpg"), ((32, 32), "png")])
+def test_other_pictures_of_ten_such_classes_are_not_cifar10(
+    draw_picture: Draw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], suffix: str
+) -> None:
+    monkeypatch.setattr(folder, "CIFAR10_COUNTS", (10, 10))
+    for half in ("train", "test"):
+        for kind in folder.CIFAR10:
+            draw_picture(f"cifar10-jpeg/{half}/{kind}/1.{suffix}", size=size)
+    assert load_folder(tmp_path / "cifar10-jpeg").provenance == "pictures from the folder cifar10-jpeg"
+
+
+def test_a_folder_that_cannot_be_read_is_named(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    forbid(monkeypatch, pets / "train" / "dog")
+    with pytest.raises(UsageError, match=r"train/dog cannot be read: Permission denied$"):
+        load_folder(pets)
 
 
 def test_hidden_files_and_folders_are_ignored(pets: Path) -> None:
@@ -98,14 +133,20 @@ def test_sixteen_bits_of_grey_are_scaled_not_clipped(tmp_path: Path) -> None:
     assert load_folder(tmp_path).train.images.flatten().tolist() == [0, 0, 1, 255]
 
 
-def test_a_turned_photograph_is_read_upright(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["turned", "alpha", "cmyk", "palette"])
+def test_odd_pictures_are_read_as_torchvisions_image_folder_reads_them(tmp_path: Path, kind: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # orientation: to be turned by 90 degrees clockwise
-    pixels = np.arange(6, dtype=np.uint8).reshape(2, 3)
-    (tmp_path / "a").mkdir()
-    for name in ("1", "2"):
-        Image.fromarray(pixels).save(tmp_path / f"a/{name}.png", exif=exif)
-    assert load_folder(tmp_path).train.images[0, 0].tolist() == np.rot90(pixels, -1).tolist()
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 6, 4), dtype=np.uint8)
+    picture = {
+        "turned": lambda: Image.fromarray(pixels[..., :3]),
+        "alpha": lambda: Image.fromarray(pixels),
+        "cmyk": lambda: Image.fromarray(pixels, "CMYK"),
+        "palette": lambda: Image.fromarray(pixels[..., :3]).quantize(8),
+    }[kind]()
+    path = tmp_path / ("a.jpg" if kind == "cmyk" else "a.png")
+    picture.save(path, exif=exif)
+    assert torch.equal(folder.decode_one(path), tensor(np.array(default_loader(str(path)))))
 
 
 def test_size_scales_the_shorter_side_and_crops_the_centre(draw_picture: Draw, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ def test_fashion_mnist_without_files_is_the_subset_and_says_so(tmp_path: Path, m
 def test_fashion_mnist_is_the_whole_set_where_installed(
     write_idx: Callable[..., object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_idx()
+    write_idx(published=True)
     monkeypatch.setattr(fashion_mnist, "DEBIAN", tmp_path)
     assert load("fashion-mnist").name == "Fashion-MNIST"
     assert load("embedded").name == "Fashion-MNIST, embedded subset"
@@ -56,6 +56,7 @@ def test_home_is_expanded(
         ("folder", None, "--data.name folder needs --data.root"),
         ("embedded", "somewhere", "--data.root somewhere has no use with --data.name embedded"),
         ("cifar10", None, "--data.name cifar10 needs --data.root, the folder that holds cifar-10-batches-py/"),
+        ("cifar10", "", "--data.root is empty; give the folder"),
         ("cifar10", "nowhere", "nowhere/cifar-10-batches-py/data_batch_1 is missing"),
         ("imagenet", None, "--data.name imagenet needs --data.root, the folder that holds train/<wnid>/*.JPEG"),
         ("imagenet", "nowhere", "nowhere/train is not a folder; ImageNet needs train/<wnid>/*.JPEG"),
@@ -76,11 +77,15 @@ def test_each_mistake_is_one_clear_line(name: str, root: str | None, message: st
 
 def test_what_cannot_be_downloaded_says_what_is_needed(tmp_path: Path) -> None:
     with pytest.raises(
-        UsageError, match=r"fetches cifar10, cifar100, fashion-mnist; put it there by hand: the folder that"
+        UsageError, match=r"fetches cifar10, cifar100, fashion-mnist; put imagenet there by hand: the folder that"
     ):
         load("imagenet", tmp_path, download=True)
-    with pytest.raises(UsageError, match=r"fetches cifar10, cifar100, fashion-mnist, into --data\.root"):
+    with pytest.raises(
+        UsageError, match=r"^--data\.download true needs --data\.root, the folder to fetch fashion-mnist"
+    ):
         load("fashion-mnist", download=True)
+    with pytest.raises(UsageError, match=r"^--data\.download true has no use with --data\.name embedded: it is in the"):
+        load("embedded", download=True)
 
 
 def test_a_download_that_fails_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from spikeback.data import DataConfig, DataModule, EventConfig, Pictures, PictureSet, hold_out, split_hash
 from spikeback.errors import UsageError
 
-SMALL = DataConfig(batch_size=8, held_out=0.2, crop_padding=1)
+SMALL = DataConfig(batch_size=8, held_out=0.2, crop_padding=1, events=EventConfig(roll=2))
 
 
 def made(picture_set: Any, config: DataConfig = SMALL, seed: int = 0, use_all: bool = False) -> DataModule:
@@ -212,6 +212,7 @@ def test_lightning_resumes_with_the_batches_of_the_uninterrupted_run(picture_set
             "imagenet, cifar10-dvs, nmnist, dvs128-gesture, simulated-dvs, tonic:<Name>",
         ),
         ("size", 0, "--data.size must be at least 1, not 0"),
+        ("size", 100000, "--data.size must be at most 4096, not 100000"),
         ("batch_size", 0, "--data.batch_size must be at least 1, not 0"),
         ("split_seed", -1, "--data.split_seed must be at least 0, not -1"),
         ("cutout", -1, "--data.cutout must be at least 0, not -1"),
@@ -257,6 +258,7 @@ class RecordingSet:
     classes: tuple[str, ...] = ("a", "b")
     split: str = "by hand"
     manifest: str = "abc"
+    mirror: int | None = -1
 
     def hash(self) -> str:
         return "123"
@@ -285,9 +287,101 @@ def test_batches_of_frames_are_counts_time_first(recording_set: RecordingSet) ->
 def test_frames_are_described_with_their_split_and_options(recording_set: RecordingSet) -> None:
     described = made(recording_set).describe()
     assert (described["split"], described["shape"]) == ("by hand", [3, 2, 6, 5])
-    options = described["options"]
-    assert (options["mean"], options["std"], options["manifest"]) == (None, None, "abc")
-    assert (options["by"], options["mode"], options["resize"], options["axes"]) == ("count", "count", "nearest", "jaer")
+    assert described["options"] == {"mean": None, "std": None, "manifest": "abc", "mirror": -1, "roll": 2}
+
+
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        ("cifar10-dvs", ["axes", "policy"]),
+        ("nmnist", ["policy"]),
+        ("dvs128-gesture", ["policy"]),
+        ("simulated-dvs", ["preset", "seed", "sensor", "source"]),
+        ("tonic:SHD", []),
+    ],
+)
+def test_only_options_that_have_an_effect_are_described(
+    recording_set: RecordingSet, name: str, more: list[str]
+) -> None:
+    options = made(recording_set, replace(SMALL, name=name)).describe()["options"]
+    always = ["by", "manifest", "mean", "mirror", "mode", "resize", "roll", "std", "time_steps"]
+    assert sorted(options) == sorted(always + more)
+
+
+@pytest.mark.parametrize("mirror", [-1, -2, None])
+def test_frames_are_mirrored_along_the_axis_that_keeps_their_labels(
+    recording_set: RecordingSet, mirror: int | None
+) -> None:
+    def trained_on(flip: bool | None) -> set[bytes]:
+        config = replace(SMALL, flip=flip, batch_size=1, events=EventConfig(roll=0))
+        return {x.numpy().tobytes() for x, _ in epoch(made(replace(recording_set, mirror=mirror), config), 0)}
+
+    plain, seen = trained_on(False), trained_on(None)
+    still = replace(SMALL, flip=False, batch_size=1, events=EventConfig(roll=0))
+    mirrored = {x.flip(mirror).numpy().tobytes() for x, _ in epoch(made(recording_set, still), 0) if mirror is not None}
+    assert seen <= plain | mirrored
+    assert (0 < len(seen & mirrored) < len(seen)) if mirror else seen == plain
+    if mirror:
+        assert trained_on(True) == seen
+
+
+def test_mirroring_what_loses_its_label_is_an_error(recording_set: RecordingSet, picture_set: PictureSet) -> None:
+    for dataset, name in ((recording_set, "tiny frames"), (picture_set, "tiny")):
+        unsafe, asked = replace(dataset, mirror=None), replace(SMALL, flip=True)
+        with pytest.raises(
+            UsageError, match=rf"^--data\.flip true is wrong for {name}: a mirrored sample may be of an"
+        ):
+            made(unsafe, asked)
+        assert made(unsafe).mirror is None
+        assert made(replace(dataset, mirror=-1)).mirror == -1
+        assert made(replace(dataset, mirror=-1), replace(SMALL, flip=False)).mirror is None
+
+
+def test_a_picture_is_mirrored_along_the_axis_of_its_set(picture_set: PictureSet) -> None:
+    config = replace(SMALL, crop_padding=0, batch_size=1)
+    plain = epoch(made(picture_set, replace(config, flip=False)), 0)
+    seen = epoch(made(replace(picture_set, mirror=-2), config), 0)
+    same = [torch.equal(x, u) for (x, _), (u, _) in zip(seen, plain, strict=True)]
+    assert 0 < sum(same) < len(same)
+    assert all(s or torch.equal(x, u.flip(-2)) for s, (x, _), (u, _) in zip(same, seen, plain, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("config", "frames", "message"),
+    [
+        (
+            {"crop_padding": 6},
+            False,
+            "--data.crop_padding 6 is too much for pictures of 5 pixels a side; give at most 5",
+        ),
+        ({"cutout": 6}, False, "--data.cutout 6 is too much for pictures of 5 pixels a side; give at most 5"),
+        (
+            {"events": EventConfig(roll=5)},
+            True,
+            "--data.events.roll 5 is too much for frames of 5 pixels a side; give at most 4",
+        ),
+        ({"cutout": 3}, True, "--data.cutout 3 has no use with frames of events; it is for pictures"),
+        ({"auto_augment": True}, True, "--data.auto_augment true has no use with frames of events; it is for pictures"),
+    ],
+)
+def test_augmentation_beyond_the_samples_is_an_error(
+    recording_set: RecordingSet, picture_set: PictureSet, config: dict[str, Any], frames: bool, message: str
+) -> None:
+    with pytest.raises(UsageError) as error:
+        made(recording_set if frames else picture_set, replace(SMALL, **config))
+    assert str(error.value) == message
+
+
+def test_augmentation_up_to_the_side_works(recording_set: RecordingSet, picture_set: PictureSet) -> None:
+    assert epoch(made(picture_set, replace(SMALL, crop_padding=5, cutout=5)), 0)
+    assert epoch(made(recording_set, replace(SMALL, events=EventConfig(roll=4))), 0)
+
+
+@pytest.mark.parametrize("name", ["cifar10-dvs", "simulated-dvs", "tonic:SHD"])
+@pytest.mark.parametrize(("option", "value"), [("cutout", 16), ("auto_augment", True)])
+def test_options_for_pictures_are_refused_before_recordings_are_read(name: str, option: str, value: Any) -> None:
+    with pytest.raises(UsageError, match=rf"^--data\.{option} {str(value).lower()} has no use with frames of events"):
+        DataConfig(name, **{option: value})
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -333,9 +427,8 @@ def test_workers_are_started_where_samples_need_much_work(
 ) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(6)))
     slow = replace(SMALL, auto_augment=True)
-    assert [made(d, c).train_dataloader().num_workers for d in (picture_set, recording_set) for c in (SMALL, slow)] == [
-        0, 5, 0, 0,
-    ]  # fmt: skip
+    cases = (picture_set, SMALL), (picture_set, slow), (recording_set, SMALL)
+    assert [made(dataset, config).train_dataloader().num_workers for dataset, config in cases] == [0, 5, 0]
     assert made(picture_set, slow).test_dataloader().num_workers == 0
     assert made(picture_set, replace(slow, num_workers=2)).test_dataloader().num_workers == 2
 

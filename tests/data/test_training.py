@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from spikeback.data import DataConfig, DataModule, EventConfig
+from spikeback.data.config import PICTURES
 from spikeback.data.events import dvs, sets
 from spikeback.train import Method, ModelConfig, Recipe, TrainConfig, compare
 from spikeback.train.trials import Run
@@ -102,7 +103,7 @@ def test_cifar10_dvs(split: str | None, tmp_path: Path, monkeypatch: pytest.Monk
     assert (dataset["name"], dataset["shape"], dataset["test"]) == ("CIFAR10-DVS", [3, 2, 16, 16], 10)
     assert dataset["split"] == (split or "numeric-first-900")
     assert len(dataset["options"]["manifest"]) == 64
-    assert dataset["options"]["time_steps"] == 3
+    assert (dataset["options"]["time_steps"], dataset["options"]["mirror"]) == (3, -2)
 
 
 def test_nmnist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,6 +114,7 @@ def test_nmnist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = DataConfig("nmnist", str(tmp_path), None, 16, held_out=0.2, events=EventConfig(time_steps=4, by="time"))
     dataset = train(tmp_path, data, "dvs")["dataset"]
     assert (dataset["name"], dataset["shape"]) == ("N-MNIST", [4, 2, 34, 34])
+    assert dataset["options"]["mirror"] is None
 
 
 def test_simulated_dvs_of_a_folder_of_pictures(tmp_path: Path, draw_picture: Callable[..., np.ndarray]) -> None:
@@ -125,6 +127,7 @@ def test_simulated_dvs_of_a_folder_of_pictures(tmp_path: Path, draw_picture: Cal
     )
     dataset = train(tmp_path, data, "dvs")["dataset"]
     assert (dataset["name"], dataset["shape"]) == ("simulated DVS of pictures", [3, 2, 8, 8])
+    assert dataset["options"]["mirror"] == -1
     assert "not comparable with results on CIFAR10-DVS" in dataset["provenance"]
 
 
@@ -178,8 +181,9 @@ def test_batches_are_the_same_for_any_number_of_workers(
             draw_picture(f"set/{i % 2}/{i}.png")
     else:
         {"cifar10": write_cifar10, "cifar100": write_cifar100}[name](tmp_path / "set")
+    augmented: Any = {"auto_augment": True, "cutout": 4} if name in PICTURES else {}
     data = DataConfig(
-        name, str(tmp_path / "set"), 16, 8, auto_augment=True, cutout=4, unchecked=True, num_workers=0,
+        name, str(tmp_path / "set"), 16, 8, **augmented, unchecked=True, num_workers=0,
         events=EventConfig(time_steps=2, source="folder", sensor=16),
     )  # fmt: skip
     alone = batches(data)

@@ -39,6 +39,7 @@ class Augmentation:
 
     `padding`: shift by up to so many pixels, or crop at random; `flip`: mirror half of them; `policy`: AutoAugment's
     policies for CIFAR-10; `hole`: blacken a square of that side; `roll`: shift round the edges by up to so many pixels.
+    `axis`: what mirroring reverses, -1, or -2 where the samples' rows run from left to right.
     """
 
     seed: int
@@ -47,6 +48,7 @@ class Augmentation:
     policy: bool = False
     hole: int = 0
     roll: int = 0
+    axis: int = -1
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
@@ -105,13 +107,14 @@ class AugmentedDataset(BatchDataset):
         shift, mirror = draw(*epoch, reach)
         shift, mirror = shift[:, chosen], mirror[chosen] & options.flip
         if frames:
-            return chosen, roll_and_flip(self.split.read(chosen), shift - reach, mirror)
+            return chosen, roll_and_flip(self.split.read(chosen), shift - reach, mirror, options.axis)
         if reach and isinstance(self.split, RandomViews):
-            images = flip(self.split.read_random(chosen, draw_seeds(VIEW, *epoch)[chosen].tolist()), mirror)
+            views = self.split.read_random(chosen, draw_seeds(VIEW, *epoch)[chosen].tolist())
+            images = flip(views, mirror, options.axis)
         elif isinstance(self.split, RandomViews):
-            images = flip(self.split.read(chosen), mirror)
+            images = flip(self.split.read(chosen), mirror, options.axis)
         else:
-            images = crop_and_flip(self.split.read(chosen), shift, mirror, reach)
+            images = crop_and_flip(self.split.read(chosen), shift, mirror, reach, options.axis)
         if options.policy:
             images = auto_augment(images, draw_seeds(POLICY, *epoch)[chosen].tolist())
         if options.hole:
@@ -140,12 +143,12 @@ def drawing_from_torch() -> Iterator[Any]:
         yield torch.default_generator.manual_seed
 
 
-def flip(samples: Tensor, mirror: Tensor) -> Tensor:
-    """Mirror those of (B, ..., W) where `mirror` (B,) is true."""
-    return torch.where(mirror.view(-1, *[1] * (samples.ndim - 1)), samples.flip(-1), samples)
+def flip(samples: Tensor, mirror: Tensor, axis: int = -1) -> Tensor:
+    """Reverse `axis` of those of (B, ..., H, W) where `mirror` (B,) is true."""
+    return torch.where(mirror.view(-1, *[1] * (samples.ndim - 1)), samples.flip(axis), samples)
 
 
-def crop_and_flip(images: Tensor, shift: Tensor, mirror: Tensor, padding: int) -> Tensor:
+def crop_and_flip(images: Tensor, shift: Tensor, mirror: Tensor, padding: int, axis: int = -1) -> Tensor:
     """(B, C, H, W): pad with black, cut out H x W at `shift` (2, B) = (top, left), mirror where `mirror` (B,).
 
     Does to the whole batch what torchvision's pad, crop and horizontal_flip do to one picture.
@@ -153,15 +156,15 @@ def crop_and_flip(images: Tensor, shift: Tensor, mirror: Tensor, padding: int) -
     height, width = images.shape[-2:]
     windows = F.pad(images, [padding] * 4).unfold(2, height, 1).unfold(3, width, 1)  # (B, C, 2p+1, 2p+1, H, W), a view
     cropped = windows[torch.arange(len(images)), :, shift[0], shift[1]]  # (B, C, H, W)
-    return flip(cropped, mirror)
+    return flip(cropped, mirror, axis)
 
 
-def roll_and_flip(frames: Tensor, shift: Tensor, mirror: Tensor) -> Tensor:
-    """(B, T, C, H, W): roll each recording by `shift` (2, B) = (down, right), then mirror where `mirror` (B,)."""
+def roll_and_flip(frames: Tensor, shift: Tensor, mirror: Tensor, axis: int = -1) -> Tensor:
+    """(B, T, C, H, W): roll each by `shift` (2, B) = (down, right), then reverse `axis` where `mirror` (B,)."""
     batch, height, width = len(frames), *frames.shape[-2:]
-    rows = (torch.arange(height) - shift[0, :, None]) % height  # (B, H)
-    columns = (torch.arange(width) - shift[1, :, None]) % width  # (B, W)
-    columns = torch.where(mirror[:, None], columns.flip(1), columns)
+    lines = [(torch.arange(n) - by[:, None]) % n for n, by in zip((height, width), shift, strict=True)]
+    lines[axis] = torch.where(mirror[:, None], lines[axis].flip(1), lines[axis])
+    rows, columns = lines  # (B, H), (B, W)
     which = torch.arange(batch)[:, None, None]
     moved = frames.movedim((3, 4), (1, 2))[which, rows[:, :, None], columns[:, None, :]]  # (B, H, W, T, C)
     return moved.movedim((1, 2), (3, 4))

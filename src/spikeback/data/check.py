@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,11 +13,12 @@ from torch import Tensor
 from spikeback.data.config import DataConfig
 from spikeback.data.events import dvs, gesture, read_events, sets, to_frames
 from spikeback.data.events.parallel import parallel
-from spikeback.data.fashion_mnist import FILES, read_idx
-from spikeback.data.folder import SUFFIXES, TEST_FRACTION, decode_one
+from spikeback.data.fashion_mnist import places, read_published
+from spikeback.data.folder import SUFFIXES, TEST_FRACTION, decode_one, differ, entries, list_folder
 from spikeback.data.load import NEEDS, load
+from spikeback.data.sheet import MOST, spread
 from spikeback.data.split import hold_out, split_hash
-from spikeback.data.static import CIFAR, IMAGENET_COUNTS, check_file, cifar_folder
+from spikeback.data.static import CIFAR, IMAGENET_COUNTS, check_file, cifar_folder, load_imagenet
 from spikeback.errors import UsageError
 
 SAMPLES = 8  # of each class that are shown
@@ -29,12 +30,14 @@ Tree = dict[str, dict[str, list[Path]]]  # half -> class -> files
 @dataclass
 class Finding:
     """What was found: `source` is the name for --data.name, `counts` half -> class -> samples, `broken` and `missing` a
-    line each, `hashes` name -> sha256, `samples` class -> pictures (C, H, W) or frames (T, 2, H, W)."""
+    line each, `refused` why `load` would not take it otherwise, `hashes` name -> sha256, `samples` class -> pictures
+    (C, H, W) or frames (T, 2, H, W)."""
 
     source: str
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
     broken: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
+    refused: str | None = None
     hashes: dict[str, str] = field(default_factory=dict)
     samples: dict[str, list[Tensor]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)  # worth knowing, nothing to mend
@@ -42,8 +45,8 @@ class Finding:
 
     @property
     def whole(self) -> bool:
-        """Whether nothing is broken or missing."""
-        return not self.broken and not self.missing
+        """Whether nothing is broken or missing, and `load` takes it."""
+        return not self.broken and not self.missing and self.refused is None
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ class Layout:
 LAYOUTS = {
     "imagenet": Layout(("train", "val"), r"n\d{8}", SUFFIXES),
     "nmnist": Layout(("Train", "Test"), r"\d", (".bin",), (34, 34)),
-    GESTURE: Layout(("train", "test"), r"\d+", (".npz", ".aedat"), gesture.SENSOR),
+    GESTURE: Layout(("train", "test"), r"\d|10", (".npz", ".aedat"), gesture.SENSOR),
     "cifar10-dvs": Layout((".",), "|".join(dvs.CLASSES), (".aedat",), dvs.SENSOR),
     "folder": Layout(("train", "test"), ".*", SUFFIXES),
 }
@@ -78,16 +81,14 @@ def check(root: Path, most: int | None = None) -> Finding:
             entries = [*source.train_list, *source.test_list, (source.meta["filename"], source.meta["md5"])]
             tests = {folder / file: partial(check_file, folder / file, md5) for file, md5 in entries}
             return _check_packed(name, root, tests)
-    for folder in (root, root / "FashionMNIST" / "raw"):
-        paths = [path if (path := folder / f"{file}.gz").exists() else folder / file for file in FILES]
-        if any(path.exists() for path in paths):
-            return _check_packed("fashion-mnist", root, {path: partial(read_idx, path) for path in paths})
+    some = [paths for paths in places(root) if any(path.exists() for path in paths)]
+    if some:  # the place that is read is one with all four files, if there is one
+        paths = max(some, key=lambda paths: all(path.is_file() for path in paths))
+        return _check_packed("fashion-mnist", root, {path: partial(read_published, path) for path in paths})
     for name, layout in LAYOUTS.items():
-        tree = _listed(root) if name == GESTURE else {}
-        tree = tree or _tree(root, layout)
-        if any(
-            file.suffix.lower() in layout.suffixes for half in tree.values() for each in half.values() for file in each
-        ):
+        tree = (_listed(root) if name == GESTURE else {}) or _tree(root, layout)
+        files = (file for half in tree.values() for each in half.values() for file in each)
+        if any(file.suffix.lower() in layout.suffixes for file in files):
             return _check_tree(name, root, layout, tree, most)
     raise UsageError(f"{root} is like no dataset; expected one of these: {'; '.join(NEEDS.values())}")
 
@@ -107,7 +108,7 @@ def _check_packed(name: str, root: Path, tests: Mapping[Path, Callable[[], objec
             finding.counts[half] = dict(zip(dataset.classes, counts, strict=True))
         labels = dataset.train.labels
         finding.hashes = {"dataset": dataset.hash(), **_held_out(labels)}
-        for label, each in enumerate(dataset.classes):
+        for label, each in spread(list(enumerate(dataset.classes)), MOST):
             finding.samples[each] = [*dataset.train.read((labels == label).nonzero().flatten()[:SAMPLES])]
     return finding
 
@@ -118,24 +119,31 @@ def _held_out(labels: Tensor) -> dict[str, str]:
 
 def _tree(root: Path, layout: Layout) -> Tree:
     """What lies in the class folders, hidden files left out."""
-    halves = [half for half in layout.halves if (root / half).is_dir()]
-    if layout is LAYOUTS["folder"] and not halves:
-        halves = ["."]
+    whole = ["."] if layout is LAYOUTS["folder"] else []  # not divided
+    halves = [half for half in layout.halves if (root / half).is_dir()] or whole
     return {
         half: {
-            folder.name: sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-            for folder in sorted((root / half).iterdir())
-            if folder.is_dir() and not folder.name.startswith(".") and re.fullmatch(layout.classes, folder.name)
+            folder.name: _entries(folder)
+            for folder in entries(root / half)
+            if folder.is_dir() and re.fullmatch(layout.classes, folder.name)
         }
         for half in halves
     }
+
+
+def _entries(folder: Path) -> list[Path]:
+    """What a class holds; the folder itself if it cannot be read, so that it counts as a broken file."""
+    try:
+        return entries(folder)
+    except UsageError:
+        return [folder]
 
 
 def _listed(root: Path) -> Tree:
     """The original DVS128 Gesture: its recordings, each of several gestures, as its two tables list them."""
     tables = {half: root / f"trials_to_{half}.txt" for half in gesture.HALVES}
     return {
-        half: {"recordings": [root / line for line in table.read_text(errors="replace").split()]}
+        half: {"recordings": [root / line for line in gesture._text(table).split()]}
         for half, table in tables.items()
         if table.is_file()
     }
@@ -145,16 +153,18 @@ def _check_tree(name: str, root: Path, layout: Layout, tree: Tree, most: int | N
     """A set of many small files: open them in several processes."""
     finding = Finding(name, {half: {c: len(files) for c, files in classes.items()} for half, classes in tree.items()})
     paths = [path for classes in tree.values() for files in classes.values() for path in files]
-    step = max(len(paths) / most, 1) if most else 1
-    chosen = [paths[int(i * step)] for i in range(round(len(paths) / step))]
+    chosen = spread(paths, most or len(paths))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        problems = list(parallel(partial(_problem, layout=layout), chosen, "Reading"))
+        opened = list(zip(chosen, parallel(partial(_open, layout=layout), chosen, "Reading"), strict=True))
     finding.checked = len(chosen)
     finding.notes = [str(warning.message) for warning in caught]
-    finding.broken = [problem for problem in problems if problem]
+    finding.broken = [problem for _, problem in opened if isinstance(problem, str)]
     finding.missing, notes = _missing(name, root, layout, tree)
     finding.notes += notes
+    shapes = {path: shape for path, shape in opened if not isinstance(shape, str)}
+    if finding.whole:
+        finding.refused = _refused(name, root, shapes)
     first = next(iter(tree.values()))
     counts = torch.tensor([len(files) for files in first.values()], dtype=torch.int64)
     labels = torch.arange(len(first)).repeat_interleave(counts)
@@ -168,31 +178,42 @@ def _check_tree(name: str, root: Path, layout: Layout, tree: Tree, most: int | N
             finding.hashes[f"split {split}"] = sets.manifest_hash(root, *halves)
     elif not finding.missing and "recordings" not in first:
         finding.hashes = _held_out(labels)
-    bad = {path for path, problem in zip(chosen, problems, strict=True) if problem}
-    for each, files in first.items():
-        finding.samples[each] = _samples([path for path in files if path not in bad][:SAMPLES], layout)
+    for each, files in spread(list(first.items()), MOST):
+        finding.samples[each] = [_read(path, layout) for path in [path for path in files if path in shapes][:SAMPLES]]
     return finding
 
 
-def _samples(paths: Sequence[Path], layout: Layout) -> list[Tensor]:
-    samples = []
-    for path in paths:
-        try:
-            samples.append(_read(path, layout))
-        except UsageError:  # one of those that were not opened before
-            continue
-    return samples
-
-
-def _problem(path: Path, layout: Layout) -> str | None:
-    """Why a file cannot be read, in one line."""
-    if path.suffix.lower() not in layout.suffixes:
-        return f"{path} does not belong here; expected only {', '.join(layout.suffixes)} files"
+def _refused(name: str, root: Path, shapes: Mapping[Path, tuple[int, ...]]) -> str | None:
+    """What `load` would say of a folder before it reads the files, or of the shapes of its pictures."""
     try:
-        _read(path, layout)
+        if name == "folder":
+            list_folder(root)
+            start = next(iter(shapes))
+            odd = [path for path, shape in shapes.items() if shape[1:] != shapes[start][1:]]
+            return differ(start, shapes[start], odd[0], shapes[odd[0]]) if odd else None
+        if name == "imagenet":
+            load_imagenet(root)
+        elif name == "cifar10-dvs":
+            dvs.recordings(root)
+        original = (root / "trials_to_train.txt").is_file()
+        labels = [str(label) for label in range(len(gesture.CLASSES))]
+        for half in gesture.HALVES if name == GESTURE else ():
+            gesture._trials(root, half) if original else sets.class_files(root / half, labels, ".npz")
     except UsageError as error:
         return str(error)
     return None
+
+
+def _open(path: Path, layout: Layout) -> tuple[int, ...] | str:
+    """The shape of a sample, or why its file cannot be read, in one line."""
+    try:
+        if path.is_dir():
+            entries(path)  # a class that cannot be read says so
+        if path.suffix.lower() not in layout.suffixes:
+            return f"{path} does not belong here; expected only {', '.join(layout.suffixes)} files"
+        return tuple(_read(path, layout).shape)
+    except (UsageError, OSError) as error:
+        return str(error)
 
 
 def _read(path: Path, layout: Layout) -> Tensor:
@@ -211,19 +232,18 @@ def _missing(name: str, root: Path, layout: Layout, tree: Tree) -> tuple[list[st
     for half, found in tree.items():
         missing += [f"{root / half / each} is not a folder" for each in classes if each not in found]
         missing += [f"{root / half / each} is empty" for each, files in found.items() if not files]
-    for half, found in tree.items() if name == "cifar10-dvs" else ():
-        for each, files in found.items():
+    for half, found in tree.items():
+        for each, files in found.items() if name == "cifar10-dvs" else ():
             names = {path.name for path in files}
             absent = [n for i in range(dvs.PER_CLASS) if (n := f"cifar10_{each}_{i}.aedat") not in names]
             if absent and files:
                 missing.append(f"{root / half / each} lacks {len(absent)} of {dvs.PER_CLASS} files, first {absent[0]}")
     counts = {half: sum(map(len, found.values())) for half, found in tree.items()}
-    if name == "nmnist":
-        missing += [
-            f"{root / half} lacks {whole - counts[half]:,} of {whole:,} recordings"
-            for half, whole in sets.NMNIST.items()
-            if counts.get(half, whole) < whole
-        ]
+    for half, whole in sets.NMNIST.items() if name == "nmnist" else ():
+        if counts.get(half, whole) < whole:
+            missing.append(f"{root / half} lacks {whole - counts[half]:,} of {whole:,} recordings")
     found = (len(classes), counts.get("train", 0), counts.get("val", 0))
     part = name == "imagenet" and found != IMAGENET_COUNTS
+    if name == "folder" and all(re.fullmatch(LAYOUTS["imagenet"].classes, each) for each in classes):
+        return missing, ["the classes are named as ImageNet's; --data.name imagenet needs them in train/ and in val/"]
     return missing, [f"a part of ImageNet: {found[0]} of {IMAGENET_COUNTS[0]} classes"] if part else []

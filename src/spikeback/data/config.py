@@ -1,13 +1,16 @@
 """What can be asked of the data: the options behind `--data`."""
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
 from spikeback.errors import UsageError
 
 PICTURES = ("embedded", "fashion-mnist", "folder", "cifar10", "cifar100", "imagenet")
 RECORDINGS = ("cifar10-dvs", "nmnist", "dvs128-gesture", "simulated-dvs")
 SOURCES = (*PICTURES, *RECORDINGS, "tonic:<Name>")
+LARGEST = 4096  # pixels a side: beyond, one picture takes 50 MB and a batch all memory
+FILMED = dict.fromkeys(("source", "preset", "sensor", "seed"), ("simulated-dvs",))
+ACT_ON = {"axes": ("cifar10-dvs",), "policy": ("cifar10-dvs", "nmnist", "dvs128-gesture"), **FILMED}  # others: on all
 
 
 def check_name(name: str) -> None:
@@ -51,6 +54,12 @@ class EventConfig:
         if self.source not in PICTURES:
             raise UsageError(f"--data.events.source '{self.source}' is unknown; choose from {', '.join(PICTURES)}")
 
+    def acting(self, name: str) -> dict[str, Any]:
+        """The options that have an effect on the set `name`; on frames that no name made only `roll` has."""
+        if name in PICTURES:
+            return {"roll": self.roll}
+        return {option: value for option, value in asdict(self).items() if name in ACT_ON.get(option, (name,))}
+
 
 @dataclass
 class DataConfig:
@@ -68,14 +77,15 @@ class DataConfig:
         split_seed: Seed of that choice, the same for every trial.
         crop_padding: Augmentation: shift pictures by up to so many pixels in each direction; imagenet: crop at random
             to any size; 0 switches it off.
-        flip: Augmentation: mirror every other sample at random.
+        flip: Augmentation: mirror every other sample at random. Empty: where a mirrored sample keeps its label, that is
+            not in nmnist, dvs128-gesture and tonic's sets.
         auto_augment: Augmentation: one of the 25 CIFAR-10 policies of AutoAugment for every picture.
         cutout: Augmentation: blacken a square of so many pixels a side somewhere in every picture; 0 switches it off.
         num_workers: Processes that prepare batches; the batches are the same for any number. Empty: none where samples
             need little work, else all processors but one.
         limit: Train on the first so many samples only, classes balanced; all if there are fewer.
         download: Fetch cifar10, cifar100 or fashion-mnist into root if it is not there.
-        unchecked: Read the files of cifar10 and cifar100 whatever their checksum.
+        unchecked: Read the files of cifar10, cifar100 and fashion-mnist whatever their checksum.
         split: How cifar10-dvs is divided into training and test recordings: numeric-first-900 (where empty),
             lexicographic-first-900, tebn-first-100-test or random-<seed>.
         cache: Folder for the frames made from recordings; empty is a folder within root.
@@ -89,7 +99,7 @@ class DataConfig:
     held_out: float = 0.1
     split_seed: int = 0
     crop_padding: int = 4
-    flip: bool = True
+    flip: bool | None = None
     auto_augment: bool = False
     cutout: int = 0
     num_workers: int | None = None
@@ -114,8 +124,33 @@ class DataConfig:
             "limit": 1,
         }
         _at_least("data", self, least)
+        if self.size is not None and self.size > LARGEST:
+            raise UsageError(f"--data.size must be at most {LARGEST}, not {self.size}")
+        if self.name not in PICTURES:
+            self.check_for_frames()
         if not 0 <= self.held_out < 1:
             raise UsageError(f"--data.held_out must be a fraction, 0 <= held_out < 1, not {self.held_out}")
+
+    def check_for_frames(self) -> None:
+        """Raises UsageError for an option given that frames of events take no notice of."""
+        for option in ("auto_augment", "cutout"):
+            if value := getattr(self, option):
+                raise UsageError(
+                    f"--data.{option} {str(value).lower()} has no use with frames of events; it is for pictures"
+                )
+
+    def check_for_side(self, frames: bool, side: int) -> None:
+        """Raises UsageError for an augmentation that reaches beyond samples of `side` pixels."""
+        if frames and self.events.roll >= side:
+            raise UsageError(
+                f"--data.events.roll {self.events.roll} is too much for frames of {side} pixels a side; "
+                f"give at most {side - 1}"
+            )
+        for option in () if frames else ("crop_padding", "cutout"):
+            if (value := getattr(self, option)) > side:
+                raise UsageError(
+                    f"--data.{option} {value} is too much for pictures of {side} pixels a side; give at most {side}"
+                )
 
 
 def _at_least(group: str, config: object, least: dict[str, int]) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
@@ -17,6 +17,8 @@ from spikeback.errors import UsageError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 TEST_FRACTION = 0.2  # of every class, where the folder brings no test split
+CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+CIFAR10_COUNTS = (50_000, 10_000)
 CHUNK = 256  # files a thread reads at a time
 MANY = 2000  # files from which on a progress bar is worth its line
 
@@ -28,22 +30,19 @@ def load_folder(root: Path, size: int | None = None) -> PictureSet:
     until its shorter side has that many pixels and crops the centre; without it all must have the same size.
     Raises UsageError naming the folder or file that does not fit.
     """
-    parts = _parts(root)
-    trees = [_class_files(part) for part in parts]
-    if trees[0].keys() != trees[-1].keys():
-        odd = min(trees[0].keys() ^ trees[-1].keys())
-        raise UsageError(f"{parts[0]} and {parts[1]} must have the same class folders; '{odd}' is in only one of them")
-    if len(parts) == 1 and (single := [name for name, files in trees[0].items() if len(files) == 1]):
-        raise UsageError(f"{root / single[0]} holds one picture; two are needed, one to train on and one to test")
+    trees = list_folder(root)
     paths = [path for tree in trees for files in tree.values() for path in files]
     labels = torch.tensor([label for tree in trees for label, files in enumerate(tree.values()) for _ in files])
     images = decode(paths, (size, size) if size else None)
 
-    name, provenance = root.resolve().name, f"pictures from the folder {root.resolve().name}"
-    if "cifar10-jpeg" in name:
-        name = "CIFAR-10 (JPEG)"
-        provenance = "CIFAR-10 re-encoded as JPEG, not comparable with published CIFAR-10 numbers"
-    if len(parts) == 2:
+    name = root.resolve().name
+    provenance = f"pictures from the folder {name}"
+    if _is_cifar10_jpeg(trees):
+        provenance += ", of CIFAR-10's classes and size, as JPEG: not comparable with published CIFAR-10 numbers"
+        if tuple(sum(map(len, tree.values())) for tree in trees) == CIFAR10_COUNTS:
+            name = "CIFAR-10 (JPEG)"
+            provenance = "CIFAR-10 re-encoded as JPEG, not comparable with published CIFAR-10 numbers"
+    if len(trees) == 2:
         count = sum(map(len, trees[0].values()))
         train, test = slice(count), slice(count, None)
     else:
@@ -53,6 +52,35 @@ def load_folder(root: Path, size: int | None = None) -> PictureSet:
         provenance += f"; resized to {size} x {size}"
     parted = [Pictures(images[part], labels[part]) for part in (train, test)]
     return PictureSet(name, provenance, tuple(trees[0]), parted[0], parted[1])
+
+
+def list_folder(root: Path) -> list[dict[str, list[Path]]]:
+    """Class name -> files of the training and the test pictures, or of all where these are not divided.
+
+    Nothing is opened. Raises UsageError naming the folder or file that does not fit.
+    """
+    parts = _parts(root)
+    trees = [_class_files(part) for part in parts]
+    if trees[0].keys() != trees[-1].keys():
+        odd = min(trees[0].keys() ^ trees[-1].keys())
+        raise UsageError(f"{parts[0]} and {parts[1]} must have the same class folders; '{odd}' is in only one of them")
+    if len(parts) == 1 and (single := [name for name, files in trees[0].items() if len(files) == 1]):
+        raise UsageError(f"{root / single[0]} holds one picture; two are needed, one to train on and one to test")
+    return trees
+
+
+def _is_cifar10_jpeg(trees: Sequence[dict[str, list[Path]]]) -> bool:
+    """Whether these are CIFAR-10's classes and JPEG pictures of 32 x 32; one of each class in each half is opened."""
+    if any(tuple(tree) != CIFAR10 for tree in trees):
+        return False
+    for path in (files[0] for tree in trees for files in tree.values()):
+        try:
+            with Image.open(path) as picture:
+                if (picture.format, picture.size) != ("JPEG", (32, 32)):
+                    return False
+        except OSError:  # `decode` has named it
+            return False
+    return True
 
 
 def read_pictures(folder: str | Path, shape: Sequence[int], mean: Tensor, std: Tensor) -> tuple[list[Path], Tensor]:
@@ -93,7 +121,7 @@ def decode(paths: Sequence[Path], shape: tuple[int, int] | None = None, channels
                 for image in decoded:
                     images.append(image)
                     if image.shape[1:] != images[0].shape[1:]:
-                        raise UsageError(_differ(paths[0], images[0], paths[len(images) - 1], image))
+                        raise UsageError(differ(paths[0], images[0].shape, paths[len(images) - 1], image.shape))
                 progress.advance(task, len(decoded))
         finally:
             pool.shutdown(wait=False, cancel_futures=True)  # after an error or Ctrl-C, read no further
@@ -102,10 +130,13 @@ def decode(paths: Sequence[Path], shape: tuple[int, int] | None = None, channels
 
 
 def decode_one(path: Path, shape: tuple[int, int] | None = None, channels: int | None = None) -> Tensor:
-    """One picture as uint8 (C, H, W); `channels` None: 1 if it is stored as greyscale, else 3. See `decode`."""
+    """One picture as uint8 (C, H, W); `channels` None: 1 if it is stored as greyscale, else 3. See `decode`.
+
+    As torchvision's ImageFolder reads it: Pillow decodes, rows and columns are as stored, whatever EXIF says of their
+    orientation, transparency is dropped. Only 16 bits of grey differ: they are scaled to 8, where Pillow clips them.
+    """
     try:
         with Image.open(path) as picture:
-            ImageOps.exif_transpose(picture, in_place=True)
             if picture.mode.startswith("I"):  # 16 bits of grey: Pillow would clip them
                 picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
             grey = channels == 1 or (channels is None and picture.mode in ("1", "L", "LA", "La"))
@@ -117,8 +148,9 @@ def decode_one(path: Path, shape: tuple[int, int] | None = None, channels: int |
     return fit(image, *shape) if shape else image
 
 
-def _differ(first: Path, one: Tensor, second: Path, other: Tensor) -> str:
-    sizes = [f"{path} is {image.shape[2]} x {image.shape[1]}" for path, image in ((first, one), (second, other))]
+def differ(first: Path, one: Sequence[int], second: Path, other: Sequence[int]) -> str:
+    """What to say of two pictures of different shape (C, H, W)."""
+    sizes = [f"{path} is {shape[2]} x {shape[1]}" for path, shape in ((first, one), (second, other))]
     return f"pictures differ in size: {', '.join(sizes)} pixels; --data.size 32 would bring all to 32 x 32"
 
 
@@ -132,16 +164,21 @@ def _parts(root: Path) -> list[Path]:
     return given if len(given) == 2 else [root]
 
 
+def entries(folder: Path) -> list[Path]:
+    """What a folder holds, sorted by name, hidden files left out. Raises UsageError if it cannot be read."""
+    try:
+        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be read: {error.strerror or error}") from None
+
+
 def _folders(root: Path) -> list[Path]:
-    return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    return [path for path in entries(root) if path.is_dir()]
 
 
 def _class_files(root: Path) -> dict[str, list[Path]]:
     """Class name -> its pictures, both sorted by name."""
-    tree = {
-        folder.name: sorted(_picture(path) for path in folder.iterdir() if not path.name.startswith("."))
-        for folder in _folders(root)
-    }
+    tree = {folder.name: [_picture(path) for path in entries(folder)] for folder in _folders(root)}
     if not tree:
         raise UsageError(f"{root} holds no class folders; expected {root}/<class>/ with pictures in each")
     if empty := [name for name, files in tree.items() if not files]:

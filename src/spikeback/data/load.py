@@ -50,6 +50,8 @@ def load(
     Raises UsageError for an unknown name and for a root that is missing, superfluous or lacks the files.
     """
     check_name(name)
+    if root == "":
+        raise UsageError("--data.root is empty; give the folder with the files, . is the current one")
     folder = None if root is None else Path(root).expanduser()
     events = events or EventConfig()
     source = events.source if name == "simulated-dvs" else name  # what lies in `root`
@@ -63,7 +65,7 @@ def load(
         )
     if split is not None and not (name == "cifar10-dvs" or name.startswith("tonic:")):
         raise UsageError(
-            f"--data.split {split} has no use with --data.name {name}; only cifar10-dvs has several splits"
+            f"--data.split {split} has no use with --data.name {name}; only cifar10-dvs and tonic's sets have several"
         )
     if download and not name.startswith("tonic:"):
         _fetch(source, folder)
@@ -85,11 +87,13 @@ def load(
 
 def _fetch(name: str, root: Path | None) -> None:
     """Let torchvision download what is not there. Raises UsageError if it cannot."""
-    if name not in FETCHED or root is None:
-        where = (
-            ", into --data.root" if name in FETCHED else f"; put it there by hand: {NEEDS.get(name, 'its recordings')}"
-        )
-        raise UsageError(f"--data.download true fetches {', '.join(FETCHED)}{where} ({name})")
+    if name == "embedded":
+        raise UsageError("--data.download true has no use with --data.name embedded: it is in the package")
+    if name not in FETCHED:
+        needs = NEEDS.get(name, "its recordings")
+        raise UsageError(f"--data.download true fetches {', '.join(FETCHED)}; put {name} there by hand: {needs}")
+    if root is None:
+        raise UsageError(f"--data.download true needs --data.root, the folder to fetch {name} into")
     try:
         getattr(torchvision.datasets, FETCHED[name])(str(root), download=True)
     except (OSError, RuntimeError) as error:  # no network, no such page, or what came is not the file
@@ -103,7 +107,7 @@ def _pictures(name: str, root: Path | None, size: int | None, unchecked: bool) -
         return load_folder(root, size)
     if name in CIFAR and root:
         return _resized(load_cifar(name, root, unchecked), size)
-    whole = load_fashion_mnist(root) if name == "fashion-mnist" else None
+    whole = load_fashion_mnist(root, unchecked) if name == "fashion-mnist" else None
     return _resized(whole or load_embedded(), size)
 
 

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterator
-from dataclasses import asdict
 from typing import Any
 
 import lightning
@@ -30,7 +29,8 @@ class DataModule(lightning.LightningDataModule):
 
     After `setup`: `classes`, `shape` (C, H, W) or (T, 2, H, W), `channels`, `time_steps` (None for pictures), `sizes`
     {"train", "held_out", "test"}, `mean` and `std` (C,): published if the dataset has such, else those of the training
-    pictures; `hash` of the dataset and `split_hash` of the held-out indices.
+    pictures; `mirror`, the axis that flipping reverses, None where nothing is flipped; `hash` of the dataset and
+    `split_hash` of the held-out indices.
     """
 
     classes: tuple[str, ...]
@@ -38,6 +38,7 @@ class DataModule(lightning.LightningDataModule):
     sizes: dict[str, int]
     mean: Tensor
     std: Tensor
+    mirror: int | None
     hash: str
     split_hash: str
 
@@ -58,7 +59,7 @@ class DataModule(lightning.LightningDataModule):
         return self.shape[0] if len(self.shape) == 4 else None
 
     def setup(self, stage: str | None = None) -> None:
-        """Load and split once, whatever the stage. Raises UsageError if there are too few samples for one batch."""
+        """Load and split once, whatever the stage. Raises UsageError for too few samples, or options unfit for them."""
         if self._ready:
             return
         config = self.config
@@ -74,11 +75,25 @@ class DataModule(lightning.LightningDataModule):
             raise UsageError(
                 f"--data.batch_size {config.batch_size} is more than the training pictures; give at most {most}"
             )
-        self.classes, self.shape, self.hash = dataset.classes, dataset.train.shape, dataset.hash()
+        self.classes, self.shape = dataset.classes, dataset.train.shape
+        self._check_options()
+        self.mirror, self.hash = self._mirror(dataset), dataset.hash()
         self.split_hash = split_hash(self._held_out)
         self.sizes = {"train": len(self._train), "held_out": len(self._held_out), "test": len(dataset.test)}
         self.mean, self.std = self._statistics(dataset)
         self._ready = True
+
+    def _check_options(self) -> None:
+        frames = self.time_steps is not None
+        if frames:
+            self.config.check_for_frames()
+        self.config.check_for_side(frames, min(self.shape[-2:]))
+
+    def _mirror(self, dataset: DataSet) -> int | None:
+        axis = getattr(dataset, "mirror", -1 if self.time_steps is None else None)
+        if self.config.flip and axis is None:
+            raise UsageError(f"--data.flip true is wrong for {dataset.name}: a mirrored sample may be of another class")
+        return None if self.config.flip is False else axis
 
     def _statistics(self, dataset: DataSet) -> Batch:
         if self.time_steps is not None:  # counts of events are left as they are
@@ -90,14 +105,14 @@ class DataModule(lightning.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Augmented, shuffled anew each epoch, only whole batches. Outside Lightning: call `sampler.set_epoch`."""
-        config = self.config
+        config, mirror = self.config, self.mirror
         augmentation = Augmentation(
-            self.seed, config.crop_padding, config.flip, config.auto_augment, config.cutout, config.events.roll
-        )
+            self.seed, config.crop_padding, mirror is not None, config.auto_augment, config.cutout, config.events.roll,
+            -1 if mirror is None else mirror,
+        )  # fmt: skip
         dataset = AugmentedDataset(self.pictures.train, self._train, self.mean, self.std, augmentation)
-        slow = config.auto_augment and self.time_steps is None
         sampler = EpochSampler(len(dataset), self.seed)
-        return self._loader(dataset, config.batch_size, slow, sampler=sampler, drop_last=True)
+        return self._loader(dataset, config.batch_size, config.auto_augment, sampler=sampler, drop_last=True)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """The held-out samples; with `use_all` the test samples. Raises UsageError if nothing was held out."""
@@ -137,10 +152,13 @@ class DataModule(lightning.LightningDataModule):
             "options": {
                 "mean": None if frames else self.mean.tolist(),
                 "std": None if frames else self.std.tolist(),
-                **({"manifest": getattr(self.pictures, "manifest", None)} if frames else {}),
-                **(asdict(self.config.events) if frames else {}),
+                **(self._frame_options() if frames else {}),
             },
         }
+
+    def _frame_options(self) -> dict[str, Any]:
+        manifest = getattr(self.pictures, "manifest", None)
+        return {"manifest": manifest, "mirror": self.mirror, **self.config.events.acting(self.config.name)}
 
     def _read(self, split: Split, indices: Tensor) -> Batch:
         return as_input(split.read(indices), self.mean, self.std), split.labels[indices]

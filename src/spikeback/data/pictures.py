@@ -34,8 +34,9 @@ class Split(Protocol):
 class DataSet(Protocol):
     """A dataset: its name, one line on where it came from, the class names in label order, and both splits.
 
-    It may also have `split`, the name of the division into the two, and `statistics`, the published mean and deviation
-    of its channels.
+    It may also have `split`, the name of the division into the two; `statistics`, the published mean and deviation of
+    its channels; and `mirror`, the axis that mirroring a sample reverses, None where that may change its class (without
+    the attribute: -1 for pictures, None for frames).
     """
 
     @property
@@ -75,7 +76,10 @@ class Pictures:
 
 @dataclass(frozen=True, eq=False)
 class PictureSet:
-    """A dataset in memory. `statistics`: published mean and deviation by channel, on the scale 0..1, or None."""
+    """A dataset in memory. `statistics`: published mean and deviation by channel, on the scale 0..1, or None.
+
+    `mirror`: the axis of (C, H, W) that mirroring reverses, None where a mirrored picture may be of another class.
+    """
 
     name: str
     provenance: str
@@ -83,6 +87,7 @@ class PictureSet:
     train: Pictures
     test: Pictures
     statistics: Statistics | None = None
+    mirror: int | None = -1
 
     def hash(self) -> str:
         """sha256 (hex) over shapes, pictures, labels and class names of both splits."""

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
@@ -11,6 +12,7 @@ from torch import Tensor
 from spikeback.data.pictures import fit
 from spikeback.files import write_atomic
 
+Item = TypeVar("Item")
 TILE, GAP, LABEL = 72, 4, 150  # pixels: a sample's side, the space around it, the column of class names
 MOST = 20  # classes shown
 GROUND, OFF, ON = (16, 18, 26), (86, 180, 233), (255, 176, 0)  # dark; sky blue and orange, told apart by every eye
@@ -21,9 +23,7 @@ def contact_sheet(samples: Mapping[str, Sequence[Tensor]], path: str | Path) -> 
 
     Of more than 20 classes, 20 are shown, evenly spaced. Raises UsageError if it cannot write.
     """
-    names = list(samples)
-    step = max(len(names) / MOST, 1)
-    names = [names[int(i * step)] for i in range(min(len(names), MOST))]
+    names = spread(list(samples), MOST)
     columns = max((len(samples[name]) for name in names), default=1)
     size = LABEL + columns * (TILE + GAP) + GAP, len(names) * (TILE + GAP) + GAP
     sheet = Image.new("RGB", size, "white")
@@ -37,6 +37,12 @@ def contact_sheet(samples: Mapping[str, Sequence[Tensor]], path: str | Path) -> 
     data = io.BytesIO()
     sheet.save(data, "png", optimize=True)
     return write_atomic(path, data.getvalue())
+
+
+def spread(items: Sequence[Item], most: int) -> list[Item]:
+    """At most so many of them, evenly spaced."""
+    step = max(len(items) / most, 1)
+    return [items[int(i * step)] for i in range(min(len(items), most))]
 
 
 def picture(sample: Tensor) -> Tensor:

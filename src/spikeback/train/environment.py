@@ -16,7 +16,7 @@ def environment(precision: str) -> dict[str, Any]:
     """The `environment` object of results.json."""
     return {
         "spikeback": spikeback.__version__,
-        **{name: version(name) for name in ("torch", "torchvision", "lightning")},
+        **{name: version(name) for name in ("torch", "torchvision", "lightning", "numpy", "pillow")},
         "python": platform.python_version(),
         "commit": _commit(),
         "platform": platform.platform(),

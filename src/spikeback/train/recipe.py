@@ -21,7 +21,8 @@ class ModelConfig:
     Args:
         name: The network; `spikeback.list_models()` has all names.
         stem: First layers for small pictures (cifar), large pictures (imagenet) or event frames (dvs).
-        time_steps: T, how many steps a static picture is shown for; frames of events bring their own.
+        time_steps: T, how many steps a static picture is shown for. Not used for frames of events, which bring
+            their own (dataset.shape in results.json).
         width: Channels of the first stage; empty is the network's own.
         tau: Leak of the neurons in [0, 1]; 1 is integrate-and-fire.
         threshold: V_th, fired at when strictly exceeded.

@@ -1,4 +1,5 @@
 import os
+import re
 import shutil
 import tracemalloc
 from collections.abc import Iterator
@@ -110,12 +111,22 @@ def test_a_disk_that_is_too_small_is_said_before_decoding(tmp_path: Path, monkey
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("folder", ["file", "file/cache", "file/deep/down"])
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, folder: str) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(
-        UsageError, match=r"file/cache/set-\w{16}\.npy cannot be read: Not a directory; .*--data\.cache"
-    ):
-        cached(tmp_path / "file" / "cache", "set", {}, SHAPE, never)
+    message = f"{tmp_path / folder} cannot be made for the cache: a file is in the way; name another --data.cache"
+    with pytest.raises(UsageError, match=f"^{re.escape(message)}$"):
+        cached(tmp_path / folder, "set", {}, SHAPE, never)
+
+
+def test_a_recording_that_cannot_be_read_is_no_fault_of_the_cache(tmp_path: Path) -> None:
+    def vanished() -> Iterator[np.ndarray]:
+        yield CONTENT[:1]
+        (tmp_path / "3.aedat").read_bytes()
+
+    with pytest.raises(UsageError, match=rf"^{tmp_path}/3\.aedat cannot be read: No such file or directory$"):
+        cached(tmp_path / "cache", "set", {}, SHAPE, vanished)
+    assert list((tmp_path / "cache").iterdir()) == []
 
 
 def test_an_entry_that_cannot_be_read_is_named(tmp_path: Path) -> None:

@@ -43,7 +43,8 @@ def wait_for(path: Path) -> None:
     raise AssertionError(f"no {path.name} within 10 s")
 
 
-def test_a_killed_build_leaves_nothing_that_is_taken_for_whole(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "key"), [("set", {}), ("set", {"a": 1}), ("another", {})])
+def test_a_killed_build_leaves_nothing_that_is_taken_for_whole(tmp_path: Path, name: str, key: dict[str, int]) -> None:
     folder, sign = tmp_path / "cache", tmp_path / "half"
 
     def slow() -> Iterator[np.ndarray]:
@@ -56,8 +57,9 @@ def test_a_killed_build_leaves_nothing_that_is_taken_for_whole(tmp_path: Path) -
     os.kill(process.pid, signal.SIGKILL)
     process.join()
     assert [path.suffix for path in folder.iterdir()] == [".part"]
-    assert np.array_equal(cached(folder, "set", {}, SHAPE, blocks), CONTENT)
-    assert [path.suffix for path in folder.iterdir()] == [".npy"]  # and the leftover is gone
+    (folder / ".another.part").touch()  # not the cache's
+    assert np.array_equal(cached(folder, name, key, SHAPE, blocks), CONTENT)
+    assert sorted(path.suffix for path in folder.iterdir()) == [".npy", ".part"]  # so the leftover is gone
 
 
 def dawdle(i: int) -> np.ndarray:

@@ -1,6 +1,8 @@
 import hashlib
 import importlib.util
 import io
+import re
+import socket
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -28,7 +30,7 @@ def archive(name: str, count: int = 3) -> bytes:
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as packed:
         for i in range(count):
-            packed.writestr(f"{name}/cifar10_{name}_{i}.aedat", f"{name} {i}" * 50)
+            packed.writestr(zipfile.ZipInfo(f"{name}/cifar10_{name}_{i}.aedat"), f"{name} {i}" * 50)
     return content.getvalue()
 
 
@@ -99,6 +101,38 @@ def test_a_wrong_sum_is_refused_and_nothing_is_unpacked(
     assert script.main([str(tmp_path), "cat"]) == 1
     assert "cat.zip.part did not match its md5 sum" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("have", [0, 100, -1])
+def test_an_archive_that_is_cut_is_continued(
+    script: ModuleType, server: list[str | None], tmp_path: Path, have: int
+) -> None:
+    content = archive("cat")[:have]
+    (tmp_path / "cat.zip").write_bytes(content)
+    assert script.main([str(tmp_path), "cat"]) == 0
+    assert server == [f"bytes={len(content)}-" if content else None]
+    assert [path.name for path in tmp_path.iterdir()] == ["cat"]
+
+
+def test_an_archive_with_other_content_is_not_unpacked_but_fetched_by_the_next_run(
+    script: ModuleType, server: list[str | None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "cat.zip").write_bytes(archive("cat").replace(b"cat 1", b"cat 7"))
+    assert script.main([str(tmp_path), "cat"]) == 1
+    assert "did not match its md5 sum" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+    assert script.main([str(tmp_path), "cat"]) == 0
+    assert (tmp_path / "cat" / "cifar10_cat_1.aedat").read_text() == "cat 1" * 50
+
+
+def test_a_server_that_falls_silent_is_one_line(
+    script: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(script, "TIMEOUT", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes the connection, never answers
+        monkeypatch.setattr(script, "ADDRESS", f"http://127.0.0.1:{silent.getsockname()[1]}/{{}}")
+        assert script.main([str(tmp_path), "cat"]) == 1
+    assert re.fullmatch("error: .*timed out.*\n", capsys.readouterr().err)
 
 
 def test_an_unpacking_that_broke_off_is_done_again(

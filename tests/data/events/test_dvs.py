@@ -256,3 +256,12 @@ def test_whatever_a_file_holds_it_is_decoded_or_named(
         message = str(error)
         assert not list(root.glob(".spikeback/*"))
     assert not message or ("cifar10_frog_0.aedat" in message and "\n" not in message)
+
+
+def test_a_mirrored_recording_is_the_same_whatever_the_axes(write_tree: Callable[[int], Path]) -> None:
+    root = write_tree(10)
+    jaer, other = (cifar10_dvs(root, FrameOptions(time_steps=2, axes=axes)) for axes in ("jaer", "spikingjelly"))
+    assert (jaer.mirror, other.mirror) == (-2, -1)
+    x, u = (split.read(torch.arange(len(split))) for split in (jaer.train, other.train))
+    assert torch.equal(u, x.transpose(-2, -1).flip(-1))  # upright: rows are jAER's x, columns 127 - its y
+    assert torch.equal(u.flip(-1), x.flip(-2).transpose(-2, -1).flip(-1))

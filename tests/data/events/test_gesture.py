@@ -36,7 +36,7 @@ def original(tmp_path: Path) -> Path:
 def test_each_gesture_is_a_sample_with_its_label(original: Path) -> None:
     loaded = dvs128_gesture(original, OPTIONS)
     assert loaded.classes == CLASSES
-    assert (loaded.split, loaded.sensor) == ("official", (128, 128))
+    assert (loaded.split, loaded.sensor, loaded.mirror) == ("official", (128, 128), None)  # left is not right
     assert loaded.train.labels.tolist() == [0, 10, 0, 0, 10, 0]
     assert loaded.test.labels.tolist() == [0, 10, 0]
     expected = np.zeros((3, 2, 2, 128), np.uint8)  # sample, time step, polarity, y

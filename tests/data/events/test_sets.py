@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import arrays
 from spikeback.data.events import sets
 from spikeback.data.events.dtype import EVENT
 from spikeback.data.events.frames import to_frames
-from spikeback.data.events.sets import FrameOptions, Frames, FrameSet, nmnist
+from spikeback.data.events.sets import FrameOptions, Frames, FrameSet, decode_files, nmnist
 from spikeback.errors import UsageError
 
 CONTENT = np.arange(5 * 2 * 2 * 3 * 4, dtype=np.uint8).reshape(5, 2, 2, 3, 4)
@@ -103,6 +103,21 @@ def test_counts_saturate_at_255() -> None:
     sample = FrameOptions(time_steps=1).sample(events, (2, 2))
     assert sample.dtype == np.uint8
     assert sorted(sample.flatten().tolist()) == [0] * 7 + [255]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_building_says_how_many_counts_may_be_cut_off(tmp_path: Path, workers: int) -> None:
+    counts = [300, 2, 255] + [1] * 70
+    files = []
+    for i, count in enumerate(counts):
+        nothing, one = np.zeros(count, int), np.ones(count, int)
+        files.append(tmp_path / f"{i}.npz")
+        np.savez(files[-1], t=np.arange(count), x=nothing, y=nothing, p=one)
+    options = FrameOptions(time_steps=1, workers=workers)
+    with pytest.warns(UserWarning, match=r"^crowd: 2 counts of a pixel in a frame reach 255, the largest that is kept"):
+        frames = decode_files("crowd", tmp_path, files, (2, 2), options)
+    assert frames[:3, 0, 1, 0, 0].tolist() == [255, 2, 255]
+    decode_files("crowd", tmp_path, files, (2, 2), options)  # from the cache: said once
 
 
 @pytest.mark.parametrize("size", [None, 5, (3, 7), (6, 9)])

@@ -1,11 +1,14 @@
 """A whole set of pictures through the simulated camera: frames, cache, names."""
 
+import os
 import pickle
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from spikeback.data.events import simulate as module
@@ -14,6 +17,7 @@ from spikeback.data.events.pixel import PixelModel
 from spikeback.data.events.sets import FrameOptions, FrameSet
 from spikeback.data.events.simulate import MotionPath, simulate, simulated_dvs
 from spikeback.data.pictures import Pictures, PictureSet
+from spikeback.data.static import load_imagenet
 from spikeback.errors import UsageError
 
 PATH = MotionPath(steps=16)
@@ -72,6 +76,22 @@ def test_whatever_decides_the_frames_has_its_own_entry(options: FrameOptions) ->
     for count, change in enumerate(changes, 1):
         simulated_dvs(**{"pictures": pictures(), "options": options, "path": PATH, "sensor": 16} | change)
         assert len(list((options.cache or Path()).iterdir())) == count
+
+
+def test_pictures_on_disk_of_other_content_have_their_own_entry(options: FrameOptions, tmp_path: Path) -> None:
+    def frames(bright: int) -> Tensor:
+        pixels = np.full((8, 8, 3), bright, np.uint8)
+        pixels[:4] = 20
+        for part in ("train", "val"):
+            file = tmp_path / part / "n01440764" / "1.bmp"  # as many bytes, whatever the pixels
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(file)
+            os.utime(file, (bright, bright))
+        source = load_imagenet(tmp_path, 8)
+        return everything(simulated_dvs(source, options, path=PATH, sensor=16))
+
+    assert not torch.equal(frames(250), frames(60))
+    assert len(list((options.cache or Path()).iterdir())) == 2
 
 
 def test_several_processes_make_the_same_frames(options: FrameOptions, tmp_path: Path) -> None:

@@ -71,6 +71,42 @@ class Uneven(Base):
     sensor_size = None
 
 
+class ByName(Base):
+    def __init__(self, save_to: str, split: str = "train") -> None:
+        assert split in ("train", "valid", "test")
+        self.split = split
+        super().__init__(save_to)
+
+    def folder(self) -> str:
+        return self.split
+
+
+class Elsewhere:
+    """Lies in a folder of another name, and knows its sensor and its files only once it is open, as SMNIST does."""
+
+    def __init__(self, save_to: str) -> None:
+        self.sensor_size = (5, 3, 2)
+        self.location_on_system = str(Path(save_to) / "lower")
+        self.files = sorted(Path(self.location_on_system).glob("*.npy"))
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, Any]:
+        return np.load(self.files[index]), index % 2
+
+
+class Exits(Base):
+    def __init__(self, save_to: str) -> None:
+        print("\n  WARNING: put it\n  there by hand")
+        sys.exit()
+
+
+class Demands(Base):
+    def __init__(self, save_to: str, split: str, data_selection: str) -> None:
+        super().__init__(save_to)
+
+
 class Line(Base):
     sensor_size = (5, 1, 1)
     classes = np.array([b"no", b"yes"])
@@ -83,26 +119,29 @@ class Boxes(Base):
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """20 recordings of each set (Divided: 12 + 8); number n has two ON events at y = n % 3, x = n % 5."""
-    kinds = {kind.__name__: kind for kind in (Divided, Whole, Named, Uneven, Line, Boxes)}
+    """20 recordings of each set (Divided, ByName: 12 + 8); number n has two ON events at y = n % 3, x = n % 5."""
+    kinds = {kind.__name__: kind for kind in (Divided, ByName, Whole, Named, Uneven, Line, Boxes)}
+    kinds |= {kind.__name__: kind for kind in (Elsewhere, Exits, Demands)}
     module, datasets = ModuleType("tonic"), SimpleNamespace(__all__=list(kinds), Missing=None, **kinds)
     module.__version__ = "9.9"  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "tonic", module)
     monkeypatch.setitem(sys.modules, "tonic.datasets", datasets)  # type: ignore[arg-type]
     for name in kinds:
         for n in range(20):
-            half = ("Train" if n < 12 else "Test") if name == "Divided" else "."
-            file = tmp_path / name / half / f"{n:02d}.npy"
+            halves = {"Divided": ("Train", "Test"), "ByName": ("train", "test")}.get(name, (".", "."))
+            folder = "lower" if name == "Elsewhere" else name
+            file = tmp_path / folder / halves[n >= 12] / f"{n:02d}.npy"
             file.parent.mkdir(parents=True, exist_ok=True)
             events = np.array([(n % 5, n % 3, 10, 1), (n % 5, n % 3, 20, 1)], XYTP)
             np.save(file, events[["x", "t"]] if name == "Line" else events)
     return tmp_path
 
 
-def test_what_tonic_divides_stays_divided(root: Path) -> None:
-    loaded = tonic_set("Divided", root, OPTIONS)
-    assert (loaded.name, loaded.split, loaded.sensor, loaded.classes) == ("Divided", "official", (3, 5), ("no", "yes"))
-    assert loaded.provenance == "Divided as tonic 9.9 reads it, split official"
+@pytest.mark.parametrize("name", ["Divided", "ByName"])
+def test_what_tonic_divides_stays_divided(root: Path, name: str) -> None:
+    loaded = tonic_set(name, root, OPTIONS)
+    assert (loaded.name, loaded.split, loaded.sensor, loaded.classes) == (name, "official", (3, 5), ("no", "yes"))
+    assert loaded.provenance == f"{name} as tonic 9.9 reads it, split official"
     for part, numbers in ((loaded.train, range(12)), (loaded.test, range(12, 20))):  # though tonic lists them backwards
         assert part.labels.tolist() == [n % 2 for n in numbers]
         at = part.read(torch.arange(len(part))).nonzero()
@@ -118,6 +157,23 @@ def test_what_is_not_divided_is_drawn_by_seed(root: Path) -> None:
         assert torch.equal(loaded.test.labels, test % 2)
         assert loaded.train.read(torch.arange(18)).nonzero()[::2, 3].tolist() == (train % 3).tolist()
     assert len(list((root / ".spikeback").iterdir())) == 1
+
+
+def test_files_in_a_folder_of_another_name_are_found_and_part_of_the_key(root: Path) -> None:
+    before = tonic_set("Elsewhere", root, OPTIONS)
+    assert before.sensor == (3, 5)
+    np.save(root / "lower" / "07.npy", np.array([(4, 2, 10, 1)] * 3, XYTP))
+    after = tonic_set("Elsewhere", root, OPTIONS)
+    assert after.hash() != before.hash()
+
+
+def test_another_tonic_or_other_labels_are_another_entry(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tonic_set("Whole", root, OPTIONS)
+    monkeypatch.setattr(sys.modules["tonic"], "__version__", "10")
+    tonic_set("Whole", root, OPTIONS)
+    monkeypatch.setattr(Whole, "label", lambda self, number: number // 10)
+    tonic_set("Whole", root, OPTIONS)
+    assert len(list((root / ".spikeback").iterdir())) == 3
 
 
 def test_labels_that_are_words_are_the_classes(root: Path) -> None:
@@ -160,7 +216,13 @@ def test_nothing_is_fetched_unasked(root: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "split", "message"),
     [
-        ("Missing", None, "tonic has no dataset 'Missing'; choose from Boxes, Divided, Line, Named, Uneven, Whole"),
+        ("Missing", None, "tonic has no dataset 'Missing'; choose from Boxes, ByName, Demands, Divided, .*, Whole$"),
+        ("Exits", None, r"tonic:Exits cannot be opened in \S+: WARNING: put it there by hand$"),
+        (
+            "Demands",
+            None,
+            r"tonic:Demands cannot be opened in \S+: .* missing 2 required .* 'split' and 'data_selection'$",
+        ),
         ("Boxes", None, "tonic:Boxes has no single label for each recording"),
         ("Divided", "random-1", r"--data\.split 'random-1' is no split of tonic:Divided; it has official"),
         ("Whole", "official", r"--data\.split 'official' is no split of tonic:Whole; it has random-<seed>"),

@@ -11,7 +11,7 @@ import os
 import secrets
 import shutil
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -61,21 +61,21 @@ def cached(
     `key` names everything that decides the content, as JSON can hold it. `samples()` yields the array of `shape` piece
     by piece, each a block of `dtype` of any number of rows, in order. An entry that does not match its checksum is
     warned of and built anew. A second process that asks for the same entry waits for the first.
-    Raises UsageError naming the file that cannot be written, for lack of space say; nothing is left behind then.
+    Raises UsageError naming the file that cannot be written, for lack of space say, or the one that `samples` cannot
+    read; nothing is left behind then.
     """
     text = json.dumps({"format": FORMAT, "shape": list(shape), "dtype": dtype, **key}, sort_keys=True)
     path = folder / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.npy"
     found = _open(path)
     if found is not None:
         return found
-    with _writing(path):
-        folder.mkdir(parents=True, exist_ok=True)
+    _make(folder)
     with _lock(folder) as alone:
         found = _open(path) if alone else None  # built by another process meanwhile?
         if found is not None:
             return found
         if alone:
-            for leftover in folder.glob(f".{path.name}.*.part"):  # of a build that was killed
+            for leftover in folder.glob(".*.npy.*.part"):  # of builds that were killed, of this entry or another
                 leftover.unlink(missing_ok=True)
         _build(path, tuple(shape), np.dtype(dtype), samples)
     return np.load(path, mmap_mode="r")
@@ -100,7 +100,7 @@ def _open(path: Path) -> np.ndarray | None:
                 left -= len(block)
             if left == 0 and file.read() == digest.digest():
                 return np.load(path, mmap_mode="r")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # the latter is said when the folder is made
         return None
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}; remove it or name another --data.cache") from None
@@ -120,7 +120,7 @@ def _build(path: Path, shape: tuple[int, ...], dtype: np.dtype, samples: Callabl
     digest = hashlib.sha256(header.getvalue())
     try:
         # closed at once when writing fails: the processes behind the samples must not go on
-        with _writing(path), part.open("xb") as file, closing(block for block in samples()) as pieces:
+        with _writing(path), part.open("xb") as file, closing(_read(samples())) as pieces:
             file.write(header.getvalue())
             for block in pieces:
                 if block.dtype != dtype:
@@ -138,6 +138,24 @@ def _build(path: Path, shape: tuple[int, ...], dtype: np.dtype, samples: Callabl
             part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        blocked = isinstance(error, FileExistsError | NotADirectoryError)
+        reason = "a file is in the way" if blocked else error.strerror or error
+        raise UsageError(f"{folder} cannot be made for the cache: {reason}; name another --data.cache") from None
+
+
+def _read(blocks: Iterable[np.ndarray]) -> Generator[np.ndarray, None, None]:
+    """The same blocks; a file that lacks or is broken is its own error and none of writing the cache."""
+    try:
+        yield from blocks
+    except OSError as error:
+        what = f"{error.filename} cannot be read" if error.filename else "the recordings cannot be decoded"
+        raise UsageError(f"{what}: {error.strerror or error}") from None
 
 
 @contextmanager

@@ -40,6 +40,7 @@ def cifar10_dvs(root: Path, options: FrameOptions | None = None, split: str = SP
         split,
         SENSOR,
         manifest_hash(root, [paths[row] for row in train.tolist()], [paths[row] for row in test.tolist()]),
+        -2 if options.axes == "jaer" else -1,  # jAER's y runs along the width of the upright picture
     )
 
 

@@ -1,6 +1,8 @@
 """Events to frames."""
 
 import math
+import warnings
+from collections.abc import Iterable, Iterator
 from typing import Literal, get_args
 
 import numpy as np
@@ -63,6 +65,26 @@ def to_frames(
     counts = torch.from_numpy(np.bincount(index, minlength=math.prod(shape))).float().reshape(shape)
     frames = counts.clamp_(max=1) if mode == "binary" else counts
     return frames if size == sensor else F.interpolate(frames, size, mode=resize, antialias=resize == "bilinear")
+
+
+def largest_count(dtype: str) -> float:
+    """The largest count that frames kept as `dtype`, uint8 or a float, hold."""
+    return 255 if dtype == "uint8" else float(np.finfo(dtype).max)
+
+
+def warning_of_cuts(name: str, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Yield `blocks`, frames as they are kept, and warn at the end of how many counts reach the largest possible."""
+    full, most = 0, 0.0
+    for block in blocks:
+        most = largest_count(block.dtype.name)
+        full += np.count_nonzero(block >= most)
+        yield block
+    if full:
+        warnings.warn(
+            f"{name}: {full} counts of a pixel in a frame reach {most:.0f}, the largest that is kept; "
+            "what was above is cut off, more --data.events.time_steps keep more of it",
+            stacklevel=2,
+        )
 
 
 def _spans(events: np.ndarray, time_steps: int, by: By) -> np.ndarray:

@@ -14,7 +14,7 @@ from torch import Tensor
 from spikeback.data.events.aedat import Axes
 from spikeback.data.events.cache import cache_folder, cached, stamps
 from spikeback.data.events.dtype import Sensor
-from spikeback.data.events.frames import By, Mode, Resize, to_frames
+from spikeback.data.events.frames import By, Mode, Resize, largest_count, to_frames, warning_of_cuts
 from spikeback.data.events.parallel import parallel
 from spikeback.data.events.read import Policy, read_events
 from spikeback.errors import UsageError
@@ -59,7 +59,8 @@ class FrameSet:
     """A dataset of event frames: name, one line on its origin, classes in label order, both splits.
 
     `split` names how they were divided, `sensor` is (height, width) of the recordings before resizing, `manifest` the
-    sha256 (hex) of the recordings' names in each split; None where a source has no such thing.
+    sha256 (hex) of the recordings' names in each split; None where a source has no such thing. `mirror` is the axis of
+    a sample that mirroring the scene reverses, None where a mirrored recording may be of another class.
     """
 
     name: str
@@ -70,6 +71,7 @@ class FrameSet:
     split: str | None = None
     sensor: Sensor | None = None
     manifest: str | None = None
+    mirror: int | None = None
 
     def hash(self) -> str:
         """sha256 (hex) over shapes, frames, labels and class names of both splits."""
@@ -113,8 +115,8 @@ class FrameOptions:
     def sample(self, events: np.ndarray, sensor: Sensor) -> np.ndarray:
         """The frames of one recording as they are kept: (T, 2, H, W), counts above the type's largest cut off."""
         frames = to_frames(events, self.time_steps, sensor, self.size, self.by, self.mode, self.resize).numpy()
-        kind = np.dtype(self.dtype(sensor))
-        return frames.clip(max=255 if kind == np.uint8 else np.finfo(kind).max).astype(kind)
+        kind = self.dtype(sensor)
+        return frames.clip(max=largest_count(kind)).astype(kind)
 
 
 def decode(
@@ -129,7 +131,8 @@ def decode(
 ) -> np.ndarray:
     """The frames of `count` samples, (count, T, 2, H, W), from the cache beside `root`, built if need be.
 
-    `work(item)` returns those of one item, (n, T, 2, H, W); `key` is what decides them apart from `options`.
+    `work(item)` returns those of one item, (n, T, 2, H, W); `key` is what decides them apart from `options`. Building
+    warns once of counts that may have been cut off, with their number.
     """
     decoding = {name: value for name, value in asdict(options).items() if name not in ("cache", "workers")}
     return cached(
@@ -137,7 +140,7 @@ def decode(
         name,
         {**key, **decoding, "sensor": sensor},
         (count, *options.shape(sensor)),
-        lambda: parallel(work, items, f"Decoding {name}", options.workers),
+        lambda: warning_of_cuts(name, parallel(work, items, f"Decoding {name}", options.workers)),
         options.dtype(sensor),
     )
 

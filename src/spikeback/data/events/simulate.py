@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from spikeback.data.events.cache import stamps
 from spikeback.data.events.dtype import EVENT
 from spikeback.data.events.pixel import (
     PRESETS,
@@ -24,7 +25,8 @@ from spikeback.data.events.pixel import (
     crossings,
 )
 from spikeback.data.events.sets import FrameOptions, Frames, FrameSet, decode
-from spikeback.data.pictures import DataSet, fit
+from spikeback.data.pictures import DataSet, Split, fit
+from spikeback.data.static import PictureFiles
 from spikeback.errors import UsageError
 
 LUMA = (0.299, 0.587, 0.114)  # luminance of red, green and blue, Rec. 601
@@ -122,6 +124,8 @@ def simulated_dvs(
     count = len(pictures.train)
     film = partial(_film, pictures=pictures, options=options, model=model, path=path, seed=seed, sensor=sensor)
     key = {"pictures": pictures.hash(), "model": asdict(model), "path": asdict(path), "seed": seed}
+    if files := [stamp for part in (pictures.train, pictures.test) for stamp in _stamps(part)]:
+        key["files"] = files
     every, square = range(count + len(pictures.test)), (sensor, sensor)
     frames = decode("simulated-dvs", root, every, film, len(every), square, options, key)
     kind = preset if isinstance(preset, str) else repr(preset)
@@ -134,7 +138,15 @@ def simulated_dvs(
         Frames(frames, pictures.test.labels, torch.arange(count, len(every))),
         getattr(pictures, "split", None),
         square,
+        mirror=getattr(pictures, "mirror", -1),
     )
+
+
+def _stamps(part: Split) -> list[tuple[str, int, int]]:
+    """Name, size and time of the files that pictures are still to be decoded from: their set's hash knows no time."""
+    if not isinstance(part, PictureFiles):
+        return []
+    return stamps(part.root, (part.path(index) for index in range(len(part))))
 
 
 def _film(

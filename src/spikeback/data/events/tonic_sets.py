@@ -1,9 +1,12 @@
 """Any event dataset of the library tonic (GPL: an extra, never required), as frames."""
 
+import hashlib
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from functools import partial
 from importlib import import_module
 from inspect import signature
+from io import StringIO
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -26,26 +29,28 @@ def tonic_set(
 ) -> FrameSet:
     """The set `name` of tonic.datasets, its files in root/<name>/; `options` None: 10 frames of the sensor's size.
 
-    A set that tonic divides keeps its halves, split "official" or None; of another, "random-<seed>" (None: random-0)
-    draws a tenth of every class as the test split. A recording without y or p lies in row 0 or is all ON.
+    A set that tonic divides keeps its halves train and test, split "official" or None; a third one, for validation, is
+    left out. Of another, "random-<seed>" (None: random-0) draws a tenth of every class as the test split. A recording
+    without y or p lies in row 0 or is all ON.
     Raises UsageError where tonic is not installed, has no such set or not its files (unless `download`), and for a set
     that is not one label a recording.
     """
     options = options or FrameOptions()
     kind = _kind(name)
-    divided = "train" in signature(kind).parameters
+    halves = _halves(kind)
+    divided = len(halves) > 1
     seed = _seed(name, divided, split)
-    opened = [
-        _open(kind, root, download, **half) for half in ([{"train": True}, {"train": False}] if divided else [{}])
-    ]
-    sensor = _sensor(name, kind, options)
+    opened = [_open(kind, root, download, **half) for half in halves]
+    sensor = _sensor(name, opened[0], options)
     items = [(half, row) for half, dataset in enumerate(opened) for row in _order(dataset)]
     labels, classes = _labels(name, opened[0], [_target(opened[half], row) for half, row in items])
-    files = sorted(path for path in (root / name).rglob("*") if path.is_file())
     work = partial(_sample, opened=opened, sensor=sensor, options=options)
-    frames = decode(
-        f"tonic-{name.lower()}", root, items, work, len(items), sensor, options, {"files": stamps(root, files)}
-    )
+    key = {
+        "tonic": _version(),
+        "files": _files(root, opened),
+        "labels": hashlib.sha256(labels.numpy().data).hexdigest(),
+    }
+    frames = decode(f"tonic-{name.lower()}", root, items, work, len(items), sensor, options, key)
     if divided:
         train, test = torch.arange(len(items)).split([len(half) for half in opened])
     else:
@@ -64,6 +69,16 @@ def _kind(name: str) -> Any:
     if name not in datasets.__all__:
         raise UsageError(f"tonic has no dataset '{name}'; choose from {', '.join(sorted(datasets.__all__))}")
     return getattr(datasets, name)
+
+
+def _halves(kind: Any) -> list[dict[str, Any]]:
+    """The arguments that ask for the training and for the test recordings; one without any if all come together."""
+    parameters = signature(kind).parameters
+    if "train" in parameters:
+        return [{"train": True}, {"train": False}]
+    if "split" in parameters and parameters["split"].default == "train":
+        return [{"split": "train"}, {"split": "test"}]
+    return [{}]
 
 
 def _seed(name: str, divided: bool, split: str | None) -> int:
@@ -88,20 +103,29 @@ def _open(kind: Any, root: Path, download: bool, **half: bool) -> Any:
     asked = (
         kind if download else type(kind.__name__, (kind,), {"download": refuse})
     )  # tonic's folder is the type's name
+    said = StringIO()
     try:
-        dataset = asked(save_to=str(root), **half)
+        with redirect_stdout(said):
+            dataset = asked(save_to=str(root), **half)
     except UsageError:
         raise
-    except Exception as error:  # whatever its reader meets first
-        raise UsageError(f"tonic:{kind.__name__} cannot be opened in {root}: {error}") from None
+    except (Exception, SystemExit) as error:  # whatever its reader meets first; some print why and exit
+        reason = (isinstance(error, SystemExit) and said.getvalue()) or str(error)
+        raise UsageError(f"tonic:{kind.__name__} cannot be opened in {root}: {' '.join(reason.split())}") from None
     dataset.__class__ = kind  # so that a worker process can be handed it
     return dataset
 
 
-def _sensor(name: str, kind: Any, options: FrameOptions) -> Sensor:
+def _files(root: Path, opened: Sequence[Any]) -> list[tuple[str, int, int]]:
+    """Name, size and time of all that lies where the halves look: they need not say which of it they read."""
+    places = {Path(dataset.location_on_system) for dataset in opened}
+    return stamps(root, sorted(path for place in places for path in place.rglob("*") if path.is_file()))
+
+
+def _sensor(name: str, dataset: Any, options: FrameOptions) -> Sensor:
     """(height, width), from tonic's (width, height, polarities)."""
-    if kind.sensor_size is not None:
-        width, height, *_ = kind.sensor_size
+    if (size := getattr(dataset, "sensor_size", None)) is not None:
+        width, height, *_ = size
         return height, width
     if options.size is None:
         raise UsageError(f"the recordings of tonic:{name} differ in size; --data.size 48 would bring all to 48 x 48")
