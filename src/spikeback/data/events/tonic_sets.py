@@ -166,7 +166,7 @@ def _sample(item: tuple[int, int], opened: Sequence[Any], sensor: Sensor, option
         if sensor == ANY:
             sensor = int(events["y"].max(initial=0)) + 1, int(events["x"].max(initial=0)) + 1
         return options.sample(events, sensor)[None]
-    except Exception as error:
+    except Exception as error:  # every tonic set reads its files with code of its own
         file = opened[half].data[row] if len(getattr(opened[half], "data", [])) > row else f"number {row}"
         raise UsageError(f"{file} cannot be decoded: {error}") from None
 
