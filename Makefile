@@ -5,7 +5,7 @@ RUN ?= runs/demo
 
 .PHONY: demo test check format clean
 
-.venv/ready: pyproject.toml constraints.txt
+.venv/ready: pyproject.toml constraints.txt hatch_build.py $(wildcard src/spikeback/ops/native/kernels.cpp)
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --editable '.[dev]' --constraint constraints.txt
 	touch $@

@@ -8,7 +8,7 @@ from typing import Any
 
 from spikeback.models import create_model, list_models
 from spikeback.nn import LIF
-from spikeback.ops import lif, surrogate
+from spikeback.ops import lif, packed_spikes, surrogate, tune_allocator
 from spikeback.shortcut import Evolutionary, Shortcut, ShortcutNet, TimeAveraged, Unrolled, Vanilla
 
 __version__ = "0.1.0"
@@ -23,7 +23,9 @@ __all__ = [
     "create_model",
     "lif",
     "list_models",
+    "packed_spikes",
     "surrogate",
+    "tune_allocator",
 ]
 
 

@@ -22,7 +22,7 @@ def test_loss_is_the_cross_entropy_of_the_time_mean() -> None:
 def test_summed_logits_are_one_cross_entropy(model: sb.ShortcutNet, pictures: torch.Tensor) -> None:
     y = torch.tensor([0, 3, 4])
     loss, judged = branch_loss(model, pictures, y, 0.5, "logits")
-    main, side = model.logits(pictures)
+    main, side = model.logits(pictures, per_step=False)
     summed = main + 0.5 * sum(side.values())
     assert torch.equal(judged, summed)
     assert torch.equal(loss, F.cross_entropy(summed.mean(0), y))
@@ -31,7 +31,7 @@ def test_summed_logits_are_one_cross_entropy(model: sb.ShortcutNet, pictures: to
 def test_summed_losses_judge_every_branch_by_itself(model: sb.ShortcutNet, pictures: torch.Tensor) -> None:
     y = torch.tensor([0, 3, 4])
     loss, judged = branch_loss(model, pictures, y, 0.5, "losses")
-    main, side = model.logits(pictures)
+    main, side = model.logits(pictures, per_step=False)
     assert len(side) == len(model.taps) > 1
     expected = F.cross_entropy(main.mean(0), y) + 0.5 * sum(F.cross_entropy(z.mean(0), y) for z in side.values())
     assert torch.equal(loss, torch.as_tensor(expected))
@@ -42,6 +42,6 @@ def test_summed_losses_judge_every_branch_by_itself(model: sb.ShortcutNet, pictu
 def test_weight_zero_is_the_main_branch_alone(combine, model: sb.ShortcutNet, pictures: torch.Tensor) -> None:
     y = torch.tensor([0, 3, 4])
     loss, judged = branch_loss(model, pictures, y, 0.0, combine)
-    main = model.net(pictures)
+    main = model.net(pictures, per_step=False)
     assert torch.equal(judged, main)
     assert torch.equal(loss, F.cross_entropy(main.mean(0), y))

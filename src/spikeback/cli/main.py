@@ -131,6 +131,7 @@ def main(argv: list[str] | None = None) -> None:
 
     try:
         with interruptible():
+            spikeback.tune_allocator()
             parser, runs = build_parser()
             config = parser.parse_args(with_data_names(with_recipe_paths(argv)))
             runs[config.subcommand](config[config.subcommand], Console(), shlex.join(["spikeback", *argv]))

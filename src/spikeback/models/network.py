@@ -28,21 +28,24 @@ class Network(nn.Module):
         super().__init__()
         self.num_classes, self.time_steps = num_classes, time_steps
 
-    def body(self, x: Tensor) -> Tensor:
-        """Current of the first convolution (T, B, C, H, W) -> spikes of the last block (T, B, C', H', W')."""
+    def body(self, frames: Tensor, time_steps: int) -> Tensor:
+        """Frames (T, B, C, H, W), or one (1, B, C, H, W) shown T times -> spikes of the last block (T, B, C', H', W')."""
         raise NotImplementedError
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Pictures (B, C, H, W) or frames (T, B, C, H, W) -> logits (T, B, K)."""
-        if x.ndim == 4:
-            current = self.encoder(x[None]).expand(self.time_steps, -1, -1, -1, -1)
-        elif x.ndim == 5 and x.shape[0] >= 1:
-            current = self.encoder(x)
-        else:
+    def forward(self, x: Tensor, per_step: bool = True) -> Tensor:
+        """Pictures (B, C, H, W) or frames (T, B, C, H, W) -> logits (T, B, K).
+
+        `per_step=False` returns their mean over time, (1, B, K), from firing rates: the readout is linear.
+        """
+        if x.ndim not in (4, 5) or x.shape[0] < 1:
             raise UsageError(
                 f"a network takes pictures (B, C, H, W) or frames (T, B, C, H, W) with T >= 1, got {tuple(x.shape)}"
             )
-        return self.fc(self.body(current).mean((-2, -1)))  # (T, B, C, H, W) -> (T, B, C) -> (T, B, K)
+        steps, frames = (self.time_steps, x[None]) if x.ndim == 4 else (x.shape[0], x)
+        frames = frames.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)  # channels-last, as all that follows
+        spikes = self.body(frames, steps)
+        rates = spikes.mean((-2, -1)) if per_step else spikes.mean((0, -2, -1))[None]
+        return self.fc(rates)  # (T, B, C) -> (T, B, K)
 
     def initialise(self) -> None:
         """Weights as in the authors' code: convolutions N(0, 2 / (k^2 C_out)), readout N(0, (1 / C_in)^2), bias 0."""

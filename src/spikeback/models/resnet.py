@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from spikeback.models.network import Network, feature
 from spikeback.models.registry import register
-from spikeback.nn.block import BasicBlock, ConvNorm, Pool, neuron_for
+from spikeback.nn.block import BasicBlock, ConvNorm, Pool, Stack, neuron_for
 
 
 class SpikingResNet(Network):
@@ -36,7 +36,7 @@ class SpikingResNet(Network):
         large = stem == "imagenet"
         deep = deep_stem and not large
         self.encoder = ConvNorm(in_channels, width, 7 if large else 3, norm, stride=2 if large else 1)
-        self.stem = nn.Sequential(neuron_for(neuron))
+        self.stem = Stack(neuron_for(neuron))
         for _ in range(2 if deep else 0):
             self.stem.extend([ConvNorm(width, width, 3, norm), neuron_for(neuron)])
         if large:
@@ -60,8 +60,8 @@ class SpikingResNet(Network):
         self.fc = nn.Linear(channels, num_classes)
         self.initialise()
 
-    def body(self, x: Tensor) -> Tensor:
-        x = self.stem(x)
+    def body(self, frames: Tensor, time_steps: int) -> Tensor:
+        x = self.stem(frames, self.encoder, time_steps)
         for stage in self.stages:
             x = self.get_submodule(stage)(x)
         return x

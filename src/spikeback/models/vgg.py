@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from spikeback.models.network import Network, feature
 from spikeback.models.registry import register
-from spikeback.nn.block import ConvNorm, Pool, neuron_for
+from spikeback.nn.block import ConvNorm, Pool, Stack, neuron_for
 
 
 class SpikingVGG(Network):
@@ -32,7 +32,7 @@ class SpikingVGG(Network):
     ) -> None:
         super().__init__(num_classes, time_steps)
         self.encoder = ConvNorm(in_channels, width * widths[0], 3, norm)
-        self.layers = nn.Sequential()
+        self.layers = Stack()
         self.feature_info = []
         channels, reduction = width * widths[0], 1
         for depth, multiple in zip(depths, widths, strict=True):
@@ -40,7 +40,7 @@ class SpikingVGG(Network):
                 first = len(self.layers) == 0  # its convolution is the encoder
                 conv = [] if first else [ConvNorm(channels, multiple * width, 3, norm)]
                 channels = multiple * width
-                self.layers.append(nn.Sequential(*conv, neuron_for(neuron)))
+                self.layers.append(Stack(*conv, neuron_for(neuron)))
                 self.feature_info.append(feature(f"layers.{len(self.layers) - 1}", channels, reduction, "block"))
             reduction *= 2
             self.layers.append(Pool(2, ceil_mode=True))
@@ -48,8 +48,8 @@ class SpikingVGG(Network):
         self.fc = nn.Linear(channels, num_classes)
         self.initialise()
 
-    def body(self, x: Tensor) -> Tensor:
-        return self.layers(x)
+    def body(self, frames: Tensor, time_steps: int) -> Tensor:
+        return self.layers(frames, self.encoder, time_steps)
 
 
 register("spiking_vgg11", partial(SpikingVGG, (1, 1, 2, 2, 2), (1, 2, 4, 8, 8)), 64)

@@ -2,11 +2,15 @@
 
 import copy
 from collections.abc import Callable
+from functools import reduce
+from operator import add
 
+import torch
 from torch import Tensor, nn
 
+from spikeback.nn.fuse import fused, is_watched
 from spikeback.nn.neuron import LIF
-from spikeback.nn.norm import norm_for
+from spikeback.nn.norm import halve_variance, norm_for
 
 
 def over_time(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -14,9 +18,55 @@ def over_time(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return layer(x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
 
+def fire(neuron: nn.Module, *terms: tuple[nn.Module, Tensor], time_steps: int | None = None) -> Tensor:
+    """neuron(sum of layer(x)), in one operation after the convolutions where that can be (nn/fuse.py).
+
+    Args:
+        terms: pairs of a layer and its input x, (T, B, C, H, W).
+        time_steps: T, if the current is one time step that is shown T times.
+    """
+    parts = [_before_norm(layer, x) for layer, x in terms]
+    steps = time_steps or parts[0][0].shape[0]
+    spikes = fused(neuron, parts, steps)
+    if spikes is None:
+        current = reduce(add, [y if norm is None else over_time(norm, y) for y, norm in parts])
+        spikes = neuron(current.expand(steps, *current.shape[1:]))
+    return spikes
+
+
+def _before_norm(layer: nn.Module, x: Tensor) -> tuple[Tensor, nn.Module | None]:
+    """A layer's output before its last norm, and that norm; None: there is none, or someone listens to the layer."""
+    if is_watched(layer):
+        return layer(x), None
+    if type(layer) is ConvNorm:
+        conv, norm = layer
+        return over_time(conv, x), None if type(norm) is nn.Identity else norm
+    if type(layer) is nn.Sequential and len(layer) > 1:
+        *before, last = layer
+        for module in before:
+            x = module(x)
+        return _before_norm(last, x)
+    return layer(x), None
+
+
 def neuron_for(prototype: nn.Module | None) -> nn.Module:
     """A deep copy of the prototype neuron; None is `LIF()`, the defaults of the authors' code."""
     return LIF() if prototype is None else copy.deepcopy(prototype)
+
+
+class Conv2d(nn.Conv2d):
+    """`nn.Conv2d` that keeps clear of a kernel of oneDNN that writes beyond its memory.
+
+    On processors with AVX2 and no AVX-512, its weight gradient of a channels-last 1x1 convolution does so where a channel
+    count is not a multiple of 8 (seen with valgrind in PyTorch 2.14, `jit_avx2_1x1_convolution_bwd_weights_t`). Such a
+    convolution runs on contiguous pictures; the result is channels-last again.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        odd = self.kernel_size == (1, 1) and (self.in_channels % 8 or self.out_channels % 8)
+        if not odd or input.is_contiguous():
+            return super().forward(input)
+        return super().forward(input.contiguous()).contiguous(memory_format=torch.channels_last)
 
 
 class ConvNorm(nn.Sequential):
@@ -26,11 +76,31 @@ class ConvNorm(nn.Sequential):
     """
 
     def __init__(self, in_channels: int, channels: int, kernel: int, norm: nn.Module | None, stride: int = 1) -> None:
-        conv = nn.Conv2d(in_channels, channels, kernel, stride, padding=kernel // 2, bias=False)
+        conv = Conv2d(in_channels, channels, kernel, stride, padding=kernel // 2, bias=False)
         super().__init__(conv, norm_for(norm, channels))
 
     def forward(self, x: Tensor) -> Tensor:
         return over_time(super().forward, x)
+
+
+class Stack(nn.Sequential):
+    """Layers in a row; a convolution with norm and the neuron behind it are one operation (`fire`)."""
+
+    def forward(self, input: Tensor, before: nn.Module | None = None, time_steps: int | None = None) -> Tensor:
+        """As `nn.Sequential`, with a layer `before` the first that lives elsewhere; its single step is shown T times."""
+        x = input
+        for layer in self:
+            if before is None and type(layer) is ConvNorm:
+                before = layer
+                continue
+            if before is None:
+                x = layer(x)
+            elif isinstance(layer, Stack):
+                x = layer(x, before, time_steps)
+            else:
+                x = fire(layer, (before, x), time_steps=time_steps)
+            before = time_steps = None
+        return x if before is None else before(x)
 
 
 class BasicBlock(nn.Module):
@@ -58,10 +128,13 @@ class BasicBlock(nn.Module):
             pool = pooled_shortcut and stride > 1
             project = ConvNorm(in_channels, channels, 1, norm, stride=1 if pool else stride)
             self.shortcut = nn.Sequential(Pool(stride, ceil_mode=True), project) if pool else project
+            halve_variance(project[1])
+        halve_variance(self.conv2[1])
         self.lif2 = neuron_for(neuron)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.lif2(self.conv2(self.lif1(self.conv1(x))) + self.shortcut(x))
+        spikes = fire(self.lif1, (self.conv1, x))
+        return fire(self.lif2, (self.conv2, spikes), (self.shortcut, x))
 
 
 class Pool(nn.AvgPool2d):

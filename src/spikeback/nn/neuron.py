@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from spikeback.ops import lif
 from spikeback.ops.lif import check_neuron
+from spikeback.ops.memory import note_spikes
 from spikeback.ops.surrogate import Surrogate, Tanh
 
 
@@ -48,6 +49,7 @@ class LIF(nn.Module):
             gain=self.gain,
             detach_reset=self.detach_reset,
         )
+        note_spikes(spikes)
         return (spikes, state) if return_state else spikes
 
     def extra_repr(self) -> str:

@@ -1,9 +1,49 @@
-"""Normalisation: one prototype instance becomes one layer per channel count."""
+"""Normalisation: threshold-dependent batch norm, and how one prototype instance becomes a layer for any channel count."""
 
 import copy
+import math
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+
+class TdBatchNorm2d(nn.BatchNorm2d):
+    """Threshold-dependent batch norm: y = alpha * V_th * (x - mean) / sqrt(variance + eps) * weight + bias.
+
+    Zheng et al., AAAI 2021 (STBP-tdBN). On merged pictures (T*B, C, H, W) its statistics run over (T, B, H, W).
+
+    Args:
+        num_features: C.
+        threshold: V_th of the neurons that follow.
+        alpha: 1, or 1 / sqrt(2) where two normalised currents are added (our residual blocks see to that).
+        eps, momentum: as `nn.BatchNorm2d`.
+    """
+
+    def __init__(
+        self, num_features: int, threshold: float = 0.5, alpha: float = 1.0, eps: float = 1e-5, momentum: float = 0.1
+    ) -> None:
+        super().__init__(num_features, eps, momentum)
+        self.threshold, self.alpha = threshold, alpha
+
+    @property
+    def scale(self) -> float:
+        """alpha * V_th."""
+        return self.alpha * self.threshold
+
+    def forward(self, input: Tensor) -> Tensor:
+        normed = nn.functional.batch_norm(
+            input, self.running_mean, self.running_var, self.weight * self.scale, self.bias, self.training,
+            self.momentum or 0.0, self.eps,
+        )  # fmt: skip
+        if self.training and self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+        return normed
+
+
+def halve_variance(norm: nn.Module) -> None:
+    """Make room for a second normalised current: alpha / sqrt(2) in a threshold-dependent norm; others stay."""
+    if isinstance(norm, TdBatchNorm2d):
+        norm.alpha /= math.sqrt(2)
 
 
 def norm_for(prototype: nn.Module | None, channels: int) -> nn.Module:

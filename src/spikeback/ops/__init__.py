@@ -1,6 +1,7 @@
-"""Pure tensor functions: surrogate derivatives and the leaky integrate-and-fire recursion. No `nn.Module` here."""
+"""Pure tensor functions: surrogate derivatives, the leaky integrate-and-fire recursion, memory. No `nn.Module` here."""
 
 from spikeback.ops import surrogate
 from spikeback.ops.lif import lif
+from spikeback.ops.memory import packed_spikes, tune_allocator
 
-__all__ = ["lif", "surrogate"]
+__all__ = ["lif", "packed_spikes", "surrogate", "tune_allocator"]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from spikeback.errors import UsageError
+from spikeback.models.network import Network
 from spikeback.nn.neuron import LIF
 from spikeback.shortcut.adapt import first, reset_state
 
@@ -17,8 +18,11 @@ from spikeback.shortcut.adapt import first, reset_state
 class Branch(nn.Linear):
     """b_l: global average pooling and a fully connected layer, (T, B, C, ...) -> (T, B, K)."""
 
-    def forward(self, input: Tensor) -> Tensor:
-        return super().forward(input.flatten(3).mean(3) if input.ndim > 3 else input)
+    def forward(self, input: Tensor, per_step: bool = True) -> Tensor:
+        """Without `per_step` the mean over time, (1, B, K), from firing rates: pooling and layer are linear."""
+        axes = [*range(3, input.ndim)] if per_step else [0, *range(3, input.ndim)]
+        rates = input.mean(axes) if axes else input
+        return super().forward(rates if per_step else rates[None])
 
 
 class ShortcutNet(nn.Module):
@@ -76,15 +80,14 @@ class ShortcutNet(nn.Module):
         """
         if not isinstance(weight, Tensor) and weight == 0:
             reset_state(self.net)
-            main = self._check(first(self.net(x)), x)
-            main = main if per_step else main.mean(0, keepdim=True)
-            return _touch(main, self.branches)
+            main, _ = self._main(x, per_step)
+            return _touch(main if per_step else main.mean(0, keepdim=True), self.branches)
         main, side = self._tapped(x, per_step)
         return main + weight * sum(side.values())
 
-    def logits(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Main logits (T, B, K) and those of each branch, by tap."""
-        return self._tapped(x, per_step=True)
+    def logits(self, x: Tensor, per_step: bool = True) -> tuple[Tensor, dict[str, Tensor]]:
+        """Main logits (T, B, K), or (1, B, K) as in `forward`, and those of each branch, by tap."""
+        return self._tapped(x, per_step)
 
     def strip(self, keep: Collection[str] = ()) -> nn.Module:
         """The plain network, the very object that was wrapped; with `keep`, a ShortcutNet with those branches only."""
@@ -107,12 +110,19 @@ class ShortcutNet(nn.Module):
     def _evaluate(self, x: Tensor, per_step: bool) -> tuple[Tensor, dict[str, Tensor]]:
         reset_state(self.net)
         with self._record(self.net, self.taps) as seen:
-            main = self._check(first(self.net(x)), x)
+            main, steps = self._main(x, per_step)
         side = {}
         for tap in self.taps:
-            z = _time_first(tap, seen[tap], main)
-            side[tap] = self.branches[_key(tap)](z if per_step else z.mean(0, keepdim=True))
+            z = _time_first(tap, seen[tap], steps, main.shape[1])
+            side[tap] = self.branches[_key(tap)](z, per_step)
         return main if per_step else main.mean(0, keepdim=True), side
+
+    def _main(self, x: Tensor, per_step: bool) -> tuple[Tensor, int]:
+        """Logits of the network (T, B, K), or (1, B, K) from those of ours that can pool rates over time, and T."""
+        if not per_step and isinstance(self.net, Network):
+            return self._check(self.net(x, per_step=False), x), self.net.time_steps if x.ndim == 4 else x.shape[0]
+        main = self._check(first(self.net(x)), x)
+        return main, main.shape[0]
 
     @contextmanager
     def _record(self, net: nn.Module, taps: Collection[str]) -> Iterator[dict[str, list[Tensor]]]:
@@ -152,7 +162,7 @@ class ShortcutNet(nn.Module):
         with torch.no_grad(), torch.random.fork_rng(), self._record(twin, unknown) as seen:
             reset_state(twin)
             main = self._check(first(twin(example)), example)
-        return {tap: _time_first(tap, calls, main).shape[2] for tap, calls in seen.items()}, main.shape[-1]
+        return {tap: _time_first(tap, calls, *main.shape[:2]).shape[2] for tap, calls in seen.items()}, main.shape[-1]
 
     def _check(self, main: Tensor, x: Tensor) -> Tensor:
         """Main logits if they are (T, B, K)."""
@@ -218,9 +228,8 @@ def _key(tap: str) -> str:
     return tap.replace(".", "/")
 
 
-def _time_first(tap: str, calls: list[Tensor], main: Tensor) -> Tensor:
-    """What a tap put out in one forward as (T, B, C, ...), beside main logits (T, B, K)."""
-    steps, batch = main.shape[:2]
+def _time_first(tap: str, calls: list[Tensor], steps: int, batch: int) -> Tensor:
+    """What a tap put out in one forward of T steps and B samples, as (T, B, C, ...)."""
     if len(calls) == 1:
         (z,) = calls
         if z.ndim in (3, 5) and z.shape[1] == batch and (steps == 1 or z.shape[0] in (steps, 1)):

@@ -17,13 +17,13 @@ def mean_cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
 def branch_loss(
     model: ShortcutNet, x: Tensor, y: Tensor, weight: float, combine: Literal["logits", "losses"] = "logits"
 ) -> tuple[Tensor, Tensor]:
-    """Training loss and the logits (T, B, K) that it judges.
+    """Training loss and the logits that it judges, their mean over time, (1, B, K).
 
     "logits" is Eq. 10: one cross-entropy of main + weight * sum(side). "losses" is deep supervision, the paper's
     introduction: cross-entropy of main + weight * the sum of each branch's own; it judges the main logits.
     """
     if combine == "logits" or weight == 0:
-        logits = model(x, weight)
+        logits = model(x, weight, per_step=False)
         return mean_cross_entropy(logits, y), logits
-    main, side = model.logits(x)
+    main, side = model.logits(x, per_step=False)
     return mean_cross_entropy(main, y) + weight * sum(mean_cross_entropy(z, y) for z in side.values()), main

@@ -88,10 +88,10 @@ class Task(L.LightningModule):
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
         x, y = batch
         if dataloader_idx == HELD_OUT:
-            self.count("held_out", self.model(x), y)
+            self.count("held_out", self.model(x, per_step=False), y)
             return
         weight = self.weight(self.global_step - 1)
-        main, side = self.model.logits(x) if weight else (self.model(x), {})
+        main, side = self.model.logits(x, per_step=False) if weight else (self.model(x, per_step=False), {})
         self.count("test", main, y)
         self.count("test_sum", main + weight * sum(side.values()), y)
 

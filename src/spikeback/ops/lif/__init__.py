@@ -1,15 +1,51 @@
 """The leaky integrate-and-fire recursion: one function, one signature, many backends, chosen here and nowhere else."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
+import torch
 from torch import Tensor
 
 from spikeback.errors import UsageError
-from spikeback.ops.lif import reference
-from spikeback.ops.surrogate import Surrogate
+from spikeback.ops import native
+from spikeback.ops.lif import cpu, reference
+from spikeback.ops.lif.operator import norm_lif
+from spikeback.ops.surrogate import ATan, Rectangle, Sigmoid, Surrogate, Tanh, Triangle
 
-BACKENDS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {"reference": reference.lif}
+BACKENDS = ("reference", "cpu", "triton")
+CODES = {Triangle: 0, Rectangle: 1, Tanh: 2, Sigmoid: 4, ATan: 5}  # as the kernels count; 3 is Tanh not normalised
+_plain: ContextVar[bool] = ContextVar("plain", default=False)
+
+
+@contextmanager
+def plain() -> Iterator[None]:
+    """Inside, neurons and blocks run as the plain composition in PyTorch, the definition of what the fused ones do."""
+    token = _plain.set(True)
+    try:
+        yield
+    finally:
+        _plain.reset(token)
+
+
+def code(surrogate: Surrogate) -> tuple[int, float] | None:
+    """Number of the surrogate in the kernels and its parameter; None for one that they do not know."""
+    kind = CODES.get(type(surrogate))
+    if kind is None:
+        return None
+    parameter, *flags = vars(surrogate).values()
+    return (3, parameter) if flags == [False] else (kind, parameter)
+
+
+def fastest(x: Tensor, surrogate: Surrogate, gain: float | Tensor) -> str:
+    """The fastest backend that can run a call, inside `plain()` the reference."""
+    scalar = not isinstance(gain, Tensor) or gain.numel() == 1
+    if _plain.get() or code(surrogate) is None or not scalar:
+        return "reference"
+    if x.device.type == "cpu" and x.dtype in cpu.DTYPES and native.available():
+        return "cpu"
+    return "reference"
 
 
 def lif(
@@ -33,7 +69,8 @@ def lif(
         state: membrane after reset to start from, (B, ...); None starts at 0.
         gain: multiplies the surrogate's derivative, nothing in the forward pass.
         detach_reset: cut the gradient through the reset (the second path of Eq. 3).
-        backend: one of `BACKENDS`; None chooses the fastest that can run this call.
+        backend: "reference" (plain PyTorch, the definition), "cpu" (compiled kernels) or "triton" (GPUs); None chooses
+            the fastest that can run this call.
 
     Returns:
         spikes (T, B, ...) in x's dtype, and the membrane after the last reset (B, ...), float32 for half-precision x.
@@ -50,7 +87,30 @@ def lif(
         raise UsageError(f"lif: state has shape {tuple(state.shape)}, x needs {tuple(x.shape[1:])}")
     if backend not in (None, *BACKENDS):
         raise UsageError(f"lif: no backend {backend!r}; choose from {', '.join(BACKENDS)}")
-    return BACKENDS[backend or "reference"](x, tau, threshold, surrogate, state, gain, detach_reset)
+    best = fastest(x, surrogate, gain)
+    if backend not in (None, "reference", best):
+        raise UsageError(f"lif: backend {backend!r} cannot run {x.dtype} on {x.device} here, {best!r} can")
+    if (backend or best) == "reference":
+        return reference.lif(x, tau, threshold, surrogate, state, gain, detach_reset)
+    return fused_lif(x, tau, threshold, surrogate, state, gain, detach_reset)
+
+
+def fused_lif(
+    x: Tensor,
+    tau: float,
+    threshold: float,
+    surrogate: Surrogate,
+    state: Tensor | None,
+    gain: float | Tensor,
+    detach_reset: bool,
+    keep_membrane: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """`lif` in one operation on this device; arguments as there."""
+    kind, parameter = code(surrogate) or (0, 0.0)
+    gain = gain if isinstance(gain, Tensor) else torch.tensor(gain)
+    return norm_lif(
+        x, *[None] * 9, state, gain, False, x.shape[0], tau, threshold, kind, parameter, detach_reset, keep_membrane
+    )  # fmt: skip
 
 
 def check_neuron(tau: float, threshold: float, surrogate: Surrogate) -> None:

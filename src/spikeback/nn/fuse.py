@@ -1,0 +1,82 @@
+"""One operation for normalisation, residual addition and neuron, wherever it gives what the modules would."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import module as torch_module
+
+from spikeback.nn.neuron import LIF
+from spikeback.nn.norm import TdBatchNorm2d
+from spikeback.ops.lif import code, fastest
+from spikeback.ops.lif.operator import moments, norm_lif
+from spikeback.ops.memory import note_spikes
+
+BATCH_NORMS = (nn.BatchNorm2d, TdBatchNorm2d)
+
+
+def fused(neuron: nn.Module, parts: list[tuple[Tensor, nn.Module | None]], time_steps: int) -> Tensor | None:
+    """Spikes (T, B, C, H, W) of neuron(sum of norm(y)), in one operation; None where the modules have to do it.
+
+    They have to for other neurons, surrogates and norms than ours, for a data type that the kernels do not know, and
+    while a hook listens to a module that would be skipped.
+
+    Args:
+        parts: one or two pairs of y, (T, B, C, H, W), and its norm, or None. A single y may be one time step.
+        time_steps: T.
+    """
+    (x, norm), (residual, norm2) = (sorted(parts, key=lambda part: part[1] is None) + [(None, None)])[:2]
+    norms = [n for n in (norm, norm2) if n is not None]
+    if type(neuron) is not LIF or is_watched(neuron) or len(parts) > 2 or any(map(is_watched, norms)):
+        return None
+    if any(type(n) not in BATCH_NORMS for n in norms) or len({by_batch(n) for n in norms}) > 1:
+        return None
+    if residual is not None and (residual.dtype, residual.shape) != (x.dtype, x.shape):
+        return None
+    known = code(neuron.surrogate)
+    if known is None or fastest(x, neuron.surrogate, neuron.gain) == "reference":
+        return None
+    constants = (*_constants(norm, x), residual, *_constants(norm2, residual))
+    spikes, _ = norm_lif(
+        x, *constants, None, neuron.gain, any(map(by_batch, norms)), time_steps, neuron.tau, neuron.threshold, *known,
+        neuron.detach_reset, False,
+    )  # fmt: skip
+    return note_spikes(spikes)
+
+
+def is_watched(module: nn.Module) -> bool:
+    """Whether a hook waits for the module to be called."""
+    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    return any(hooks) or torch_module._has_any_global_hook()
+
+
+def by_batch(norm: nn.Module) -> bool:
+    """Whether a batch norm takes the statistics of its batch, not the running ones."""
+    return norm.training or norm.running_mean is None
+
+
+def _constants(norm: nn.Module | None, y: Tensor | None) -> tuple[Tensor | None, ...]:
+    """Weight, bias, mean and 1 / sqrt(variance + eps) of a batch norm, whose running statistics go on if it trains."""
+    if norm is None or y is None:
+        return None, None, None, None
+    if by_batch(norm):
+        mean, variance = moments(y.detach())
+        _track(norm, mean, variance, y.numel() // y.shape[2])
+    else:
+        mean, variance = norm.running_mean, norm.running_var
+    weight = torch.ones_like(mean) if norm.weight is None else norm.weight
+    bias = torch.zeros_like(mean) if norm.bias is None else norm.bias
+    scale = norm.scale if isinstance(norm, TdBatchNorm2d) else 1.0
+    inverse = (variance.double() + norm.eps).rsqrt()
+    return (weight if scale == 1 else weight * scale).float(), bias.float(), mean.float(), inverse.float()
+
+
+@torch.no_grad()
+def _track(norm: nn.Module, mean: Tensor, variance: Tensor, count: int) -> None:
+    """Move the running statistics, as `nn.BatchNorm2d` does: the variance is the unbiased one there."""
+    if count < 2:
+        raise ValueError(f"Expected more than 1 value per channel when training, got {count}")  # in PyTorch's words
+    if not norm.track_running_stats or norm.running_mean is None:
+        return
+    norm.num_batches_tracked.add_(1)
+    momentum = 1 / float(norm.num_batches_tracked) if norm.momentum is None else norm.momentum
+    norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), momentum)
+    norm.running_var.lerp_((variance * (count / (count - 1))).to(norm.running_var.dtype), momentum)

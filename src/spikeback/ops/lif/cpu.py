@@ -1,0 +1,116 @@
+"""The four primitives of the fused neuron on the CPU: compiled kernels (ops/native) behind tensors.
+
+Tensors are (T, B, C, ...); results have x's dtype and layout. The current is (x - mean) * scale + shift by channel, plus
+a residual that is added as it is or normalised likewise. `affine` holds mean, scale and shift, (3, C) float32; None:
+the current is x itself.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spikeback.ops import native
+from spikeback.ops.lif.layout import dense, empty, is_channels_last, membrane_like
+
+DTYPES = (torch.float32, torch.bfloat16)
+
+
+def forward(
+    x: Tensor,
+    affine: Tensor | None,
+    residual: Tensor | None,
+    residual_affine: Tensor | None,
+    state: Tensor | None,
+    time_steps: int,
+    tau: float,
+    threshold: float,
+    keep_membrane: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """Spikes (T, B, C, ...) and the membrane after the last reset (B, C, ...), float32; empty if it is not kept.
+
+    x has T time steps, or one that is shown T times.
+    """
+    last = is_channels_last(x)
+    spikes = empty((time_steps, *x.shape[1:]), x, last)
+    membrane = membrane_like(x) if keep_membrane else None
+    _run(
+        "forward", x, last, time_steps, out=spikes, affine=affine, residual=residual, affine2=residual_affine,
+        state=state, membrane=membrane, tau=tau, threshold=threshold,
+    )  # fmt: skip
+    return spikes, x.new_empty(0, dtype=torch.float32) if membrane is None else membrane
+
+
+def backward(
+    grad: Tensor,
+    grad_membrane: Tensor | None,
+    x: Tensor,
+    affine: Tensor | None,
+    residual: Tensor | None,
+    residual_affine: Tensor | None,
+    state: Tensor | None,
+    gain: Tensor,
+    time_steps: int,
+    tau: float,
+    threshold: float,
+    kind: int,
+    parameter: float,
+    detach_reset: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """g = dL/d(current) in x's shape (one step of x: summed over time), dL/d(state) if there is one, and sums by channel, (3, C) float64.
+
+    The sums are those of g and g * (x - mean), 0 without `affine`, and g * (residual - its mean), 0 without
+    `residual_affine`. The membrane is computed again from x, piece by piece.
+    """
+    last = is_channels_last(x)
+    g = empty(x.shape, x, last)
+    grad_state = None if state is None else membrane_like(x)
+    sums = torch.zeros(3, x.shape[2] if affine is not None else 1, dtype=torch.float64)
+    _run(
+        "backward", x, last, time_steps, out=g, affine=affine, residual=residual, affine2=residual_affine, state=state,
+        grad=grad, grad_membrane=grad_membrane, grad_state=grad_state, sums=sums, tau=tau, threshold=threshold,
+        gain=float(gain), kind=kind, parameter=parameter, detach_reset=detach_reset,
+    )  # fmt: skip
+    return g, x.new_empty(0) if grad_state is None else grad_state, sums
+
+
+def moments(x: Tensor) -> Tensor:
+    """Mean and biased variance by channel, over everything but C: (2, C) float64."""
+    pivot = x[0, 0].flatten(1)[:, 0].float()  # near the mean: the sums of squares lose nothing to it
+    sums = torch.zeros(2, x.shape[2], dtype=torch.float64)
+    _run("moments", x, is_channels_last(x), x.shape[0], coefficients=pivot.contiguous(), sums=sums)
+    mean, square = sums / (x.numel() / x.shape[2])
+    return torch.stack((mean + pivot, square - mean.square()))
+
+
+def combine(g: Tensor, x: Tensor, coefficients: Tensor, out: Tensor | None = None) -> Tensor:
+    """a * g + b * (x - mean) + d by channel, into `out`, which may be g; coefficients (4, C) are mean, a, b, d."""
+    last = is_channels_last(x)
+    out = empty(x.shape, x, last) if out is None else out
+    _run("combine", x, last, x.shape[0], grad=g, coefficients=coefficients, out=out)
+    return out
+
+
+def _run(name: str, x: Tensor, last: bool, time_steps: int, **values: Any) -> None:
+    """Bring every tensor into x's layout, name steps and sizes, and run the kernel."""
+    values["x"] = x
+    for key in ("x", "residual", "grad"):
+        if (t := values.get(key)) is not None:
+            values[key] = t = dense(t if t.dtype == x.dtype else t.to(x.dtype), last)
+            values[f"{key}_step"] = t.stride(0)
+    for key in ("state", "grad_membrane"):
+        if (t := values.get(key)) is not None:
+            values[key] = dense(t[None].float(), last)[0]
+    size = math.prod(x.shape[1:])
+    if values.get("affine") is None and values.get("coefficients") is None:
+        outer, channels, inner = 1, 1, size  # no channel matters: one long row
+    else:
+        channels = x.shape[2]
+        inner = 1 if last else math.prod(x.shape[3:])
+        outer = size // max(channels * inner, 1)
+    still = x.shape[0] == 1 < time_steps
+    native.run(
+        name, size * time_steps, x.dtype == torch.bfloat16, steps=time_steps, outer=outer, channels=channels,
+        inner=inner, still=still, **values | ({"x_step": 0} if still else {}),
+    )  # fmt: skip

@@ -1,0 +1,29 @@
+"""Memory layouts of (T, B, C, ...): every time step lies densely, contiguous or, of pictures, channels-last."""
+
+import torch
+from torch import Tensor
+
+
+def is_channels_last(x: Tensor) -> bool:
+    """Whether the pictures of (T, B, C, H, W) lie channels-last; contiguous ones do not count."""
+    return x.ndim == 5 and not x[0].is_contiguous() and x[0].is_contiguous(memory_format=torch.channels_last)
+
+
+def dense(x: Tensor, channels_last: bool) -> Tensor:
+    """x if each of its steps lies densely in that layout, else a copy that does."""
+    if x[0].is_contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format):
+        return x
+    return empty(x.shape, x, channels_last).copy_(x)
+
+
+def empty(shape: torch.Size | tuple[int, ...], like: Tensor, channels_last: bool, **options: torch.dtype) -> Tensor:
+    """An empty tensor of the shape (T, B, C, ...) in that layout."""
+    if not channels_last:
+        return like.new_empty(shape, **options)
+    t, b, c, h, w = shape
+    return like.new_empty((t, b, h, w, c), **options).permute(0, 1, 4, 2, 3)
+
+
+def membrane_like(x: Tensor) -> Tensor:
+    """An empty membrane (B, C, ...), float32, for a current (T, B, C, ...)."""
+    return empty((1, *x.shape[1:]), x, is_channels_last(x), dtype=torch.float32)[0]

@@ -1,0 +1,190 @@
+"""The fused neuron as `torch.library` operators: normalisation, residual addition and LIF in one, with its gradient.
+
+Every device brings the same four primitives, `forward`, `backward`, `moments` and `combine` (cpu.py, triton.py); what
+stands here is the calculus of batch normalisation around them. Neither the normalised current nor the membrane is kept
+for the backward pass: it computes them again from x, the convolution's output.
+"""
+
+import importlib
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spikeback.ops.lif.layout import empty, is_channels_last, membrane_like
+
+PRIMITIVES = {"cpu": "spikeback.ops.lif.cpu", "cuda": "spikeback.ops.lif.triton"}
+
+
+def primitives(device: torch.device) -> Any:
+    """The module with the primitives for a device."""
+    return importlib.import_module(PRIMITIVES[device.type])
+
+
+@torch.library.custom_op("spikeback::moments", mutates_args=())
+def moments(x: Tensor) -> Tensor:
+    """Mean and biased variance by channel of (T, B, C, ...): (2, C) float64."""
+    return primitives(x.device).moments(x)
+
+
+@moments.register_fake
+def _(x: Tensor) -> Tensor:
+    return x.new_empty((2, x.shape[2]), dtype=torch.float64)
+
+
+@torch.library.custom_op("spikeback::norm_lif", mutates_args=())
+def norm_lif(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor | None,
+    inverse: Tensor | None,
+    residual: Tensor | None,
+    weight2: Tensor | None,
+    bias2: Tensor | None,
+    mean2: Tensor | None,
+    inverse2: Tensor | None,
+    state: Tensor | None,
+    gain: Tensor,
+    batch_statistics: bool,
+    time_steps: int,
+    tau: float,
+    threshold: float,
+    kind: int,
+    parameter: float,
+    detach_reset: bool,
+    keep_membrane: bool,
+) -> tuple[Tensor, Tensor]:
+    """LIF of (x - mean) * inverse * weight + bias, plus the residual, normalised likewise if `weight2` is given.
+
+    Args:
+        x: (T, B, C, ...), or one step (1, B, C, ...) shown `time_steps` times.
+        weight, bias, mean, inverse: (C,) float32, `inverse` is 1 / sqrt(variance + eps); all None: no normalisation.
+        residual: (T, B, C, ...) or None.
+        state, gain, tau, threshold, detach_reset: as `spikeback.lif`; `kind` and `parameter` are the surrogate's.
+        batch_statistics: mean and inverse are those of x itself (and of the residual), so x's gradient flows through
+            them too; they get none of their own.
+        keep_membrane: return the membrane; else an empty tensor stands for it.
+
+    Returns:
+        spikes (T, B, C, ...), and the membrane after the last reset, (B, C, ...) float32.
+    """
+    affine, affine2 = _affine(weight, bias, mean, inverse), _affine(weight2, bias2, mean2, inverse2)
+    return primitives(x.device).forward(
+        x, affine, residual, affine2, state, time_steps, tau, threshold, keep_membrane
+    )  # fmt: skip
+
+
+@norm_lif.register_fake
+def _(x: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
+    last, steps, keep_membrane = is_channels_last(x), args[12], args[-1]
+    spikes = empty((steps, *x.shape[1:]), x, last)
+    return spikes, membrane_like(x) if keep_membrane else x.new_empty(0, dtype=torch.float32)
+
+
+@torch.library.custom_op("spikeback::norm_lif_backward", mutates_args=())
+def norm_lif_backward(
+    grad: Tensor | None,
+    grad_membrane: Tensor | None,
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor | None,
+    inverse: Tensor | None,
+    residual: Tensor | None,
+    weight2: Tensor | None,
+    bias2: Tensor | None,
+    mean2: Tensor | None,
+    inverse2: Tensor | None,
+    state: Tensor | None,
+    gain: Tensor,
+    batch_statistics: bool,
+    time_steps: int,
+    tau: float,
+    threshold: float,
+    kind: int,
+    parameter: float,
+    detach_reset: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of `norm_lif`: (x, residual, state, parameters); parameters are (4, C) of weight, bias, weight2, bias2.
+
+    A residual that is added as it is has the current's gradient: without `weight` that is x's, and none is returned.
+    """
+    kernels = primitives(x.device)
+    grad = x.new_zeros(()).expand(time_steps, *x.shape[1:]) if grad is None else grad
+    affine, affine2 = _affine(weight, bias, mean, inverse), _affine(weight2, bias2, mean2, inverse2)
+    g, grad_state, sums = kernels.backward(
+        grad, grad_membrane, x, affine, residual, affine2, state, gain, time_steps, tau, threshold, kind, parameter,
+        detach_reset,
+    )  # fmt: skip
+    nothing = partial(x.new_empty, 0)  # outputs of an operator may not be one tensor twice
+    if weight is None or bias is None or mean is None or inverse is None:
+        return g, nothing(), grad_state, nothing()
+    count = x.numel() // x.shape[2]
+    total, with_x, with_residual = sums
+    parameters = [with_x * inverse, total, with_residual, total]
+    coefficients = _input_gradient(weight, mean, inverse, total, with_x, count, batch_statistics)
+    if residual is None:
+        grad_x, grad_residual = kernels.combine(g, x, coefficients, out=g), nothing()
+    elif weight2 is None or mean2 is None or inverse2 is None:
+        grad_x, grad_residual = kernels.combine(g, x, coefficients), g
+    else:
+        parameters[2] = with_residual * inverse2
+        more = _input_gradient(weight2, mean2, inverse2, total, with_residual, count, batch_statistics)
+        grad_residual = kernels.combine(g, residual, more)
+        grad_x = kernels.combine(g, x, coefficients, out=g)
+    return grad_x, grad_residual, grad_state, torch.stack(parameters).float()
+
+
+@norm_lif_backward.register_fake
+def _(grad: Tensor | None, grad_membrane: Tensor | None, x: Tensor, weight: Tensor | None, *args: Any) -> Any:
+    last, residual = is_channels_last(x), args[3]
+    nothing = partial(x.new_empty, 0)
+    state = nothing() if args[8] is None else membrane_like(x)
+    if weight is None:
+        return empty(x.shape, x, last), nothing(), state, nothing()
+    grad_residual = nothing() if residual is None else empty(x.shape, x, last)
+    return empty(x.shape, x, last), grad_residual, state, weight.new_empty((4, x.shape[2]))
+
+
+def _affine(weight: Tensor | None, bias: Tensor | None, mean: Tensor | None, inverse: Tensor | None) -> Tensor | None:
+    """Mean, scale and shift as one (3, C) float32 tensor."""
+    if weight is None or bias is None or mean is None or inverse is None:
+        return None
+    return torch.stack((mean, weight * inverse, bias)).float()
+
+
+def _input_gradient(
+    weight: Tensor, mean: Tensor, inverse: Tensor, total: Tensor, with_x: Tensor, count: int, batch_statistics: bool
+) -> Tensor:
+    """Coefficients of a * g + b * (x - mean) + d = dL/dx; b and d are what flows through mean and variance."""
+    scale = (weight * inverse).double()
+    through = scale if batch_statistics else torch.zeros_like(scale)
+    b = -through * inverse.double().square() * with_x / count
+    return torch.stack((mean.double(), scale, b, -through * total / count)).float()
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    tensors, ctx.options = inputs[:12], inputs[12:-1]
+    ctx.save_for_backward(*tensors)
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx: Any, grad: Tensor | None, grad_membrane: Tensor | None) -> tuple[Tensor | None, ...]:
+    tensors = ctx.saved_tensors
+    x, weight, residual, weight2, state = (tensors[i] for i in (0, 1, 5, 6, 10))
+    grad_x, grad_residual, grad_state, parameters = norm_lif_backward(grad, grad_membrane, *tensors, *ctx.options)
+    if residual is not None and weight is None:
+        grad_residual = grad_x
+    grads: list[Tensor | None] = [grad_x, None, None, None, None, None if residual is None else grad_residual]
+    grads += [None] * (len(tensors) + len(ctx.options) + 1 - len(grads))
+    if weight is not None:
+        grads[1:3] = parameters[0], parameters[1]
+    if weight2 is not None:
+        grads[6:8] = parameters[2], parameters[3]
+    grads[10] = None if state is None else grad_state
+    return tuple(grads)
+
+
+norm_lif.register_autograd(_backward, setup_context=_setup)

@@ -1,0 +1,50 @@
+"""Compiles kernels.cpp beside itself, once for each family of processors; run at install time (hatch_build.py).
+
+`python -m spikeback.ops.native.build` does it by hand. Only the standard library is used: nothing else is there yet.
+"""
+
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+# No fused multiply-add: results must be those of the reference. Infinities and NaNs stay as they are.
+FLAGS = "-std=c++17 -O3 -ffp-contract=off -fno-math-errno -fno-trapping-math -fopenmp -shared -fPIC".split()
+LEVELS = {"x86_64": {"avx512": "x86-64-v4", "avx2": "x86-64-v3", "default": "x86-64"}}
+LEVELS["AMD64"] = LEVELS["x86_64"]
+
+
+def library(level: str) -> Path:
+    """Where the kernels for one family of processors lie."""
+    return HERE / f"kernels-{level}.so"
+
+
+def build(compiler: str | None = None) -> list[Path]:
+    """Compile every variant and return their paths, which appear whole or not at all.
+
+    Raises:
+        OSError, subprocess.CalledProcessError: no compiler, or one that cannot do this; its words are in `stderr`.
+    """
+    made = []
+    for level, march in LEVELS.get(platform.machine(), {"default": None}).items():
+        path, part = library(level), HERE / f"kernels-{level}.part"
+        tuned = [f"-march={march}"] if march else []
+        command = [compiler or os.environ.get("CXX", "c++"), *FLAGS, *tuned, str(HERE / "kernels.cpp"), "-o", str(part)]
+        try:
+            subprocess.run(command, check=True, capture_output=True, text=True)
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+        made.append(path)
+    return made
+
+
+if __name__ == "__main__":
+    try:
+        print(*build(), sep="\n")
+    except subprocess.CalledProcessError as error:
+        sys.exit(error.stderr)
+    except OSError as error:
+        sys.exit(f"error: {error}; install a C++ compiler (c++, g++ or clang++), or name one in CXX")

@@ -1,0 +1,421 @@
+// Leaky integrate-and-fire neurons fused with batch normalisation and residual addition, on raw pointers.
+//
+// One time step of every tensor is a dense block of outer * channels * inner numbers. The membrane is float32 whatever
+// the storage and is never written to memory: the backward pass recomputes it, one piece of the neurons at a time, so
+// that all T steps of a piece stay in the cache. Compiled with -ffp-contract=off: no fused multiply-add may make the
+// spikes differ from those of the reference.
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+#ifdef _OPENMP
+#include <omp.h>
+#else
+static int omp_get_thread_num() { return 0; }
+#endif
+
+using i64 = std::int64_t;
+
+// Everything an operation may be given; native/__init__.py fills it by name. Pointers that are not needed are null.
+// `x`, `residual`, `grad`, `out` are float32 or, if `half`, bfloat16; step t of each lies t * its `_step` numbers on.
+// `still`: x is one step, the same at every time step, and so is its gradient.
+struct Call {
+  const void *x, *residual, *grad;
+  void *out;
+  const float *affine, *affine2;  // (3, channels): mean, scale, shift
+  const float *state, *grad_membrane, *coefficients;
+  float *membrane, *grad_state;
+  double *sums;
+  std::uint8_t *bits;
+  i64 x_step, residual_step, grad_step, steps, outer, channels, inner;
+  double parameter;
+  float tau, threshold, gain;
+  int kind, detach_reset, still, half, threads;
+};
+
+namespace {
+
+struct bfloat16 {
+  std::uint16_t bits;
+};
+inline float load(float v) { return v; }
+inline float load(bfloat16 v) {
+  std::uint32_t bits = std::uint32_t(v.bits) << 16;
+  float f;
+  std::memcpy(&f, &bits, 4);
+  return f;
+}
+inline void store(float &to, float v) { to = v; }
+inline void store(bfloat16 &to, float v) {  // to nearest, ties to even; NaN stays NaN
+  std::uint32_t bits;
+  std::memcpy(&bits, &v, 4);
+  to.bits = std::uint16_t(v != v ? 0x7fc0 : (bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
+
+// The neurons of one time step, cut into pieces of at most `longest` numbers that lie together in memory. In a
+// channels-last block (inner = 1) a piece is some whole rows of channels, or part of one; else it is part of a plane.
+struct Pieces {
+  i64 channels, inner, row, rows, together, parts, count;
+
+  Pieces(i64 outer, i64 channels, i64 inner, i64 longest) : channels(channels), inner(inner) {
+    row = inner == 1 ? channels : inner;
+    rows = inner == 1 ? outer : outer * channels;
+    together = inner == 1 && row < longest ? longest / row : 1;
+    parts = row ? (row + longest - 1) / longest : 0;
+    width = together > 1 ? together * row : std::min(row, longest);
+    count = (rows + together - 1) / together * parts;
+  }
+  i64 width;  // of the longest piece
+
+  i64 start(i64 p) const { return p / parts * together * row + offset(p); }
+  i64 offset(i64 p) const { return p % parts * width; }
+  i64 length(i64 p) const {
+    if (together > 1) return std::min(together, rows - p * together) * row;
+    return std::min(width, row - offset(p));
+  }
+  i64 channel(i64 p, i64 j) const { return inner == 1 ? (offset(p) + j) % channels : p / parts % channels; }
+};
+
+// One number by channel, spread out to stand beside the numbers of a piece.
+struct Spread {
+  const Pieces &pieces;
+  const float *by_channel;
+  std::vector<float> values;
+
+  Spread(const Pieces &pieces, const float *by_channel)
+      : pieces(pieces), by_channel(by_channel), values(by_channel ? pieces.width : 0) {
+    if (by_channel && pieces.together > 1)
+      for (i64 j = 0; j < pieces.width; j++) values[j] = by_channel[j % pieces.channels];
+  }
+  const float *at(i64 p) {
+    if (!by_channel) return nullptr;
+    if (pieces.together > 1) return values.data();
+    if (pieces.inner == 1) return by_channel + pieces.offset(p);
+    std::fill(values.begin(), values.end(), by_channel[pieces.channel(p, 0)]);
+    return values.data();
+  }
+};
+
+// Sums by channel, in float64, of numbers that come piece by piece.
+struct Sums {
+  const Pieces &pieces;
+  std::vector<double> sums;  // spread like a piece of whole rows, else by channel
+
+  explicit Sums(const Pieces &pieces) : pieces(pieces), sums(std::max(pieces.width, pieces.channels)) {}
+
+  void add(i64 p, const float *values, i64 length) {
+    if (pieces.inner == 1) {
+      double *sum = sums.data() + pieces.offset(p);
+#pragma omp simd
+      for (i64 j = 0; j < length; j++) sum[j] += values[j];
+    } else {
+      double sum = 0;
+#pragma omp simd reduction(+ : sum)
+      for (i64 j = 0; j < length; j++) sum += values[j];
+      sums[pieces.channel(p, 0)] += sum;
+    }
+  }
+  void add_to(double *total) const {
+    i64 used = pieces.inner == 1 ? i64(sums.size()) : pieces.channels;
+    for (i64 j = 0; j < used; j++) total[j % pieces.channels] += sums[j];
+  }
+};
+
+// A surrogate's derivative times gain: `kind` counts the classes of ops/surrogate.py, which has the equations.
+enum Kind { TRIANGLE, RECTANGLE, TANH, TANH_WIDE, SIGMOID, ATAN };
+
+struct Surrogate {
+  int kind;
+  float parameter, threshold, gain, scale;  // scale: the constant factor of the formula, computed in float64
+
+  Surrogate(int kind, double p, double threshold, float gain)
+      : kind(kind), parameter(p), threshold(threshold), gain(gain) {
+    const double scales[] = {p, 1 / p, p / (2 * std::tanh(p / 2)), p, p, p / 2};
+    scale = scales[kind];
+  }
+
+  // e^-z for z >= 0: 2^n times a polynomial on [-ln 2 / 2, ln 2 / 2] (the coefficients of Cephes' expf), 2 ulp.
+  static float exp_minus(float z) {
+    z = std::min(z, 87.f);
+    float n = float(int(z * 1.44269504f + 0.5f));
+    float r = n * 0.693359375f - z - n * 2.12194440e-4f;
+    float e = 1.9875691500e-4f;
+    for (float c : {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 0.5f}) e = e * r + c;
+    e = e * (r * r) + r + 1.f;
+    std::int32_t exponent = (127 - std::int32_t(n)) << 23;
+    float power;
+    std::memcpy(&power, &exponent, 4);
+    return e * power;
+  }
+  // 4 s (1 - s) with s = sigmoid(z), which is 1 - tanh^2(z / 2), without the cancellation of that.
+  static float bell(float z) {
+    float e = exp_minus(std::fabs(z));
+    return 4.f * e / ((1.f + e) * (1.f + e));
+  }
+
+  template <int K>
+  void rows(const float *u, float *out, i64 length) const {
+    const float th = threshold, a = parameter, f = scale, half = parameter / 2, g = gain;
+    const float slope = float(1.5707963267948966 * parameter);
+#pragma omp simd
+    for (i64 j = 0; j < length; j++) {
+      float v = u[j] - th, d;
+      if (K == TRIANGLE) d = f * std::max(1.f - std::fabs(u[j] / th - 1.f), 0.f);
+      if (K == RECTANGLE) d = std::fabs(v) < half ? f : 0.f;
+      if (K == TANH) d = std::fabs(v) <= 0.5f ? f * bell(2.f * (a * v)) : 0.f;
+      if (K == TANH_WIDE) d = f * bell(2.f * v);
+      if (K == SIGMOID) d = f * (0.25f * bell(a * v));
+      if (K == ATAN) d = f / (1.f + (slope * v) * (slope * v));
+      out[j] = g * d;
+    }
+  }
+  void operator()(const float *u, float *out, i64 length) const {
+    switch (kind) {
+      case TRIANGLE: return rows<TRIANGLE>(u, out, length);
+      case RECTANGLE: return rows<RECTANGLE>(u, out, length);
+      case TANH: return rows<TANH>(u, out, length);
+      case TANH_WIDE: return rows<TANH_WIDE>(u, out, length);
+      case SIGMOID: return rows<SIGMOID>(u, out, length);
+      default: return rows<ATAN>(u, out, length);
+    }
+  }
+};
+
+// current = (x - mean) * scale + shift, + residual: plain, or normalised likewise. One object for each thread.
+template <class T>
+struct Current {
+  const T *x, *residual;
+  i64 x_step, residual_step;
+  Spread norm[3], norm2[3];
+  const float *m, *a, *b, *m2, *a2, *b2;
+
+  Current(const Pieces &pieces, const Call &c)
+      : x(static_cast<const T *>(c.x)), residual(static_cast<const T *>(c.residual)), x_step(c.x_step),
+        residual_step(c.residual_step),
+        norm{row(pieces, c.affine, 0), row(pieces, c.affine, 1), row(pieces, c.affine, 2)},
+        norm2{row(pieces, c.affine2, 0), row(pieces, c.affine2, 1), row(pieces, c.affine2, 2)} {}
+  static Spread row(const Pieces &pieces, const float *affine, int i) {
+    return Spread(pieces, affine ? affine + i * pieces.channels : nullptr);
+  }
+
+  void go_to(i64 p) {
+    m = norm[0].at(p), a = norm[1].at(p), b = norm[2].at(p);
+    m2 = norm2[0].at(p), a2 = norm2[1].at(p), b2 = norm2[2].at(p);
+  }
+  // u = tau * before + current of step t
+  void integrate(i64 t, i64 start, i64 length, float tau, const float *before, float *u) const {
+    const T *now = x + t * x_step + start, *more = residual ? residual + t * residual_step + start : nullptr;
+    const float *m = this->m, *a = this->a, *b = this->b, *m2 = this->m2, *a2 = this->a2, *b2 = this->b2;
+    auto each = [&](auto current) {
+#pragma omp simd
+      for (i64 j = 0; j < length; j++) u[j] = tau * before[j] + current(j);
+    };
+    auto plain = [=](i64 j) { return load(now[j]); };
+    auto normed = [=](i64 j) { return (load(now[j]) - m[j]) * a[j] + b[j]; };
+    if (!more && !m) return each(plain);
+    if (!more) return each(normed);
+    if (!m) return each([=](i64 j) { return plain(j) + load(more[j]); });
+    if (!m2) return each([=](i64 j) { return normed(j) + load(more[j]); });
+    each([=](i64 j) { return normed(j) + ((load(more[j]) - m2[j]) * a2[j] + b2[j]); });
+  }
+};
+
+constexpr i64 LONGEST = 2048;  // numbers of a piece: T = 4 steps of the membrane are 32 KiB
+
+// The first `length` numbers of a piece of `from`; 0 where it is null.
+void begin(const float *from, i64 start, i64 length, float *to) {
+  from ? void(std::copy_n(from + start, length, to)) : void(std::fill_n(to, length, 0.f));
+}
+
+template <class T>
+void forward(const Call &c) {
+  const Pieces pieces(c.outer, c.channels, c.inner, LONGEST);
+  const i64 size = c.outer * c.channels * c.inner;
+  const float tau = c.tau, threshold = c.threshold;
+#pragma omp parallel num_threads(c.threads)
+  {
+    Current<T> current(pieces, c);
+    std::vector<float> potential(pieces.width);
+    float *u = potential.data();
+#pragma omp for schedule(static)
+    for (i64 p = 0; p < pieces.count; p++) {
+      const i64 start = pieces.start(p), length = pieces.length(p);
+      current.go_to(p);
+      begin(c.state, start, length, u);
+      for (i64 t = 0; t < c.steps; t++) {
+        current.integrate(t, start, length, tau, u, u);
+        T *fired = static_cast<T *>(c.out) + t * size + start;
+#pragma omp simd
+        for (i64 j = 0; j < length; j++) {
+          const float s = u[j] > threshold ? 1.f : 0.f;
+          store(fired[j], s);
+          u[j] = u[j] * (1.f - s);
+        }
+      }
+      if (c.membrane) std::copy_n(u, length, c.membrane + start);
+    }
+  }
+}
+
+// Stores g = dL/d(current) of one step and adds g * (x - mean) and g * (residual - mean2) to the rows beside it.
+template <class T>
+void finish(const Current<T> &current, i64 t, i64 start, i64 length, const float *g, T *out, float *with_x,
+            float *with_residual) {
+#pragma omp simd
+  for (i64 j = 0; j < length; j++) store(out[j], g[j]);
+  if (const float *m = current.m) {
+    const T *x = current.x + t * current.x_step + start;
+#pragma omp simd
+    for (i64 j = 0; j < length; j++) with_x[j] += g[j] * (load(x[j]) - m[j]);
+  }
+  if (const float *m = current.m2) {
+    const T *residual = current.residual + t * current.residual_step + start;
+#pragma omp simd
+    for (i64 j = 0; j < length; j++) with_residual[j] += g[j] * (load(residual[j]) - m[j]);
+  }
+}
+
+// Writes dL/d(current) to `grad_current` (one step if x_step is 0: summed over time), dL/d(state) to `grad_state`, and
+// adds sum g, sum g * (x - mean), sum g * (residual - mean2) by channel to `sums`, (3, channels).
+template <class T>
+void backward(const Call &c) {
+  const Pieces pieces(c.outer, c.channels, c.inner, LONGEST);
+  const Surrogate surrogate(c.kind, c.parameter, c.threshold, c.gain);
+  const i64 size = c.outer * c.channels * c.inner, width = pieces.width;
+  const bool still = c.still;
+  const float tau = c.tau, threshold = c.threshold, reset = c.detach_reset ? 0.f : 1.f;
+  std::vector<double> partial(3 * c.channels * c.threads);
+#pragma omp parallel num_threads(c.threads)
+  {
+    Current<T> current(pieces, c);
+    Sums sum_g(pieces), sum_gx(pieces), sum_gr(pieces);
+    std::vector<float> potentials(c.steps * width), rows(6 * width);
+    float *carry = rows.data(), *slope = carry + width, *now = slope + width, *total = now + width;
+    float *with_x = total + width, *with_residual = with_x + width;
+#pragma omp for schedule(static)
+    for (i64 p = 0; p < pieces.count; p++) {
+      const i64 start = pieces.start(p), length = pieces.length(p);
+      current.go_to(p);
+      begin(c.state, start, length, carry);
+      for (i64 t = 0; t < c.steps; t++) {
+        float *u = potentials.data() + t * width;
+        current.integrate(t, start, length, tau, carry, u);
+#pragma omp simd
+        for (i64 j = 0; j < length; j++) carry[j] = u[j] * (1.f - (u[j] > threshold ? 1.f : 0.f));
+      }
+      begin(c.grad_membrane, start, length, carry);  // from here on dL/d(membrane after reset)
+      std::fill_n(total, 3 * width, 0.f);
+      for (i64 t = c.steps - 1; t >= 0; t--) {
+        const float *u = potentials.data() + t * width;
+        const T *from = static_cast<const T *>(c.grad) + t * c.grad_step + start;
+        surrogate(u, slope, length);
+#pragma omp simd
+        for (i64 j = 0; j < length; j++) {
+          const float s = u[j] > threshold ? 1.f : 0.f;
+          const float g = carry[j] * (1.f - s) + (load(from[j]) - reset * (carry[j] * u[j])) * slope[j];
+          now[j] = g, total[j] += g, carry[j] = tau * g;
+        }
+        if (!still) finish(current, t, start, length, now, static_cast<T *>(c.out) + t * size + start, with_x, with_residual);
+      }
+      if (still) finish(current, 0, start, length, total, static_cast<T *>(c.out) + start, with_x, with_residual);
+      if (c.grad_state) std::copy_n(carry, length, c.grad_state + start);
+      if (c.affine) sum_g.add(p, total, length), sum_gx.add(p, with_x, length);
+      if (c.affine2) sum_gr.add(p, with_residual, length);
+    }
+    double *mine = partial.data() + 3 * c.channels * omp_get_thread_num();
+    sum_g.add_to(mine), sum_gx.add_to(mine + c.channels), sum_gr.add_to(mine + 2 * c.channels);
+  }
+  for (std::size_t i = 0; i < partial.size(); i++) c.sums[i % (3 * c.channels)] += partial[i];
+}
+
+// Adds sum (x - pivot) and sum (x - pivot)^2 by channel to `sums`, (2, channels).
+template <class T>
+void moments(const Call &c) {
+  const Pieces pieces(c.outer, c.channels, c.inner, LONGEST);
+  const i64 width = pieces.width;
+  std::vector<double> partial(2 * c.channels * c.threads);
+#pragma omp parallel num_threads(c.threads)
+  {
+    Spread pivots(pieces, c.coefficients);
+    Sums sum(pieces), sum_of_squares(pieces);
+    std::vector<float> rows(2 * width);
+    float *first = rows.data(), *second = first + width;
+#pragma omp for schedule(static)
+    for (i64 p = 0; p < pieces.count; p++) {
+      const i64 start = pieces.start(p), length = pieces.length(p);
+      const float *m = pivots.at(p);
+      std::fill(rows.begin(), rows.end(), 0.f);
+      for (i64 t = 0; t < c.steps; t++) {
+        const T *now = static_cast<const T *>(c.x) + t * c.x_step + start;
+#pragma omp simd
+        for (i64 j = 0; j < length; j++) {
+          const float d = load(now[j]) - m[j];
+          first[j] += d, second[j] += d * d;
+        }
+      }
+      sum.add(p, first, length), sum_of_squares.add(p, second, length);
+    }
+    double *mine = partial.data() + 2 * c.channels * omp_get_thread_num();
+    sum.add_to(mine), sum_of_squares.add_to(mine + c.channels);
+  }
+  for (std::size_t i = 0; i < partial.size(); i++) c.sums[i % (2 * c.channels)] += partial[i];
+}
+
+// out = a * grad + b * (x - mean) + d with coefficients (4, channels) = mean, a, b, d; `out` may be `grad`.
+template <class T>
+void combine(const Call &c) {
+  const Pieces pieces(c.outer, c.channels, c.inner, LONGEST);
+  const i64 size = c.outer * c.channels * c.inner;
+#pragma omp parallel num_threads(c.threads)
+  {
+    Spread mean(pieces, c.coefficients), first(pieces, c.coefficients + c.channels);
+    Spread second(pieces, c.coefficients + 2 * c.channels), third(pieces, c.coefficients + 3 * c.channels);
+#pragma omp for schedule(static)
+    for (i64 p = 0; p < pieces.count; p++) {
+      const i64 start = pieces.start(p), length = pieces.length(p);
+      const float *m = mean.at(p), *a = first.at(p), *b = second.at(p), *d = third.at(p);
+      for (i64 t = 0; t < c.steps; t++) {
+        const T *from = static_cast<const T *>(c.grad) + t * c.grad_step + start;
+        const T *beside = static_cast<const T *>(c.x) + t * c.x_step + start;
+        T *to = static_cast<T *>(c.out) + t * size + start;
+#pragma omp simd
+        for (i64 j = 0; j < length; j++)
+          store(to[j], a[j] * load(from[j]) + (b[j] * (load(beside[j]) - m[j]) + d[j]));
+      }
+    }
+  }
+}
+
+// Eight numbers become one byte, the first its lowest bit: set where the number is not 0. `outer` counts the bytes.
+template <class T>
+void pack(const Call &c) {
+  const T *x = static_cast<const T *>(c.x);
+#pragma omp parallel for num_threads(c.threads) schedule(static)
+  for (i64 i = 0; i < c.outer; i++) {
+    unsigned byte = 0;
+    for (int k = 0; k < 8; k++) byte |= unsigned(load(x[8 * i + k]) != 0.f) << k;
+    c.bits[i] = std::uint8_t(byte);
+  }
+}
+template <class T>
+void unpack(const Call &c) {
+  T *x = static_cast<T *>(c.out);
+#pragma omp parallel for num_threads(c.threads) schedule(static)
+  for (i64 i = 0; i < c.outer; i++)
+    for (int k = 0; k < 8; k++) store(x[8 * i + k], float(c.bits[i] >> k & 1));
+}
+
+}  // namespace
+
+#define EXPORT(NAME) \
+  void spikeback_##NAME(const Call *c) { c->half ? NAME<bfloat16>(*c) : NAME<float>(*c); }
+
+extern "C" {
+EXPORT(forward)
+EXPORT(backward)
+EXPORT(moments)
+EXPORT(combine)
+EXPORT(pack)
+EXPORT(unpack)
+}
