@@ -3,8 +3,8 @@
 Per time step every tensor is one dense row of numbers, seen as (outer, channels, inner): a channels-last picture is
 (B*H*W, C, 1), a contiguous one (B, C, H*W). A program owns a tile of POSITIONS (outer, inner) x CHANNELS and runs
 through time, so a channel's sum over a tile is one column, the partial sums have a fixed order, and no atomics are
-needed. Spikes and gradients equal the reference's to the bit: products and sums are rounded one by one
-(`launch`), in the order of its autograd.
+needed. Spikes and gradients equal the reference's to the bit: products and sums are rounded one by one (`ROUNDING`),
+in the order of its autograd.
 """
 
 import ctypes
@@ -18,6 +18,8 @@ from torch import Tensor
 
 TILE = 1024  # 8 numbers a thread: 16 bytes a load in half precision
 SEGMENT = 8  # time steps whose membrane a program of the backward pass keeps in registers: 64 of a thread's 255
+WIDE = 2**31 - 2**20  # numbers a time step, from which on offsets need 64 bits; the last tile may reach beyond
+ROUNDING = {"enable_fp_fusion": False}  # a launch option: no fused multiply-add
 
 
 @triton.jit
@@ -233,7 +235,7 @@ class Layout:
             channels = min(wide, TILE // positions)
         self.tiles = triton.cdiv(self.positions, positions)
         self.programs = self.tiles * triton.cdiv(self.channels, channels)
-        index = tl.int64 if self.size > 2**31 - 2**20 else tl.int32
+        index = tl.int64 if self.size > WIDE else tl.int32
         self.tile: dict[str, Any] = {"POSITIONS": positions, "CHANNELS": channels, "INDEX": index}
 
     def rows(self, x: Tensor) -> Tensor:
@@ -250,12 +252,9 @@ class Layout:
         return x.movedim(-1, 2) if self.last else x
 
     def launch(self, kernel: Any, *arguments: Any, **constants: Any) -> None:
-        """Time strides go in as they are; without fused multiply-adds the bits are the reference's."""
-        constants |= self.tile
+        sizes = self.positions, self.channels, self.inner
         with torch.cuda.device_of(arguments[0]):
-            kernel[(self.programs,)](
-                *arguments, self.positions, self.channels, self.inner, **constants, enable_fp_fusion=False
-            )
+            kernel[(self.programs,)](*arguments, *sizes, **self.tile, **constants, **ROUNDING)
 
 
 def cut(rows: Tensor | None, begin: int, end: int) -> Tensor | None:
@@ -275,7 +274,11 @@ def forward(
     layout = Layout(x, affine is not None or residual_affine is not None)
     spikes = x.new_empty(time_steps, layout.size)
     membrane = x.new_empty(1, layout.size, dtype=torch.float32)
-    x_rows, r_rows, u = layout.rows(x), layout.optional(residual), layout.optional(None if state is None else state[None])
+    x_rows, r_rows, u = (
+        layout.rows(x),
+        layout.optional(residual),
+        layout.optional(None if state is None else state[None]),
+    )
     layout.launch(
         forward_kernel, x_rows, r_rows, affine, residual_affine, u, spikes, membrane,
         stride(x_rows), stride(r_rows), layout.size, time_steps, tau, threshold,
