@@ -1,5 +1,6 @@
 """Fixtures shared by all tests: a fixed seed, and networks small enough to train in milliseconds."""
 
+import os
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -10,6 +11,8 @@ from torch import Tensor
 
 import spikeback as sb
 
+if not torch.cuda.is_available():  # before Lightning imports Triton: the kernels' tests need its interpreter then
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 torch.set_num_threads(1)  # networks this small only wait for a second thread
 
 
