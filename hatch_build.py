@@ -28,7 +28,8 @@ class KernelsHook(BuildHookInterface):
         """Run ops/native/build.py, alone: the package's own imports need PyTorch."""
         path = Path(self.root, "src/spikeback/ops/native/build.py")
         spec = importlib.util.spec_from_file_location("build", path)
-        assert spec is not None and spec.loader is not None
+        assert spec is not None
+        assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         return module.build()

@@ -29,7 +29,7 @@ class Network(nn.Module):
         self.num_classes, self.time_steps = num_classes, time_steps
 
     def body(self, frames: Tensor, time_steps: int) -> Tensor:
-        """Frames (T, B, C, H, W), or one (1, B, C, H, W) shown T times -> spikes of the last block (T, B, C', H', W')."""
+        """Frames (T, B, C, H, W), or one shown T times -> spikes of the last block (T, B, C', H', W')."""
         raise NotImplementedError
 
     def forward(self, x: Tensor, per_step: bool = True) -> Tensor:

@@ -22,6 +22,7 @@ def fire(neuron: nn.Module, *terms: tuple[nn.Module, Tensor], time_steps: int | 
     """neuron(sum of layer(x)), in one operation after the convolutions where that can be (nn/fuse.py).
 
     Args:
+        neuron: a `LIF`, or any module that takes currents (T, B, C, H, W).
         terms: pairs of a layer and its input x, (T, B, C, H, W).
         time_steps: T, if the current is one time step that is shown T times.
     """
@@ -57,8 +58,8 @@ def neuron_for(prototype: nn.Module | None) -> nn.Module:
 class Conv2d(nn.Conv2d):
     """`nn.Conv2d` that keeps clear of a kernel of oneDNN that writes beyond its memory.
 
-    On processors with AVX2 and no AVX-512, its weight gradient of a channels-last 1x1 convolution does so where a channel
-    count is not a multiple of 8 (seen with valgrind in PyTorch 2.14, `jit_avx2_1x1_convolution_bwd_weights_t`). Such a
+    On processors with AVX2 and no AVX-512, its weight gradient of a channels-last 1x1 convolution does so where the
+    channels are no multiple of 8 (seen with valgrind in PyTorch 2.14, `jit_avx2_1x1_convolution_bwd_weights_t`). Such a
     convolution runs on contiguous pictures; the result is channels-last again.
     """
 
@@ -87,7 +88,7 @@ class Stack(nn.Sequential):
     """Layers in a row; a convolution with norm and the neuron behind it are one operation (`fire`)."""
 
     def forward(self, input: Tensor, before: nn.Module | None = None, time_steps: int | None = None) -> Tensor:
-        """As `nn.Sequential`, with a layer `before` the first that lives elsewhere; its single step is shown T times."""
+        """As `nn.Sequential`, with a layer `before` the first that lives elsewhere; its one step is shown T times."""
         x = input
         for layer in self:
             if before is None and type(layer) is ConvNorm:

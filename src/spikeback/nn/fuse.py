@@ -1,5 +1,7 @@
 """One operation for normalisation, residual addition and neuron, wherever it gives what the modules would."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
@@ -20,24 +22,25 @@ def fused(neuron: nn.Module, parts: list[tuple[Tensor, nn.Module | None]], time_
     while a hook listens to a module that would be skipped.
 
     Args:
+        neuron: a `LIF`, or any other module.
         parts: one or two pairs of y, (T, B, C, H, W), and its norm, or None. A single y may be one time step.
         time_steps: T.
     """
-    (x, norm), (residual, norm2) = (sorted(parts, key=lambda part: part[1] is None) + [(None, None)])[:2]
-    norms = [n for n in (norm, norm2) if n is not None]
-    if type(neuron) is not LIF or is_watched(neuron) or len(parts) > 2 or any(map(is_watched, norms)):
+    (x, norm), *more = sorted(parts, key=lambda part: part[1] is None)  # the first is the one with a norm
+    residual, norm2 = more[0] if more else (None, None)
+    norms: list[Any] = [n for n in (norm, norm2) if n is not None]
+    if type(neuron) is not LIF or len(more) > 1 or any(map(is_watched, [neuron, *norms])):
         return None
     if any(type(n) not in BATCH_NORMS for n in norms) or len({by_batch(n) for n in norms}) > 1:
         return None
     if residual is not None and (residual.dtype, residual.shape) != (x.dtype, x.shape):
         return None
     known = code(neuron.surrogate)
-    if known is None or fastest(x, neuron.surrogate, neuron.gain) == "reference":
+    if known is None or fastest(x, neuron.surrogate, neuron.gain) not in ("cpu", "triton"):
         return None
-    constants = (*_constants(norm, x), residual, *_constants(norm2, residual))
     spikes, _ = norm_lif(
-        x, *constants, None, neuron.gain, any(map(by_batch, norms)), time_steps, neuron.tau, neuron.threshold, *known,
-        neuron.detach_reset, False,
+        x, *_constants(norm, x), residual, *_constants(norm2, residual), None, neuron.gain, any(map(by_batch, norms)),
+        time_steps, neuron.tau, neuron.threshold, *known, neuron.detach_reset, False,
     )  # fmt: skip
     return note_spikes(spikes)
 
@@ -45,15 +48,15 @@ def fused(neuron: nn.Module, parts: list[tuple[Tensor, nn.Module | None]], time_
 def is_watched(module: nn.Module) -> bool:
     """Whether a hook waits for the module to be called."""
     hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
-    return any(hooks) or torch_module._has_any_global_hook()
+    return any(map(len, hooks)) or bool(torch_module._has_any_global_hook())
 
 
-def by_batch(norm: nn.Module) -> bool:
+def by_batch(norm: Any) -> bool:
     """Whether a batch norm takes the statistics of its batch, not the running ones."""
     return norm.training or norm.running_mean is None
 
 
-def _constants(norm: nn.Module | None, y: Tensor | None) -> tuple[Tensor | None, ...]:
+def _constants(norm: Any, y: Tensor | None) -> tuple[Tensor | None, ...]:
     """Weight, bias, mean and 1 / sqrt(variance + eps) of a batch norm, whose running statistics go on if it trains."""
     if norm is None or y is None:
         return None, None, None, None
@@ -64,17 +67,16 @@ def _constants(norm: nn.Module | None, y: Tensor | None) -> tuple[Tensor | None,
         mean, variance = norm.running_mean, norm.running_var
     weight = torch.ones_like(mean) if norm.weight is None else norm.weight
     bias = torch.zeros_like(mean) if norm.bias is None else norm.bias
-    scale = norm.scale if isinstance(norm, TdBatchNorm2d) else 1.0
-    inverse = (variance.double() + norm.eps).rsqrt()
-    return (weight if scale == 1 else weight * scale).float(), bias.float(), mean.float(), inverse.float()
+    weight = weight * norm.scale if isinstance(norm, TdBatchNorm2d) else weight
+    return weight.float(), bias.float(), mean.float(), (variance.double() + norm.eps).rsqrt().float()
 
 
 @torch.no_grad()
-def _track(norm: nn.Module, mean: Tensor, variance: Tensor, count: int) -> None:
+def _track(norm: Any, mean: Tensor, variance: Tensor, count: int) -> None:
     """Move the running statistics, as `nn.BatchNorm2d` does: the variance is the unbiased one there."""
     if count < 2:
-        raise ValueError(f"Expected more than 1 value per channel when training, got {count}")  # in PyTorch's words
-    if not norm.track_running_stats or norm.running_mean is None:
+        raise ValueError(f"Expected more than 1 value per channel when training, got {count}")  # as PyTorch does
+    if not norm.training or not norm.track_running_stats or norm.running_mean is None:
         return
     norm.num_batches_tracked.add_(1)
     momentum = 1 / float(norm.num_batches_tracked) if norm.momentum is None else norm.momentum

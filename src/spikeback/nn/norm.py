@@ -1,4 +1,4 @@
-"""Normalisation: threshold-dependent batch norm, and how one prototype instance becomes a layer for any channel count."""
+"""Normalisation: threshold-dependent batch norm, and how one prototype becomes a layer for any channel count."""
 
 import copy
 import math

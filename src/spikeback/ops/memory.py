@@ -21,8 +21,8 @@ DTYPES = (torch.float32, torch.bfloat16)
 def tune_allocator() -> bool:
     """Tell the C library to keep freed memory for the next step instead of giving it back to the system.
 
-    Otherwise every fresh tensor is paged in anew, which on a CPU costs more than many a layer that fills it. The process
-    stays as large as it ever was. Returns whether it could be done: with glibc only.
+    Otherwise every fresh tensor is paged in anew, which on a CPU costs more than many a layer that fills it. The
+    process stays as large as it ever was. Returns whether it could be done: with glibc only.
     """
     if not sys.platform.startswith("linux"):
         return False

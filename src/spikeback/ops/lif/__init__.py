@@ -4,18 +4,20 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
 
 from spikeback.errors import UsageError
 from spikeback.ops import native
-from spikeback.ops.lif import cpu, reference
+from spikeback.ops.lif import compiled, cpu, reference
 from spikeback.ops.lif.operator import norm_lif
 from spikeback.ops.surrogate import ATan, Rectangle, Sigmoid, Surrogate, Tanh, Triangle
 
-BACKENDS = ("reference", "cpu", "triton")
+BACKENDS = ("reference", "compiled", "cpu", "triton")
 CODES = {Triangle: 0, Rectangle: 1, Tanh: 2, Sigmoid: 4, ATan: 5}  # as the kernels count; 3 is Tanh not normalised
+TRITON = find_spec("triton") is not None
 _plain: ContextVar[bool] = ContextVar("plain", default=False)
 
 
@@ -40,11 +42,12 @@ def code(surrogate: Surrogate) -> tuple[int, float] | None:
 
 def fastest(x: Tensor, surrogate: Surrogate, gain: float | Tensor) -> str:
     """The fastest backend that can run a call, inside `plain()` the reference."""
-    scalar = not isinstance(gain, Tensor) or gain.numel() == 1
-    if _plain.get() or code(surrogate) is None or not scalar:
-        return "reference"
-    if x.device.type == "cpu" and x.dtype in cpu.DTYPES and native.available():
-        return "cpu"
+    known = code(surrogate) is not None and (not isinstance(gain, Tensor) or gain.numel() == 1)
+    if not _plain.get():
+        if x.device.type == "cpu" and x.dtype in cpu.DTYPES and known and native.available():
+            return "cpu"
+        if x.device.type == "cuda" and x.dtype in (*cpu.DTYPES, torch.float16) and TRITON:  # which compiles for both
+            return "triton" if known else "compiled"
     return "reference"
 
 
@@ -69,8 +72,8 @@ def lif(
         state: membrane after reset to start from, (B, ...); None starts at 0.
         gain: multiplies the surrogate's derivative, nothing in the forward pass.
         detach_reset: cut the gradient through the reset (the second path of Eq. 3).
-        backend: "reference" (plain PyTorch, the definition), "cpu" (compiled kernels) or "triton" (GPUs); None chooses
-            the fastest that can run this call.
+        backend: "reference" (plain PyTorch, the definition), "compiled" (the same through torch.compile), "cpu" (native
+            kernels) or "triton" (GPUs); None chooses the fastest that can run this call.
 
     Returns:
         spikes (T, B, ...) in x's dtype, and the membrane after the last reset (B, ...), float32 for half-precision x.
@@ -88,11 +91,10 @@ def lif(
     if backend not in (None, *BACKENDS):
         raise UsageError(f"lif: no backend {backend!r}; choose from {', '.join(BACKENDS)}")
     best = fastest(x, surrogate, gain)
-    if backend not in (None, "reference", best):
+    if backend not in (None, "reference", "compiled", best):
         raise UsageError(f"lif: backend {backend!r} cannot run {x.dtype} on {x.device} here, {best!r} can")
-    if (backend or best) == "reference":
-        return reference.lif(x, tau, threshold, surrogate, state, gain, detach_reset)
-    return fused_lif(x, tau, threshold, surrogate, state, gain, detach_reset)
+    run = {"reference": reference.lif, "compiled": compiled.lif}.get(backend or best, fused_lif)
+    return run(x, tau, threshold, surrogate, state, gain, detach_reset)
 
 
 def fused_lif(

@@ -1,8 +1,8 @@
 """The four primitives of the fused neuron on the CPU: compiled kernels (ops/native) behind tensors.
 
-Tensors are (T, B, C, ...); results have x's dtype and layout. The current is (x - mean) * scale + shift by channel, plus
-a residual that is added as it is or normalised likewise. `affine` holds mean, scale and shift, (3, C) float32; None:
-the current is x itself.
+Tensors are (T, B, C, ...); results have x's dtype and layout. The current is (x - mean) * scale + shift by channel,
+plus a residual that is added as it is or normalised likewise. `affine` holds mean, scale and shift, (3, C) float32;
+None: the current is x itself.
 """
 
 import math
@@ -58,8 +58,9 @@ def backward(
     parameter: float,
     detach_reset: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """g = dL/d(current) in x's shape (one step of x: summed over time), dL/d(state) if there is one, and sums by channel, (3, C) float64.
+    """g = dL/d(current), dL/d(state) if there is one, and sums by channel, (3, C) float64.
 
+    g has x's shape: of a single step of x it is the sum over time.
     The sums are those of g and g * (x - mean), 0 without `affine`, and g * (residual - its mean), 0 without
     `residual_affine`. The membrane is computed again from x, piece by piece.
     """

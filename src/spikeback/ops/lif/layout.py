@@ -16,12 +16,14 @@ def dense(x: Tensor, channels_last: bool) -> Tensor:
     return empty(x.shape, x, channels_last).copy_(x)
 
 
-def empty(shape: torch.Size | tuple[int, ...], like: Tensor, channels_last: bool, **options: torch.dtype) -> Tensor:
+def empty(
+    shape: torch.Size | tuple[int, ...], like: Tensor, channels_last: bool, dtype: torch.dtype | None = None
+) -> Tensor:
     """An empty tensor of the shape (T, B, C, ...) in that layout."""
     if not channels_last:
-        return like.new_empty(shape, **options)
+        return like.new_empty(shape, dtype=dtype)
     t, b, c, h, w = shape
-    return like.new_empty((t, b, h, w, c), **options).permute(0, 1, 4, 2, 3)
+    return like.new_empty((t, b, h, w, c), dtype=dtype).permute(0, 1, 4, 2, 3)
 
 
 def membrane_like(x: Tensor) -> Tensor:

@@ -58,14 +58,11 @@ def norm_lif(
 ) -> tuple[Tensor, Tensor]:
     """LIF of (x - mean) * inverse * weight + bias, plus the residual, normalised likewise if `weight2` is given.
 
-    Args:
-        x: (T, B, C, ...), or one step (1, B, C, ...) shown `time_steps` times.
-        weight, bias, mean, inverse: (C,) float32, `inverse` is 1 / sqrt(variance + eps); all None: no normalisation.
-        residual: (T, B, C, ...) or None.
-        state, gain, tau, threshold, detach_reset: as `spikeback.lif`; `kind` and `parameter` are the surrogate's.
-        batch_statistics: mean and inverse are those of x itself (and of the residual), so x's gradient flows through
-            them too; they get none of their own.
-        keep_membrane: return the membrane; else an empty tensor stands for it.
+    x is (T, B, C, ...), or one step (1, B, C, ...) shown `time_steps` times. weight, bias, mean and inverse, which is
+    1 / sqrt(variance + eps), are (C,) float32, or all None: no normalisation; those with a 2 are the residual's. state,
+    gain, tau, threshold and detach_reset are as in `spikeback.lif`, kind and parameter the surrogate's (`code`). With
+    batch_statistics, mean and inverse are those of x itself (and of the residual): x's gradient flows through them too,
+    and they get none of their own. Without keep_membrane an empty tensor stands for the membrane.
 
     Returns:
         spikes (T, B, C, ...), and the membrane after the last reset, (B, C, ...) float32.
@@ -119,6 +116,7 @@ def norm_lif_backward(
         detach_reset,
     )  # fmt: skip
     nothing = partial(x.new_empty, 0)  # outputs of an operator may not be one tensor twice
+    grad_state = nothing() if state is None else grad_state
     if weight is None or bias is None or mean is None or inverse is None:
         return g, nothing(), grad_state, nothing()
     count = x.numel() // x.shape[2]
@@ -173,7 +171,7 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> 
 
 def _backward(ctx: Any, grad: Tensor | None, grad_membrane: Tensor | None) -> tuple[Tensor | None, ...]:
     tensors = ctx.saved_tensors
-    x, weight, residual, weight2, state = (tensors[i] for i in (0, 1, 5, 6, 10))
+    weight, residual, weight2, state = (tensors[i] for i in (1, 5, 6, 10))
     grad_x, grad_residual, grad_state, parameters = norm_lif_backward(grad, grad_membrane, *tensors, *ctx.options)
     if residual is not None and weight is None:
         grad_residual = grad_x

@@ -268,9 +268,9 @@ def stride(rows: Tensor | None) -> int:
 
 def forward(
     x: Tensor, affine: Tensor | None, residual: Tensor | None, residual_affine: Tensor | None, state: Tensor | None,
-    time_steps: int, tau: float, threshold: float,
+    time_steps: int, tau: float, threshold: float, keep_membrane: bool = True,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Spikes (T, B, C, ...) in x's format, and the membrane after the last reset (B, C, ...)."""
+    """Spikes (T, B, C, ...) in x's format, and the membrane after the last reset (B, C, ...); empty if not kept."""
     layout = Layout(x, affine is not None or residual_affine is not None)
     spikes = x.new_empty(time_steps, layout.size)
     membrane = x.new_empty(1, layout.size, dtype=torch.float32)
@@ -283,7 +283,7 @@ def forward(
         forward_kernel, x_rows, r_rows, affine, residual_affine, u, spikes, membrane,
         stride(x_rows), stride(r_rows), layout.size, time_steps, tau, threshold,
     )  # fmt: skip
-    return layout.back(spikes), layout.back(membrane)[0]
+    return layout.back(spikes), layout.back(membrane)[0] if keep_membrane else membrane.new_empty(0)
 
 
 def backward(
@@ -341,11 +341,11 @@ def moments(x: Tensor) -> Tensor:
     return torch.stack([mean, (between + within) / layout.positions])
 
 
-def combine(g: Tensor, x: Tensor, coefficients: Tensor) -> Tensor:
-    """a * g + b * (x - mean) + c in x's dtype, coefficients (4, C): mean, a, b, c."""
+def combine(g: Tensor, x: Tensor, coefficients: Tensor, out: Tensor | None = None) -> Tensor:
+    """a * g + b * (x - mean) + c in x's dtype, coefficients (4, C): mean, a, b, c; into `out`, which may be g."""
     layout = Layout(x)
     g_rows, x_rows = layout.rows(g), layout.rows(x)
-    out = x.new_empty(len(x), layout.size)
-    strides = stride(g_rows), stride(x_rows), layout.size
-    layout.launch(combine_kernel, g_rows, x_rows, coefficients, out, *strides, len(x))
-    return layout.back(out)
+    to = x.new_empty(len(x), layout.size) if out is None else layout.rows(out)
+    strides = stride(g_rows), stride(x_rows), to.stride(0)
+    layout.launch(combine_kernel, g_rows, x_rows, coefficients, to, *strides, len(x))
+    return layout.back(to)

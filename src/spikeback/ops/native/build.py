@@ -11,7 +11,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 # No fused multiply-add: results must be those of the reference. Infinities and NaNs stay as they are.
-FLAGS = "-std=c++17 -O3 -ffp-contract=off -fno-math-errno -fno-trapping-math -fopenmp -shared -fPIC".split()
+FLAGS = ["-std=c++17", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fopenmp"]
 LEVELS = {"x86_64": {"avx512": "x86-64-v4", "avx2": "x86-64-v3", "default": "x86-64"}}
 LEVELS["AMD64"] = LEVELS["x86_64"]
 
@@ -31,7 +31,16 @@ def build(compiler: str | None = None) -> list[Path]:
     for level, march in LEVELS.get(platform.machine(), {"default": None}).items():
         path, part = library(level), HERE / f"kernels-{level}.part"
         tuned = [f"-march={march}"] if march else []
-        command = [compiler or os.environ.get("CXX", "c++"), *FLAGS, *tuned, str(HERE / "kernels.cpp"), "-o", str(part)]
+        command = [
+            compiler or os.environ.get("CXX", "c++"),
+            *FLAGS,
+            *tuned,
+            "-shared",
+            "-fPIC",
+            str(HERE / "kernels.cpp"),
+            "-o",
+            str(part),
+        ]
         try:
             subprocess.run(command, check=True, capture_output=True, text=True)
             part.replace(path)
