@@ -1,0 +1,5 @@
+"""From a trained network to one that only infers."""
+
+from spikeback.export.fold import fold
+
+__all__ = ["fold"]
