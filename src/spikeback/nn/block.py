@@ -5,7 +5,6 @@ from collections.abc import Callable
 from functools import reduce
 from operator import add
 
-import torch
 from torch import Tensor, nn
 
 from spikeback.nn.fuse import fused, is_watched
@@ -58,16 +57,17 @@ def neuron_for(prototype: nn.Module | None) -> nn.Module:
 class Conv2d(nn.Conv2d):
     """`nn.Conv2d` that keeps clear of a kernel of oneDNN that writes beyond its memory.
 
-    On processors with AVX2 and no AVX-512, its weight gradient of a channels-last 1x1 convolution does so where the
-    channels are no multiple of 8 (seen with valgrind in PyTorch 2.14, `jit_avx2_1x1_convolution_bwd_weights_t`). Such a
-    convolution runs on contiguous pictures; the result is channels-last again.
+    On processors with AVX2 and no AVX-512, its weight gradient of a channels-last 1x1 convolution with a stride does so
+    for some channel counts that are no multiple of 8 (seen with valgrind in PyTorch 2.14,
+    `jit_avx2_1x1_convolution_bwd_weights_t`). Such a convolution is a linear layer over the channels.
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        odd = self.kernel_size == (1, 1) and (self.in_channels % 8 or self.out_channels % 8)
-        if not odd or input.is_contiguous():
+        if self.kernel_size != (1, 1) or not (self.in_channels % 8 or self.out_channels % 8):
             return super().forward(input)
-        return super().forward(input.contiguous()).contiguous(memory_format=torch.channels_last)
+        down, right = self.stride
+        pixels = input[:, :, ::down, ::right].movedim(1, -1)  # (N, C, H, W) -> (N, H, W, C)
+        return nn.functional.linear(pixels, self.weight.flatten(1), self.bias).movedim(-1, 1)
 
 
 class ConvNorm(nn.Sequential):

@@ -123,6 +123,7 @@ def run_trial(run: Run, method: Method, seed: int, resume: bool = False) -> dict
     record = trial_record(task, data, method, seed)
     log.write("finished", **{k: v for k, v in record.items() if k not in ("history", "gradients")})
     plain, _ = read_checkpoint(folder / BEST)
+    plain = {name: value.contiguous() for name, value in plain.items()}  # all that the format knows
     write_atomic(folder / "net.safetensors", safetensors_bytes(plain, {"card": json.dumps(card)}))
     return record
 

@@ -160,10 +160,10 @@ struct Surrogate {
     const float slope = float(1.5707963267948966 * parameter);
 #pragma omp simd
     for (i64 j = 0; j < length; j++) {
-      float v = u[j] - th, d;
+      float v = u[j] - th, d = 0.f;
       if (K == TRIANGLE) d = f * std::max(1.f - std::fabs(u[j] / th - 1.f), 0.f);
       if (K == RECTANGLE) d = std::fabs(v) < half ? f : 0.f;
-      if (K == TANH) d = std::fabs(v) <= 0.5f ? f * bell(2.f * (a * v)) : 0.f;
+      if (K == TANH) d = (std::fabs(v) <= 0.5f ? 1.f : 0.f) * (f * bell(2.f * (a * v)));  // a branch is no vector code
       if (K == TANH_WIDE) d = f * bell(2.f * v);
       if (K == SIGMOID) d = f * (0.25f * bell(a * v));
       if (K == ATAN) d = f / (1.f + (slope * v) * (slope * v));
@@ -276,7 +276,7 @@ void finish(const Current<T> &current, i64 t, i64 start, i64 length, const float
   }
 }
 
-// Writes dL/d(current) to `grad_current` (one step if x_step is 0: summed over time), dL/d(state) to `grad_state`, and
+// Writes dL/d(current) to `out` (of a still picture one step, summed over time), dL/d(state) to `grad_state`, and
 // adds sum g, sum g * (x - mean), sum g * (residual - mean2) by channel to `sums`, (3, channels).
 template <class T>
 void backward(const Call &c) {
@@ -284,6 +284,7 @@ void backward(const Call &c) {
   const Surrogate surrogate(c.kind, c.parameter, c.threshold, c.gain);
   const i64 size = c.outer * c.channels * c.inner, width = pieces.width;
   const bool still = c.still;
+  T *out = static_cast<T *>(c.out);
   const float tau = c.tau, threshold = c.threshold, reset = c.detach_reset ? 0.f : 1.f;
   std::vector<double> partial(3 * c.channels * c.threads);
 #pragma omp parallel num_threads(c.threads)
@@ -316,9 +317,9 @@ void backward(const Call &c) {
           const float g = carry[j] * (1.f - s) + (load(from[j]) - reset * (carry[j] * u[j])) * slope[j];
           now[j] = g, total[j] += g, carry[j] = tau * g;
         }
-        if (!still) finish(current, t, start, length, now, static_cast<T *>(c.out) + t * size + start, with_x, with_residual);
+        if (!still) finish(current, t, start, length, now, out + t * size + start, with_x, with_residual);
       }
-      if (still) finish(current, 0, start, length, total, static_cast<T *>(c.out) + start, with_x, with_residual);
+      if (still) finish(current, 0, start, length, total, out + start, with_x, with_residual);
       if (c.grad_state) std::copy_n(carry, length, c.grad_state + start);
       if (c.affine) sum_g.add(p, total, length), sum_gx.add(p, with_x, length);
       if (c.affine2) sum_gr.add(p, with_residual, length);
