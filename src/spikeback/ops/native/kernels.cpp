@@ -285,7 +285,8 @@ void backward(const Call &c) {
   const Surrogate surrogate(c.kind, c.parameter, c.threshold, c.gain);
   const i64 size = c.outer * c.channels * c.inner, width = pieces.width;
   const bool still = c.still;
-  const float tau = c.tau, threshold = c.threshold, reset = c.detach_reset ? 0.f : 1.f;
+  const float tau = c.tau, threshold = c.threshold;
+  const bool reset = !c.detach_reset;
   std::vector<double> partial(3 * c.channels * c.threads);
 #pragma omp parallel num_threads(c.threads)
   {
@@ -314,7 +315,8 @@ void backward(const Call &c) {
 #pragma omp simd
         for (i64 j = 0; j < length; j++) {
           const float s = u[j] > threshold ? 1.f : 0.f;
-          const float g = carry[j] * (1.f - s) + (load(from[j]) - reset * (carry[j] * u[j])) * slope[j];
+          const float through_reset = reset ? carry[j] * u[j] : 0.f;  // selected: 0 times an infinity is no number
+          const float g = carry[j] * (1.f - s) + (load(from[j]) - through_reset) * slope[j];
           now[j] = g, total[j] += g, carry[j] = tau * g;
         }
         if (!still) finish(current, t, start, length, now, static_cast<T *>(c.out) + t * size + start, with_x, with_residual);
