@@ -105,7 +105,7 @@ def derivative(u, threshold, height, slope, KIND: tl.constexpr):
     else:  # 1 - tanh^2(z) = 4 e / (1 + e)^2, e = exp(-2 |z|); of Sigmoid, s (1 - s) is a quarter of that
         e = exp(-tl.abs(slope * v))
         bell = tl.div_rn(height * e, (1 + e) * (1 + e))
-        return tl.where(tl.abs(v) > 0.5, 0.0, bell) if KIND == 2 else bell
+        return tl.where(tl.abs(v) <= 0.5, bell, 0.0) if KIND == 2 else bell
 
 
 def shape(kind: int, parameter: float) -> tuple[float, float]:
