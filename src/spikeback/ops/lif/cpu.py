@@ -78,7 +78,9 @@ def backward(
 
 def moments(x: Tensor) -> Tensor:
     """Mean and biased variance by channel, over everything but C: (2, C) float64."""
-    pivot = x[0, 0].flatten(1)[:, 0].float()  # near the mean: the sums of squares lose nothing to it
+    if x.numel() == 0:
+        return x.new_full((2, x.shape[2]), math.nan, dtype=torch.float64)
+    pivot = x[0, 0].reshape(x.shape[2], -1)[:, 0].float()  # near the mean: the sums of squares lose nothing to it
     sums = torch.zeros(2, x.shape[2], dtype=torch.float64)
     _run("moments", x, is_channels_last(x), x.shape[0], coefficients=pivot.contiguous(), sums=sums)
     mean, square = sums / (x.numel() / x.shape[2])

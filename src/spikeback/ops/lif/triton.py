@@ -101,11 +101,11 @@ def derivative(u, threshold, height, slope, KIND: tl.constexpr):
     elif KIND == 1:  # Rectangle
         return tl.where(tl.abs(v) < slope, height, 0.0)
     elif KIND == 5:  # ATan
-        return tl.div_rn(height, 1 + (slope * v) * (slope * v))
+        return height * tl.div_rn(1.0, 1 + (slope * v) * (slope * v))  # as PyTorch's float / tensor
     else:  # 1 - tanh^2(z) = 4 e / (1 + e)^2, e = exp(-2 |z|); of Sigmoid, s (1 - s) is a quarter of that
         e = exp(-tl.abs(slope * v))
         bell = tl.div_rn(height * e, (1 + e) * (1 + e))
-        return tl.where(tl.abs(v) > 0.5, 0.0, bell) if KIND == 2 else bell
+        return tl.where(tl.abs(v) <= 0.5, bell, 0.0) if KIND == 2 else bell
 
 
 def shape(kind: int, parameter: float) -> tuple[float, float]:

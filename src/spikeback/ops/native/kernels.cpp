@@ -127,16 +127,18 @@ enum Kind { TRIANGLE, RECTANGLE, TANH, TANH_WIDE, SIGMOID, ATAN };
 
 struct Surrogate {
   int kind;
-  float parameter, threshold, gain, scale;  // scale: the constant factor of the formula, computed in float64
+  float parameter, threshold, gain, scale, slope;  // the constants of the formula, rounded where PyTorch rounds them
 
   Surrogate(int kind, double p, double threshold, float gain)
-      : kind(kind), parameter(p), threshold(threshold), gain(gain) {
-    const double scales[] = {p, 1 / p, p / (2 * std::tanh(p / 2)), p, p, p / 2};
+      : kind(kind), parameter(p), threshold(threshold), gain(gain), slope(1.5707963267948966 * p) {
+    const double scales[] = {p, 1.0 / parameter, p / (2 * std::tanh(p / 2)), p, p, p / 2};
     scale = scales[kind];
   }
 
-  // e^-z for z >= 0: 2^n times a polynomial on [-ln 2 / 2, ln 2 / 2] (the coefficients of Cephes' expf), 2 ulp.
+  // e^-z for z >= 0: 2^n times a polynomial on [-ln 2 / 2, ln 2 / 2] (the coefficients of Cephes' expf), 2 ulp; 0
+  // beyond 87, where the next power of two would be subnormal.
   static float exp_minus(float z) {
+    const bool beyond = z > 87.f;
     z = std::min(z, 87.f);
     float n = float(int(z * 1.44269504f + 0.5f));
     float r = n * 0.693359375f - z - n * 2.12194440e-4f;
@@ -146,7 +148,7 @@ struct Surrogate {
     std::int32_t exponent = (127 - std::int32_t(n)) << 23;
     float power;
     std::memcpy(&power, &exponent, 4);
-    return e * power;
+    return beyond ? 0.f : e * power;
   }
   // 4 s (1 - s) with s = sigmoid(z), which is 1 - tanh^2(z / 2), without the cancellation of that.
   static float bell(float z) {
@@ -156,8 +158,7 @@ struct Surrogate {
 
   template <int K>
   void rows(const float *u, float *out, i64 length) const {
-    const float th = threshold, a = parameter, f = scale, half = parameter / 2, g = gain;
-    const float slope = float(1.5707963267948966 * parameter);
+    const float th = threshold, a = parameter, f = scale, half = parameter / 2, g = gain, slope = this->slope;
 #pragma omp simd
     for (i64 j = 0; j < length; j++) {
       float v = u[j] - th, d = 0.f;
@@ -166,7 +167,7 @@ struct Surrogate {
       if (K == TANH) d = (std::fabs(v) <= 0.5f ? 1.f : 0.f) * (f * bell(2.f * (a * v)));  // a branch is no vector code
       if (K == TANH_WIDE) d = f * bell(2.f * v);
       if (K == SIGMOID) d = f * (0.25f * bell(a * v));
-      if (K == ATAN) d = f / (1.f + (slope * v) * (slope * v));
+      if (K == ATAN) d = f * (1.f / (1.f + (slope * v) * (slope * v)));  // PyTorch's float / tensor
       out[j] = g * d;
     }
   }
@@ -285,7 +286,8 @@ void backward(const Call &c) {
   const i64 size = c.outer * c.channels * c.inner, width = pieces.width;
   const bool still = c.still;
   T *out = static_cast<T *>(c.out);
-  const float tau = c.tau, threshold = c.threshold, reset = c.detach_reset ? 0.f : 1.f;
+  const float tau = c.tau, threshold = c.threshold;
+  const bool reset = !c.detach_reset;
   std::vector<double> partial(3 * c.channels * c.threads);
 #pragma omp parallel num_threads(c.threads)
   {
@@ -314,7 +316,8 @@ void backward(const Call &c) {
 #pragma omp simd
         for (i64 j = 0; j < length; j++) {
           const float s = u[j] > threshold ? 1.f : 0.f;
-          const float g = carry[j] * (1.f - s) + (load(from[j]) - reset * (carry[j] * u[j])) * slope[j];
+          const float through_reset = reset ? carry[j] * u[j] : 0.f;  // selected: 0 times an infinity is no number
+          const float g = carry[j] * (1.f - s) + (load(from[j]) - through_reset) * slope[j];
           now[j] = g, total[j] += g, carry[j] = tau * g;
         }
         if (!still) finish(current, t, start, length, now, out + t * size + start, with_x, with_residual);
