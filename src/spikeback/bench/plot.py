@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator
 
 from spikeback.bench.numbers import whole
 from spikeback.bench.show import figures
@@ -23,23 +24,31 @@ def png(results: dict[str, Any]) -> bytes:
 
 
 def bars(results: dict[str, Any]) -> Figure:
-    """One horizontal bar an arm: median, 95 % interval, and a dot a repetition."""
-    arms = [arm for arm in results["arms"] if whole(arm)][::-1]
-    figure = Figure(figsize=(8, 1.1 + 0.32 * max(len(arms), 1)), layout="constrained")
-    ax = figure.subplots()
-    for y, arm in enumerate(arms):
-        median, (low, high) = 1e3 * arm["seconds_median"], 1e3 * np.array(arm["seconds_interval"])
-        ax.barh(y, median, color=_colour(arm), height=0.66, alpha=0.85)
-        ax.errorbar(median, y, xerr=[[median - low], [high - median]], color=INK, capsize=3, linewidth=1.2)
-        ax.plot(1e3 * np.array(arm["seconds"]), [y] * len(arm["seconds"]), ".", color=INK, alpha=0.35, markersize=4)
-        right = max(high, 1e3 * max(arm["seconds"]))
-        ax.annotate(figures(median), (right, y), (5, 0), textcoords="offset points", va="center", size=9)
-    ax.set_yticks(range(len(arms)), [arm["name"] for arm in arms])
-    ax.set(title=results["title"], xlabel=f"milliseconds, median of {results['options']['repetitions']}; bar: 95 %")
-    ax.grid(axis="y", visible=False)
-    ax.margins(x=0.1, y=0.02)
-    ax.set_xlim(left=0)
+    """One horizontal bar an arm: median, 95 % interval, and a dot a repetition; a panel for each `at`."""
+    arms = [arm for arm in results["arms"] if whole(arm)]
+    panels = [[arm for arm in arms if arm["at"] == at] for at in dict.fromkeys(arm["at"] for arm in arms)] or [[]]
+    figure = Figure(figsize=(8, 0.5 + 0.6 * len(panels) + 0.32 * len(arms)), layout="constrained")
+    heights = [1 + len(panel) for panel in panels]
+    for ax, panel in zip(figure.subplots(len(panels), squeeze=False, height_ratios=heights).flat, panels, strict=True):
+        for y, arm in enumerate(panel[::-1]):
+            _bar(ax, y, arm)
+        ax.set_yticks(range(len(panel)), [arm["name"] for arm in panel[::-1]])
+        ax.grid(axis="y", visible=False)
+        ax.margins(x=0.1, y=0.02)
+        ax.set_xlim(left=0)
+    repetitions = results["options"]["repetitions"]
+    figure.axes[0].set_title(results["title"])
+    figure.axes[-1].set_xlabel(f"milliseconds: median of {repetitions}, 95 % interval, every repetition")
     return figure
+
+
+def _bar(ax: Axes, y: int, arm: dict[str, Any]) -> None:
+    median, (low, high) = 1e3 * arm["seconds_median"], 1e3 * np.array(arm["seconds_interval"])
+    dots = 1e3 * np.array(arm["seconds"])
+    ax.barh(y, median, color=_colour(arm), height=0.66, zorder=2)
+    ax.errorbar(median, y, xerr=[[median - low], [high - median]], color=INK, capsize=3, linewidth=1.2, zorder=3)
+    ax.plot(dots, [y] * len(dots), ".", color=INK, alpha=0.35, markersize=4, zorder=3)
+    ax.annotate(figures(median), (max(high, *dots), y), (5, 0), textcoords="offset points", va="center", size=9)
 
 
 def lines(results: dict[str, Any]) -> Figure:
@@ -54,11 +63,13 @@ def lines(results: dict[str, Any]) -> Figure:
             _line(ax, i, name, points, key, scale)
         at = sorted({arm["at"] for arm in results["arms"]})
         ax.set(xscale="log", yscale="log", xlabel=results["axis"], ylabel=label)
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}"))
         ax.set_xticks(at, [str(value) for value in at])
         ax.minorticks_off()
     figure.suptitle(results["title"], x=0.01, ha="left", size=10.5)
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower left", ncols=3)
+    figure.legend(handles, labels, loc="outside lower left", ncols=2)
     return figure
 
 

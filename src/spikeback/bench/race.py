@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -15,7 +14,10 @@ from typing import Any
 import spikeback
 
 PACKAGE = Path(spikeback.__file__).parents[1]  # the folder to import this very package from
-SETTLE = 0.05  # seconds of rest before a repetition: threads of the arm before have stopped spinning by then
+SPINNING = (
+    "OMP_WAIT_POLICY",
+    "GOMP_SPINCOUNT",
+)  # not inherited: an arm that never stops spinning slows the others down
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,9 @@ class Process:
             stdout=subprocess.PIPE,
             stderr=self.complaints,
             text=True,
-            env=os.environ | numbers | {"PYTHONPATH": os.pathsep.join(map(str, paths))},
+            env={key: value for key, value in os.environ.items() if key not in SPINNING}
+            | numbers
+            | {"PYTHONPATH": os.pathsep.join(map(str, paths))},
             start_new_session=True,  # Ctrl-C is the parent's, which ends its arms
         )
 
@@ -66,7 +70,6 @@ class Process:
     def repetition(self) -> dict[str, Any]:
         """Ask for one repetition and wait for it."""
         assert self.process.stdin
-        time.sleep(SETTLE)
         try:
             self.process.stdin.write("\n")
             self.process.stdin.flush()

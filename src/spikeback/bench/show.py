@@ -7,13 +7,12 @@ from rich.table import Table
 
 from spikeback.bench.numbers import whole
 
-BAR = 16  # characters of the longest bar
 EIGHTHS = " ▏▎▍▌▋▊▉"
 
 
 def show(results: dict[str, Any], console: Console) -> None:
     """Arms, comparisons, notes."""
-    console.print(arms_table(results))
+    console.print(arms_table(results, console.width))
     for arm in results["arms"]:
         if not whole(arm):
             console.print(f"{arm['name']}: {reason(arm)}", soft_wrap=True, markup=False)
@@ -24,23 +23,25 @@ def show(results: dict[str, Any], console: Console) -> None:
     console.print(f"checked: {results['checked']}", soft_wrap=True, markup=False)
 
 
-def arms_table(results: dict[str, Any]) -> Table:
-    """One row an arm: a bar, the median and its interval in milliseconds, peak memory; or why there is none."""
-    repetitions = results["options"]["repetitions"]
-    table = Table(title=f"{results['title']}; {repetitions} repetitions, {results['options']['threads']} threads")
-    table.add_column("arm", no_wrap=True)
-    table.add_column("", no_wrap=True)
-    for column in ("median ms", "95 % interval", "peak MB"):
-        table.add_column(column, justify="right")
+def arms_table(results: dict[str, Any], width: int) -> Table:
+    """One row an arm: a bar, the median and its interval in milliseconds, peak memory, pictures a second."""
+    repetitions, threads = (results["options"][key] for key in ("repetitions", "threads"))
+    rate = ["pictures/s"] if results["bench"] == "inference" else []
+    table = Table(title=f"{results['title']}; {repetitions} repetitions, {threads} threads")
+    for column in ("arm", "", "median ms", "95 % interval", "peak MB", *rate):
+        table.add_column(column, justify="left" if column in ("arm", "") else "right", no_wrap=True)
+    room = width - max(len(arm["name"]) for arm in results["arms"]) - (60 if rate else 48)
     longest = max((arm["seconds_median"] for arm in results["arms"] if whole(arm)), default=1.0)
     for arm in results["arms"]:
         if whole(arm):
             low, high = (figures(1e3 * value) for value in arm["seconds_interval"])
             median = arm["seconds_median"]
+            more = [figures(arm["options"]["batch"] / median) for _ in rate]
+            drawn = bar(median / longest, min(max(room, 4), 24))
             peak = f"{arm['peak_bytes_median'] / 1e6:,.0f}"
-            table.add_row(arm["name"], bar(median / longest), figures(1e3 * median), f"{low} - {high}", peak)
+            table.add_row(arm["name"], drawn, figures(1e3 * median), f"{low} - {high}", peak, *more)
         else:
-            table.add_row(arm["name"], "", "", "-", "")
+            table.add_row(arm["name"], "", "", "-")
     return table
 
 
@@ -59,9 +60,9 @@ def comparisons_table(results: dict[str, Any]) -> Table:
     return table
 
 
-def bar(share: float) -> str:
-    """A bar of that share of the whole width, to an eighth of a character."""
-    whole_ones, rest = divmod(round(8 * BAR * share), 8)
+def bar(share: float, width: int) -> str:
+    """A bar of that share of `width` characters, to an eighth of one."""
+    whole_ones, rest = divmod(round(8 * width * share), 8)
     return "█" * whole_ones + EIGHTHS[rest].strip()
 
 
