@@ -29,7 +29,7 @@ def arms_table(results: dict[str, Any], width: int) -> Table:
     rate = ["pictures/s"] if results["bench"] == "inference" else []
     table = Table(title=f"{results['title']}; {repetitions} repetitions, {threads} threads")
     for column in ("arm", "", "median ms", "95 % interval", "peak MB", *rate):
-        table.add_column(column, justify="left" if column in ("arm", "") else "right", no_wrap=True)
+        table.add_column(column, justify="left" if column in ("arm", "") else "right", no_wrap=column != "arm")
     room = width - max(len(arm["name"]) for arm in results["arms"]) - (60 if rate else 48)
     longest = max((arm["seconds_median"] for arm in results["arms"] if whole(arm)), default=1.0)
     for arm in results["arms"]:

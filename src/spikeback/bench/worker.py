@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-Work = Callable[[], object]
+Work = Callable[[], Any]
 WARM_UP = 2  # calls before the first repetition
 LEAST = 0.2  # seconds a repetition lasts at least: quick work is called several times and divided
 
