@@ -26,6 +26,14 @@ def test_what_is_compared_is_there_under_one_name(bench: str, plan: MakePlan) ->
             assert made.comparisons
 
 
+def test_what_is_compared_runs_in_one_race(bench: str, plan: MakePlan) -> None:
+    made = plan(bench)
+    races = [{arm.name for arm in arms} for arms in made.races()]
+    assert sorted(name for names in races for name in names) == sorted(arm.name for arm in made.arms)
+    for comparison in made.comparisons:
+        assert sum(set(comparison.names) <= names for names in races) == 1
+
+
 def test_what_is_left_out_is_said(bench: str, plan: MakePlan) -> None:
     whole, little = plan(bench), plan(bench, bf16=False, peers=None)
     assert [note for note in whole.notes if note.startswith("no ")] == []

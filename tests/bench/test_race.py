@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import spikeback as sb
 from spikeback.bench import worker
 from spikeback.bench.race import Arm, race, turn
 
@@ -102,6 +103,17 @@ def test_one_arm_works_at_a_time_and_failures_stop_nobody(log: Path) -> None:
     assert all(earlier[1] <= later[0] for earlier, later in pairwise(spans))
     order = [name for name, _, _ in lines[2 * worker.WARM_UP :]]
     assert order == ["a", "a", "breaks", "breaks", "a", "a"]  # in its second turn, now the first, breaks broke
+
+
+@pytest.mark.parametrize("allocator", ["kept", "stock"])
+def test_only_an_arm_that_keeps_memory_tunes_the_allocator(
+    log: Path, allocator: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tuned = []
+    monkeypatch.setattr(sb, "tune_allocator", lambda: tuned.append(True), raising=False)
+    (first,) = answers(SPEC | {"options": {"name": "a", "log": str(log)}, "allocator": allocator}, 0)
+    assert first["facts"]["allocator"] == allocator
+    assert tuned == [True] * (allocator == "kept")
 
 
 def test_quick_work_is_called_often_enough_to_be_timed() -> None:

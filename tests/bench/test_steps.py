@@ -1,11 +1,16 @@
 """The work of the arms, in this process on a tiny network."""
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+import spikeback.nn
 from spikeback.bench import nets, steps
 from spikeback.bench.neurons import both_ways, copy
 from spikeback.bench.worker import Absent
@@ -66,6 +71,40 @@ def test_stripped_network_runs_as_if_never_wrapped() -> None:
 def test_what_this_version_lacks_is_absent() -> None:
     with pytest.raises(Absent, match=r"this version has no spikeback\.nn\.turbo"):
         steps.train(f"{NETS}:ours", within="spikeback.nn:turbo", **TINY)
+
+
+def test_every_forward_runs_within_its_context(monkeypatch: pytest.MonkeyPatch) -> None:
+    entered = []
+
+    @contextmanager
+    def plain() -> Iterator[None]:
+        entered.append(True)
+        yield
+
+    monkeypatch.setattr(spikeback.nn, "plain", plain, raising=False)
+    step, _ = steps.train(f"{NETS}:ours", within="spikeback.nn:plain", **TINY)
+    before = len(entered)
+    step()
+    assert (before, len(entered)) == (1, 2)
+
+
+def test_folded_network_takes_the_place_of_the_stripped_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Folded(nn.Module):
+        def forward(self, x: torch.Tensor, per_step: bool = True) -> torch.Tensor:
+            return torch.full((2 if per_step else 1, len(x), 5), 7.0)
+
+    monkeypatch.setitem(sys.modules, "spikeback.export", SimpleNamespace(fold=lambda net: Folded()))
+    forward, _ = steps.infer(f"{NETS}:stripped", fold=True, **TINY)
+    assert torch.equal(forward(), torch.full((2, 5), 7.0))
+
+
+def test_logits_per_step_are_not_asked_for_where_the_network_has_a_choice() -> None:
+    class Net(nn.Module):
+        def forward(self, x: torch.Tensor, per_step: bool = True) -> torch.Tensor:
+            return torch.zeros(4 if per_step else 1, len(x), 5)
+
+    assert nets.Ours(Net()).arguments == {"per_step": False}
+    assert nets.Ours(nn.Identity()).arguments == {}
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -27,7 +27,7 @@ def measure(
     started = datetime.now(UTC).isoformat(timespec="seconds")
     say("the tests first")
     checked = gate.green()
-    arms = race(plan.arms, options["repetitions"], options["threads"], say)
+    races = [race(arms, options["repetitions"], options["threads"], say) for arms in plan.races()]
     return {
         "schema": 1,
         "bench": bench,
@@ -38,7 +38,7 @@ def measure(
         "environment": environment(precision),
         "checked": checked,
         "axis": plan.axis,
-        **evaluate(plan, arms),
+        **evaluate(plan, [record for records in races for record in records]),
     }
 
 

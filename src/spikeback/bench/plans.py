@@ -22,13 +22,24 @@ PLAIN, PACKED = "spikeback.nn:plain", "spikeback:packed_spikes"
 
 @dataclass
 class Plan:
-    """The arms of a bench, what is compared, and what must be said about it."""
+    """The arms of a bench, what is compared, and what must be said about it.
+
+    `axis` is what the arms' `at` counts, where they are points on lines. `apart` runs the arms of each `at` in a race of
+    their own: waiting arms hold half a gigabyte each, and all at once need not fit.
+    """
 
     title: str
     arms: list[Arm]
     comparisons: list[Ratio | Slope]
     notes: list[str] = field(default_factory=list)
-    axis: str | None = None  # what the arms' `at` counts, where they are points on lines
+    axis: str | None = None
+    apart: bool = False
+
+    def races(self) -> list[list[Arm]]:
+        """The arms that take turns with each other."""
+        if not self.apart:
+            return [self.arms]
+        return [[arm for arm in self.arms if arm.at == at] for at in dict.fromkeys(arm.at for arm in self.arms)]
 
 
 @dataclass(frozen=True)
@@ -152,7 +163,7 @@ def memory(machine: Machine, width: int, time_steps: list[int], batch: int, size
                 of, to = f"{name} {p}{at}", f"spikingjelly best {p}{at}"
                 comparisons.append(Ratio(f"memory, {name} / spikingjelly, {p}{at}", of, to, "peak_bytes", most=most))
             comparisons.append(Ratio(f"time, packed / ours, {p}{at}", f"packed {p}{at}", f"ours {p}{at}"))
-    return Plan(f"Memory of a training step, {_shape(shape)}", arms, comparisons, machine.notes(), "T")
+    return Plan(f"Memory of a training step, {_shape(shape)}", arms, comparisons, machine.notes(), "T", apart=True)
 
 
 def inference(machine: Machine, width: int, time_steps: int, batch: list[int], size: int, classes: int) -> Plan:
@@ -173,7 +184,7 @@ def inference(machine: Machine, width: int, time_steps: int, batch: list[int], s
             comparisons.append(Ratio(f"{other} / stripped {best}{at}", arm + at, f"stripped {best}{at}"))
         comparisons.append(Ratio(f"folded / stripped {best}{at}", f"folded {best}{at}", f"stripped {best}{at}"))
     title = f"Inference, spiking ResNet-18, width {width}, T = {time_steps}, pictures {size} x {size}"
-    return Plan(title, arms, comparisons, machine.notes())
+    return Plan(title, arms, comparisons, machine.notes(), apart=True)
 
 
 def scaling(machine: Machine, width: int, time_steps: list[int], batch: list[int], size: int, classes: int) -> Plan:

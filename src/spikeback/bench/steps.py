@@ -76,7 +76,7 @@ def _infer(
     if fold:
         from spikeback.export import fold as folded  # pyright: ignore
 
-        model = nets.Ours(folded(model.net))
+        model = nets.Ours(folded(model.get_submodule("net")))
     enter = _context(within)
 
     def forward() -> Tensor:
