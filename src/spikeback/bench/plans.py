@@ -24,8 +24,8 @@ PLAIN, PACKED = "spikeback.nn:plain", "spikeback:packed_spikes"
 class Plan:
     """The arms of a bench, what is compared, and what must be said about it.
 
-    `axis` is what the arms' `at` counts, where they are points on lines. `apart` runs the arms of each `at` in a race of
-    their own: waiting arms hold half a gigabyte each, and all at once need not fit.
+    `axis` is what the arms' `at` counts, where they are points on lines. `apart` runs the arms of each `at` in a race
+    of their own: a waiting arm holds half a gigabyte, and all at once need not fit.
     """
 
     title: str
@@ -160,8 +160,9 @@ def memory(machine: Machine, width: int, time_steps: list[int], batch: int, size
         arms += machine.peer_arms("train", shape | {"time_steps": t}, PEERS[:1], **place)
         for p, at in ((p, place["where"]) for p in machine.precisions):
             for name, most in (("ours", 0.5), ("packed", 0.35)) if machine.peers else ():
-                of, to = f"{name} {p}{at}", f"spikingjelly best {p}{at}"
-                comparisons.append(Ratio(f"memory, {name} / spikingjelly, {p}{at}", of, to, "peak_bytes", most=most))
+                for rival in (f"spikingjelly {how}{at}" for how in ("stock", f"best {p}")):
+                    title, of = f"memory, {name} {p} / {rival}", f"{name} {p}{at}"
+                    comparisons.append(Ratio(title, of, rival, "peak_bytes", most=most))
             comparisons.append(Ratio(f"time, packed / ours, {p}{at}", f"packed {p}{at}", f"ours {p}{at}"))
     return Plan(f"Memory of a training step, {_shape(shape)}", arms, comparisons, machine.notes(), "T", apart=True)
 
