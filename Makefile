@@ -2,8 +2,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 RUN ?= runs/demo
+PEERS := benchmarks/.venv
+BENCHES ?= step lif memory inference scaling
+REPETITIONS ?= 10
 
-.PHONY: demo test check format clean
+.PHONY: demo test bench check format clean
 
 .venv/ready: pyproject.toml constraints.txt hatch_build.py $(wildcard src/spikeback/ops/native/kernels.cpp)
 	$(PYTHON) -m venv .venv
@@ -16,6 +19,16 @@ demo: .venv/ready  ## three trainings of one deep spiking ResNet, table and repo
 test: .venv/ready
 	$(BIN)/python -m pytest
 
+$(PEERS)/ready: benchmarks/requirements.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --requirement $<
+	touch $@
+
+bench: .venv/ready $(PEERS)/ready  ## speed and memory against other frameworks; on a quiet machine, docs/bench.md
+	for bench in $(BENCHES); do \
+		$(BIN)/spikeback bench $$bench --repetitions $(REPETITIONS) --out docs/results/bench/$$bench.json || exit; \
+	done
+
 check: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -26,4 +39,4 @@ format: .venv/ready
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf .venv dist build .pytest_cache .ruff_cache
+	rm -rf .venv $(PEERS) dist build .pytest_cache .ruff_cache

@@ -1,8 +1,6 @@
 """Measure how fast things run on this machine."""
 
 import json
-import statistics
-import time
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -10,20 +8,49 @@ import torch
 from jsonargparse import ArgumentParser
 from rich.console import Console
 from rich.table import Table
-from torch import nn
 
-from spikeback.data import DataConfig, DataModule
+from spikeback.bench.plans import Machine, Plan
+from spikeback.data import DataConfig
 from spikeback.errors import UsageError
 from spikeback.files import write_atomic
-from spikeback.train import ModelConfig, TrainConfig
-from spikeback.train.environment import environment, resolve_precision
+from spikeback.train import TrainConfig
 
 DATA = """Train ResNet-20 (He) for a few steps and print which share of the time it waits for data.
 
 Network and options are those of `spikeback fit`; T = 2, plain training. Less than 5 % is expected.
 """
-WARM_UP = 3  # steps before the clock starts: worker processes and memory come up
-EXPECTED = 0.05  # share of the time, at most
+# action: what it does, and its sizes with their defaults; a list is an axis
+RACES: dict[str, tuple[str, dict[str, Any]]] = {
+    "step": (
+        "A training step: ours, its convolutions alone, the same ResNet with ReLU, other frameworks.",
+        {"width": 64, "time_steps": 4, "batch": 32, "size": 32, "classes": 10},
+    ),
+    "lif": (
+        "LIF neurons alone, forward and backward, against a copy of memory.",
+        {"time_steps": 4, "batch": 32, "channels": 64, "size": 32},
+    ),
+    "memory": (
+        "Peak memory and time of a training step against T.",
+        {"width": 64, "time_steps": [2, 4, 8, 16], "batch": 32, "size": 32, "classes": 10},
+    ),
+    "inference": (
+        "Latency and throughput of the plain network in eval mode.",
+        {"width": 64, "time_steps": 4, "batch": [1, 32], "size": 32, "classes": 10},
+    ),
+    "scaling": (
+        "Time of a training step against T, and against the batch.",
+        {"width": 64, "time_steps": [1, 2, 4, 8, 16], "batch": [8, 16, 32, 64], "size": 32, "classes": 10},
+    ),
+}
+HELP = {
+    "width": "channels of the first stage",
+    "time_steps": "T",
+    "batch": "pictures in a batch",
+    "size": "height and width of the pictures",
+    "classes": "K",
+    "channels": "channels",
+    "repetitions": "repetitions of every arm; 30 where a few percent matter",
+}
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -37,16 +64,68 @@ def add_arguments(parser: ArgumentParser) -> None:
     data.add_argument("--threads", type=int, help="threads of the processor; empty leaves PyTorch's choice")
     data.add_argument("--out", type=str, help="a JSON file to write the figures to")
     actions.add_subcommand("data", data, help=DATA.split("\n")[0])
+    for action, (what, sizes) in RACES.items():
+        race = type(parser)(description=f"{what} docs/bench.md says how it is measured.")
+        for name, default in {**sizes, "repetitions": 10}.items():
+            many: Any = {"nargs": "+"} if isinstance(default, list) else {}
+            race.add_argument(f"--{name}", type=int, default=default, help=HELP[name], **many)
+        race.add_argument("--threads", type=int, help="threads of the processor; empty leaves PyTorch's choice")
+        if action != "scaling":
+            race.add_argument(
+                "--peers", type=str, help="Python with the peers (default: benchmarks/.venv, if it exists)"
+            )
+        race.add_argument("--arms", nargs="+", default=[], help="only arms whose names begin so, e.g. 'ours' 'floor'")
+        race.add_argument("--out", type=str, help="a JSON file to write the figures to; a plot goes beside it")
+        actions.add_subcommand(action, race, help=what)
 
 
 def run(config: Any, console: Console, command: str) -> None:
     options = config[config.action]
-    if options.steps < 1:
-        raise UsageError(f"--steps must be at least 1, not {options.steps}")
-    if options.threads is not None and options.threads < 1:
-        raise UsageError(f"--threads must be at least 1, not {options.threads}")
+    for name, value in options.as_dict().items():
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, int) and not isinstance(number, bool) and number < 1:
+                raise UsageError(f"--{name} must be at least 1, not {number}")
     if options.threads:
         torch.set_num_threads(options.threads)
+    if config.action == "data":
+        return _data(options, console)
+    _race(config.action, options.as_dict(), console, command)
+
+
+def _race(action: str, options: dict[str, Any], console: Console, command: str) -> None:
+    from spikeback.bench import measure, plans
+    from spikeback.bench.peers import interpreter
+    from spikeback.bench.show import show
+    from spikeback.train.environment import resolve_precision
+
+    options["threads"] = torch.get_num_threads()
+    precision = resolve_precision("auto")
+    peers = interpreter(options.get("peers")) if action != "scaling" else None
+    sizes = {name: options[name] for name in RACES[action][1]}
+    plan = chosen(getattr(plans, action)(Machine(precision == "bf16-mixed", peers), **sizes), options["arms"])
+    recorded = {name: value for name, value in options.items() if name not in ("out", "peers")}
+    with console.status("") as status:
+        results = measure.measure(action, plan, recorded, command, precision, lambda text: status.update(f"{text} ..."))
+    show(results, console)
+    if options["out"]:
+        for path in measure.write(results, Path(options["out"])):
+            console.print(f"written  {path}", soft_wrap=True)
+
+
+def chosen(plan: Plan, beginnings: list[str]) -> Plan:
+    """The plan with only the arms whose names begin so. Raises UsageError if one stands for no arm."""
+    for beginning in beginnings:
+        if not any(arm.name.startswith(beginning) for arm in plan.arms):
+            names = ", ".join(arm.name for arm in plan.arms)
+            raise UsageError(f"--arms: no arm begins with {beginning!r}; choose from {names}")
+    if beginnings:
+        plan.arms = [arm for arm in plan.arms if arm.name.startswith(tuple(beginnings))]
+    return plan
+
+
+def _data(options: Any, console: Console) -> None:
+    from spikeback.bench.waiting import EXPECTED, waiting
+
     figures = waiting(DataConfig(**options.data.as_dict()), options.steps, options.precision)
     table = Table(title=f"{figures['dataset']}, batches of {figures['batch_size']}, {figures['num_workers']} workers")
     for column in ("step ms", "of it waiting for data ms", "share", "expected"):
@@ -58,54 +137,3 @@ def run(config: Any, console: Console, command: str) -> None:
     console.print_json(text)
     if options.out:
         write_atomic(Path(options.out), text.encode())
-
-
-def waiting(config: DataConfig, steps: int, precision: str = "auto") -> dict[str, Any]:
-    """Time `steps` optimiser steps of ResNet-20 (He) and, within them, the waits for the next batch; milliseconds."""
-    data = DataModule(config, seed=0)
-    data.setup()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    torch.manual_seed(0)
-    model = ModelConfig("spiking_resnet20_he", time_steps=2)
-    net = model.build(len(data.classes), data.channels, data.time_steps).to(device).train()
-    optimiser = torch.optim.SGD(net.parameters(), 0.1, 0.9)
-    precision = resolve_precision(precision)
-    kind = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision)
-    loader = data.train_dataloader()
-    batches = _endless(loader)
-    waits, totals = [], []
-    for _ in range(WARM_UP + steps):
-        start = time.perf_counter()
-        x, y = next(batches)
-        waits.append(time.perf_counter() - start)
-        with torch.autocast(device.type, kind, enabled=kind is not None):
-            loss = nn.functional.cross_entropy(net(x.to(device)).mean(0), y.to(device))
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        totals.append(time.perf_counter() - start)
-    waits, totals = waits[WARM_UP:], totals[WARM_UP:]
-    return {
-        "dataset": data.describe()["name"],
-        "shape": list(data.shape),
-        "batch_size": config.batch_size,
-        "num_workers": loader.num_workers,
-        "auto_augment": config.auto_augment,
-        "steps": steps,
-        "step_ms": 1e3 * sum(totals) / steps,
-        "step_median_ms": 1e3 * statistics.median(totals),
-        "wait_ms": 1e3 * sum(waits) / steps,
-        "share": sum(waits) / sum(totals),
-        "expected": EXPECTED,
-        "environment": environment(precision),
-    }
-
-
-def _endless(loader: Any) -> Any:
-    epoch = 0
-    while True:
-        loader.sampler.set_epoch(epoch)
-        yield from loader
-        epoch += 1

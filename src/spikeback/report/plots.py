@@ -146,10 +146,10 @@ def save_plots(results: Results, folder: str | Path) -> list[Path]:
         "loss": loss_curves,
     }
     figures = {name: draw(results) for name, draw in drawings.items()}
-    return [write_atomic(Path(folder) / f"{name}.png", _png(figure)) for name, figure in figures.items()]
+    return [write_atomic(Path(folder) / f"{name}.png", png(figure)) for name, figure in figures.items()]
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
     data = io.BytesIO()
     figure.savefig(data, format="png", dpi=150, facecolor="white", metadata={"Software": None})
     return data.getvalue()

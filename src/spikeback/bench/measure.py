@@ -1,0 +1,70 @@
+"""One bench from plan to results: green tests, the race, medians, comparisons; written as JSON and a plot."""
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from spikeback.bench import gate, plot
+from spikeback.bench.numbers import compare, median_interval, whole
+from spikeback.bench.plans import Plan
+from spikeback.bench.race import race
+from spikeback.files import write_atomic
+from spikeback.train.environment import environment
+
+Results = dict[str, Any]  # schema 1, docs/bench.md
+
+
+def measure(
+    bench: str, plan: Plan, options: dict[str, Any], command: str, precision: str, say: Callable[[str], object]
+) -> Results:
+    """Race the plan's arms for `repetitions` of the options, on `threads` of them.
+
+    Raises:
+        TrainingError: the tests are not green.
+    """
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    say("the tests first")
+    checked = gate.green()
+    races = [race(arms, options["repetitions"], options["threads"], say) for arms in plan.races()]
+    return {
+        "schema": 1,
+        "bench": bench,
+        "title": plan.title,
+        "command": command,
+        "started": started,
+        "options": options,
+        "environment": environment(precision),
+        "checked": checked,
+        "axis": plan.axis,
+        **evaluate(plan, [record for records in races for record in records]),
+    }
+
+
+def evaluate(plan: Plan, arms: list[dict[str, Any]]) -> Results:
+    """Medians of all arms, comparisons, and notes."""
+    for arm in arms:
+        for key in ("seconds", "peak_bytes"):
+            arm[f"{key}_median"], arm[f"{key}_interval"] = median_interval(arm[key]) if whole(arm) else (None, None)
+    by_name = {arm["name"]: arm for arm in arms}
+    comparisons = [entry for c in plan.comparisons if (entry := compare(c, by_name))]
+    return {"arms": arms, "comparisons": comparisons, "notes": [*plan.notes, *same_networks(arms)]}
+
+
+def same_networks(arms: list[dict[str, Any]]) -> list[str]:
+    """Whether every network has as many weights in its convolutions as ours."""
+    counts = {a["name"]: n for a in arms if (n := a.get("facts", {}).get("convolution_weights"))}
+    if not counts:
+        return []
+    expected = next((n for name, n in counts.items() if name.startswith("ours")), next(iter(counts.values())))
+    others = [f"{name} ({n:,})" for name, n in counts.items() if n != expected]
+    if others:
+        return [f"NOT THE SAME NETWORK: {expected:,} weights in our convolutions, but {', '.join(others)}"]
+    return [f"{expected:,} weights in the convolutions of every network"]
+
+
+def write(results: Results, path: Path) -> list[Path]:
+    """The results as JSON at `path`, and their plot beside it."""
+    written = write_atomic(path, (json.dumps(results, indent=1) + "\n").encode())
+    return [written, write_atomic(path.with_suffix(".png"), plot.png(results))]
