@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spikeback.data.events.sets import FrameOptions, Frames, FrameSet, decode_files, entries, manifest_hash
+from spikeback.data.events.frame_set import FrameSet
+from spikeback.data.events.sets import FrameOptions, decode_files, entries, manifest_hash
 from spikeback.errors import UsageError
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -30,13 +31,14 @@ def cifar10_dvs(root: Path, options: FrameOptions | None = None, split: str = SP
     options = options or FrameOptions(size=SIZE)
     train, test = split_rows(split)
     paths = recordings(root)
-    frames = decode_files("cifar10-dvs", root, paths, SENSOR, options)
+    labels = torch.arange(len(CLASSES)).repeat_interleave(PER_CLASS)
+    whole = decode_files("cifar10-dvs", root, paths, labels, SENSOR, options)
     return FrameSet(
         "CIFAR10-DVS",
         f"CIFAR10-DVS, original AEDAT 2.0 recordings, split {split}",
         CLASSES,
-        Frames(frames, train // PER_CLASS, train),
-        Frames(frames, test // PER_CLASS, test),
+        whole.part(train),
+        whole.part(test),
         split,
         SENSOR,
         manifest_hash(root, [paths[row] for row in train.tolist()], [paths[row] for row in test.tolist()]),

@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from spikeback.data.events.frame_set import FrameSet
 from spikeback.data.events.read import read_events
 from spikeback.data.events.sets import (
     FrameOptions,
-    Frames,
-    FrameSet,
     class_files,
     decode,
     manifest_hash,
@@ -58,7 +57,7 @@ def dvs128_gesture(root: Path, options: FrameOptions | None = None) -> FrameSet:
     options = options or FrameOptions()
     name, origin = "DVS128 Gesture", "official split by persons"
     if (root / "trials_to_train.txt").is_file():
-        halves = [_trials(root, half) for half in HALVES]
+        halves = [list_trials(root, half) for half in HALVES]
         return _original(name, f"DVS128 Gesture, original AEDAT 3.1 recordings, {origin}", root, halves, options)
     if not all((root / half).is_dir() for half in HALVES):
         raise UsageError(f"--data.root {root} is not DVS128 Gesture; expected {EXPECTED}")
@@ -70,12 +69,11 @@ def dvs128_gesture(root: Path, options: FrameOptions | None = None) -> FrameSet:
 def _original(name: str, provenance: str, root: Path, halves: list[list[Trial]], options: FrameOptions) -> FrameSet:
     trials = [trial for half in halves for trial in half]
     labels = [torch.tensor([label for trial in half for label, _, _ in trial.gestures]) for half in halves]
-    files = [trial.path for trial in trials]
+    files, counts = [trial.path for trial in trials], [len(trial.gestures) for trial in trials]
     key = {"files": stamps(root, files), "gestures": [trial.gestures for trial in trials]}
     work = partial(_samples, options=options)
-    frames = decode("dvs128-gesture", root, trials, work, sum(map(len, labels)), SENSOR, options, key)
-    rows = torch.arange(len(frames)).split([len(half) for half in labels])
-    parts = [Frames(frames, half, part) for half, part in zip(labels, rows, strict=True)]
+    whole = decode("dvs128-gesture", root, trials, work, torch.cat(labels), SENSOR, options, key, counts)
+    parts = [whole.part(rows) for rows in torch.arange(len(whole)).split([len(half) for half in labels])]
     manifest = manifest_hash(root, *([trial.path for trial in half] for half in halves))
     return FrameSet(name, provenance, CLASSES, parts[0], parts[1], "official", SENSOR, manifest)
 
@@ -92,16 +90,24 @@ def _samples(trial: Trial, options: FrameOptions) -> np.ndarray:
     return np.stack(samples)
 
 
-def _trials(root: Path, half: str) -> list[Trial]:
-    """The recordings of a half, as its list orders them."""
-    table = root / f"trials_to_{half}.txt"
-    files = [root / line.strip() for line in _text(table).splitlines() if line.strip()]
+def listed(root: Path, half: str) -> list[Path]:
+    """The recordings that root/trials_to_<half>.txt names, in its order. Raises UsageError if it cannot be read."""
+    return [root / line.strip() for line in _text(_table(root, half)).splitlines() if line.strip()]
+
+
+def list_trials(root: Path, half: str) -> list[Trial]:
+    """The recordings of a half with their gestures. Raises UsageError naming the file that is missing or damaged."""
+    table, files = _table(root, half), listed(root, half)
     tables = [path.with_name(f"{path.stem}_labels.csv") for path in files]
     if missing := [path.name for pair in zip(files, tables, strict=True) for path in pair if not path.is_file()]:
         raise UsageError(f"{root} lacks {len(missing)} files that {table.name} lists, the first is {missing[0]}")
     if not files:
         raise UsageError(f"{table} lists no recordings; fetch it again")
     return [Trial(path, _gestures(labels)) for path, labels in zip(files, tables, strict=True)]
+
+
+def _table(root: Path, half: str) -> Path:
+    return root / f"trials_to_{half}.txt"
 
 
 def _gestures(table: Path) -> tuple[tuple[int, int, int], ...]:
