@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from spikeback.data.events.frame_set import FrameSet
-from spikeback.data.events.sets import FrameOptions, decode_files, entries, manifest_hash
+from spikeback.data.events.sets import FrameOptions, decode_files, manifest_hash
+from spikeback.data.folder import entries
 from spikeback.errors import UsageError
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -46,6 +47,11 @@ def cifar10_dvs(root: Path, options: FrameOptions | None = None, split: str = SP
     )
 
 
+def names(each: str) -> list[str]:
+    """The files of a class, in order."""
+    return [f"cifar10_{each}_{i}.aedat" for i in range(PER_CLASS)]
+
+
 def recordings(root: Path) -> list[Path]:
     """All recordings, class by class in alphabetical order, by number within a class.
 
@@ -56,7 +62,7 @@ def recordings(root: Path) -> list[Path]:
         folder = root / name
         if not folder.is_dir():
             raise UsageError(f"--data.root {root} lacks the class folder {name}; expected {', '.join(CLASSES)}")
-        expected = [folder / f"cifar10_{name}_{i}.aedat" for i in range(PER_CLASS)]
+        expected = [folder / file for file in names(name)]
         found = set(entries(folder))
         if odd := sorted(found.difference(expected)):
             raise UsageError(

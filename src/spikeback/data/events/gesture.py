@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from spikeback.data.events.frame_set import FrameSet
 from spikeback.data.events.read import read_events
@@ -54,16 +55,28 @@ def dvs128_gesture(root: Path, options: FrameOptions | None = None) -> FrameSet:
     the gestures, all of which count (1176 + 288). Or one .npz a gesture, root/{train,test}/<0..10>/*.npz, as
     SpikingJelly's events_np holds them. Raises UsageError naming the file that is missing or damaged.
     """
-    options = options or FrameOptions()
+    options, original = options or FrameOptions(), original_trials(root)
     name, origin = "DVS128 Gesture", "official split by persons"
-    if (root / "trials_to_train.txt").is_file():
-        halves = [list_trials(root, half) for half in HALVES]
-        return _original(name, f"DVS128 Gesture, original AEDAT 3.1 recordings, {origin}", root, halves, options)
+    if original:
+        return _original(name, f"DVS128 Gesture, original AEDAT 3.1 recordings, {origin}", root, original, options)
+    origin = f"DVS128 Gesture, one .npz a gesture, {origin}"
+    return tree_set(name, origin, root, gesture_files(root), CLASSES, SENSOR, options)
+
+
+def original_trials(root: Path) -> list[list[Trial]]:
+    """The recordings of each half with their gestures; empty if `root` is not the original.
+
+    Raises UsageError naming the file that is missing or damaged.
+    """
+    return [_trials(root, half) for half in HALVES] if (root / "trials_to_train.txt").is_file() else []
+
+
+def gesture_files(root: Path) -> list[tuple[list[Path], Tensor]]:
+    """(files, labels) of each half, one file a gesture. Raises UsageError naming what is missing."""
     if not all((root / half).is_dir() for half in HALVES):
         raise UsageError(f"--data.root {root} is not DVS128 Gesture; expected {EXPECTED}")
     folders = tuple(map(str, range(len(CLASSES))))
-    trees = [class_files(root / half, folders, ".npz") for half in HALVES]
-    return tree_set(name, f"DVS128 Gesture, one .npz a gesture, {origin}", root, trees, CLASSES, SENSOR, options)
+    return [class_files(root / half, folders, ".npz") for half in HALVES]
 
 
 def _original(name: str, provenance: str, root: Path, halves: list[list[Trial]], options: FrameOptions) -> FrameSet:
@@ -95,8 +108,7 @@ def listed(root: Path, half: str) -> list[Path]:
     return [root / line.strip() for line in _text(_table(root, half)).splitlines() if line.strip()]
 
 
-def list_trials(root: Path, half: str) -> list[Trial]:
-    """The recordings of a half with their gestures. Raises UsageError naming the file that is missing or damaged."""
+def _trials(root: Path, half: str) -> list[Trial]:
     table, files = _table(root, half), listed(root, half)
     tables = [path.with_name(f"{path.stem}_labels.csv") for path in files]
     if missing := [path.name for pair in zip(files, tables, strict=True) for path in pair if not path.is_file()]:

@@ -18,6 +18,7 @@ from spikeback.data.events.frame_set import Frames, FrameSet
 from spikeback.data.events.frames import By, Mode, Resize, largest_count, to_frames, warning_of_cuts
 from spikeback.data.events.parallel import parallel
 from spikeback.data.events.read import Policy, read_events
+from spikeback.data.folder import entries
 from spikeback.errors import UsageError
 
 Item = TypeVar("Item")
@@ -114,14 +115,6 @@ def manifest_hash(root: Path, train: Iterable[Path], test: Iterable[Path]) -> st
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def entries(folder: Path) -> list[Path]:
-    """What a folder holds, sorted by name, hidden files left out. Raises UsageError if it cannot be read."""
-    try:
-        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    except OSError as error:
-        raise UsageError(f"{folder} cannot be read: {error.strerror}") from None
-
-
 def class_files(folder: Path, classes: Sequence[str], suffix: str) -> tuple[list[Path], Tensor]:
     """folder/<class>/*<suffix> of all `classes`: paths, class by class, and labels, int64 (N,).
 
@@ -163,24 +156,32 @@ def tree_set(
 NMNIST = {"Train": 60000, "Test": 10000}  # recordings, numbered from 00001 like MNIST's pictures
 
 
+def numbers(half: str) -> list[str]:
+    """The names of the recordings in a half of N-MNIST, in order."""
+    return [f"{i:05d}.bin" for i in range(1, NMNIST[half] + 1)]
+
+
 def nmnist(root: Path, options: FrameOptions | None = None) -> FrameSet:
     """N-MNIST from root/Train/<digit>/<number>.bin and root/Test/...; `options` None: 10 frames of 34 x 34.
 
     Raises UsageError naming the folder, the first recording that is missing, or a file that cannot be read.
     """
-    digits = tuple(map(str, range(10)))
+    origin, halves = "N-MNIST, whole set, official split", nmnist_files(root)
+    return tree_set("N-MNIST", origin, root, halves, tuple("0123456789"), (34, 34), options or FrameOptions())
+
+
+def nmnist_files(root: Path) -> list[tuple[list[Path], Tensor]]:
+    """(files, labels) of the training and of the test recordings. Raises UsageError naming what does not fit."""
     halves = []
     for half, count in NMNIST.items():
         if not (root / half).is_dir():
             raise UsageError(f"--data.root {root} lacks the folder {half}; expected Train/<digit>/ and Test/<digit>/")
-        paths, labels = class_files(root / half, digits, ".bin")
-        expected = {f"{i:05d}.bin" for i in range(1, count + 1)}
+        paths, labels = class_files(root / half, tuple("0123456789"), ".bin")
+        expected = set(numbers(half))
         if missing := sorted(expected.difference(path.name for path in paths)):
             raise UsageError(f"{root / half} lacks {len(missing)} of {count} recordings, the first is {missing[0]}")
         if len(paths) > count:
             odd = next((path for path in paths if path.name not in expected), paths[-1])
             raise UsageError(f"{root / half} holds {len(paths)} recordings, expected {count}; {odd} is one too many")
         halves.append((paths, labels))
-    return tree_set(
-        "N-MNIST", "N-MNIST, whole set, official split", root, halves, digits, (34, 34), options or FrameOptions()
-    )
+    return halves
