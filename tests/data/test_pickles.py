@@ -36,9 +36,7 @@ def test_a_pickle_that_numpy_wrote_is_read(protocol: int, tmp_path: Path) -> Non
 @pytest.mark.parametrize("data", [np.zeros((2, 3072)), np.array([[{}]]), np.zeros((2, 9), np.uint8, order="F")])
 def test_an_array_of_anything_but_bytes_is_refused(data: np.ndarray, tmp_path: Path) -> None:
     (tmp_path / "batch").write_bytes(pickle.dumps({"data": data}, 2))
-    with pytest.raises(
-        UsageError, match=r"batch cannot be read as a pickle of arrays \(an array of \w\d"
-    ):
+    with pytest.raises(UsageError, match=r"batch cannot be read as a pickle of arrays \(an array of \w\d"):
         read_pickle(tmp_path / "batch")
 
 
