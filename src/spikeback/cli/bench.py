@@ -20,7 +20,8 @@ from spikeback.train.environment import environment, resolve_precision
 
 DATA = """Train ResNet-20 (He) for a few steps and print which share of the time it waits for data.
 
-Network and options are those of `spikeback fit`; T = 2, plain training. Less than 5 % is expected.
+Network and options are those of `spikeback fit`; plain training, T = 2 or, of frames of events, as many as these are.
+Less than 5 % is expected.
 """
 WARM_UP = 3  # steps before the clock starts: worker processes and memory come up
 EXPECTED = 0.05  # share of the time, at most

@@ -13,7 +13,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
@@ -233,16 +233,14 @@ def _lock(folder: Path) -> Iterator[bool]:
 
     The lock lies on the folder itself and ends with its process, however that ends.
     """
-    handle = os.open(folder, os.O_RDONLY) if fcntl else -1
-    alone = False
+    handle, alone = None, False
     try:
         if fcntl:
-            try:
+            with suppress(OSError):  # a network file system without locks, say: both builders then write the same
+                handle = os.open(folder, os.O_RDONLY)
                 fcntl.flock(handle, fcntl.LOCK_EX)
                 alone = True
-            except OSError:  # a network file system without locks: both builders then write the same
-                pass
         yield alone
     finally:
-        if fcntl:
+        if handle is not None:
             os.close(handle)
