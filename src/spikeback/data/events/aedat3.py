@@ -44,7 +44,7 @@ def read_aedat3(path: Path) -> Recording:
 
 
 def _packets(path: Path, content: bytes) -> tuple[list[tuple[int, int, int]], int]:
-    """(first byte of the events, their number, overflow counter) of each packet of events; where the last packet ends."""
+    """(first byte of its events, their number, overflow counter) of each packet of events; where the last one ends."""
     packets, begin = [], _end_of_header(path, content)
     while begin + HEADER.size <= len(content):
         kind, _, size, _, overflow, capacity, _, _ = HEADER.unpack_from(content, begin)
