@@ -68,11 +68,6 @@ class DataModule(lightning.LightningDataModule):
             cache=config.cache, split=config.split, events=config.events, only=self._needed,
         )  # fmt: skip
         self._train, self._held_out = self._divide(dataset.train.labels)
-        if len(self._train) < config.batch_size:
-            most = len(self._train)
-            raise UsageError(
-                f"--data.batch_size {config.batch_size} is more than the training pictures; give at most {most}"
-            )
         self.classes, self.shape = dataset.classes, dataset.train.shape
         self._check_options()
         self.mirror, self.hash = self._mirror(dataset), dataset.hash()
@@ -83,8 +78,15 @@ class DataModule(lightning.LightningDataModule):
 
     def _divide(self, labels: Tensor) -> tuple[Tensor, Tensor]:
         """(train, held out): which of the samples with these labels are trained on, and which the best is chosen on."""
-        train, held_out = hold_out(labels, 0.0 if self.use_all else self.config.held_out, self.config.split_seed)
-        return train[balanced_order(labels[train])[: self.config.limit].sort().values], held_out
+        config = self.config
+        train, held_out = hold_out(labels, 0.0 if self.use_all else config.held_out, config.split_seed)
+        train = train[balanced_order(labels[train])[: config.limit].sort().values]
+        if len(train) < config.batch_size:
+            most = len(train)
+            raise UsageError(
+                f"--data.batch_size {config.batch_size} is more than the training pictures; give at most {most}"
+            )
+        return train, held_out
 
     def _needed(self, labels: Tensor) -> Tensor:
         return torch.cat(self._divide(labels))

@@ -171,6 +171,9 @@ def test_a_training_with_a_limit_films_what_it_reads(
     assert sum(len(y) for x, y in [*loader, *data.val_dataloader(), *data.test_dataloader()]) == 8 + 4 + 3
     data.probe(8)
     data.judged(4)
+    with pytest.raises(UsageError, match="give at most 8"):  # and nothing is filmed for it
+        DataModule(replace(config, batch_size=9, size=9), seed=0).setup()
+    assert len(filmed) == 8 + 4 + 3
     unlimited = DataModule(replace(config, limit=None), seed=0)
     unlimited.setup()
     assert len(filmed) == 43
