@@ -1,6 +1,8 @@
 import json
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from spikeback.cli.main import main, with_data_names
@@ -15,6 +17,20 @@ def test_bench_data_prints_and_writes_the_share_of_waiting(tmp_path: Path, capsy
     assert figures["share"] == pytest.approx(figures["wait_ms"] / figures["step_ms"])
     assert 0 < figures["share"] < 1
     assert f"{figures['share']:.1%}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("workers", [None, 1])
+def test_bench_data_of_frames(tmp_path: Path, draw_picture: Callable[..., np.ndarray], workers: int | None) -> None:
+    for i in range(24):
+        draw_picture(f"set/{i % 2}/{i}.png")
+    options = ["--data", "simulated-dvs", "--data.events.source", "folder", "--data.root", str(tmp_path / "set")]
+    options += ["--data.size", "12", "--data.events.sensor", "16", "--data.batch_size", "4", "--precision", "32-true"]
+    options += ["--data.events.time_steps", "3", "--steps", "2", "--out", str(tmp_path / "bench.json")]
+    main(["bench", "data", *options, *(["--data.num_workers", str(workers)] if workers else [])])
+    figures = json.loads((tmp_path / "bench.json").read_text())
+    assert (figures["dataset"], figures["shape"]) == ("simulated DVS of set", [3, 2, 12, 12])
+    assert (figures["num_workers"], figures["batch_size"]) == (workers or 0, 4)
+    assert 0 < figures["share"] < 1
 
 
 def test_bench_data_without_steps_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,5 @@
 """`spikeback data check`: every layout is recognised, and every fault named."""
 
-import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,15 +13,12 @@ from spikeback.cli.main import main
 from spikeback.data import DataConfig, DataModule, load
 from spikeback.data import check as checking
 from spikeback.data.check import check
-from spikeback.data.events import dvs, gesture, sets
+from spikeback.data.events import gesture
 from spikeback.data.sheet import GAP, LABEL, TILE, contact_sheet, picture
 from spikeback.errors import UsageError
 
 from .cifar_files import write_cifar10
 from .conftest import forbid
-
-RNG = np.random.default_rng(0)
-HEADER = b"#!AER-DAT2.0\r\n"
 
 
 @pytest.fixture
@@ -186,59 +182,6 @@ def test_fashion_mnist(write_idx: Callable[..., Any], tmp_path: Path) -> None:
     assert "t10k-labels-idx1-ubyte" in check(tmp_path / "set").missing[0]
     (tmp_path / "set" / "t10k-images-idx3-ubyte.gz").write_bytes(b"no archive")
     assert "t10k-images-idx3-ubyte.gz cannot be read" in check(tmp_path / "set").broken[0]
-
-
-def test_a_part_of_imagenet(tmp_path: Path) -> None:
-    for part in ("train", "val"):
-        (tmp_path / part / "n01440764").mkdir(parents=True)
-        Image.fromarray(RNG.integers(0, 256, (9, 9, 3), dtype=np.uint8)).save(tmp_path / part / "n01440764" / "a.JPEG")
-    finding = check(tmp_path)
-    assert (finding.source, finding.whole) == ("imagenet", True)
-    assert finding.notes == ["a part of ImageNet: 1 of 1000 classes"]
-    (tmp_path / "val").rename(tmp_path / "elsewhere")
-    assert check(tmp_path).missing == [f"{tmp_path / 'val'} is not a folder"]
-
-
-def aedat(path: Path, count: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pairs = np.stack([RNG.integers(0, 1 << 15, count), np.arange(count)], 1)
-    path.write_bytes(HEADER + pairs.astype(">u4").tobytes())
-
-
-def test_cifar10_dvs_with_every_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dvs, "PER_CLASS", 10)
-    for name in dvs.CLASSES:
-        for i in range(10):
-            aedat(tmp_path / name / f"cifar10_{name}_{i}.aedat", 50)
-    finding = check(tmp_path)
-    assert (finding.source, finding.whole, finding.checked) == ("cifar10-dvs", True, 100)
-    assert [*finding.hashes] == [f"split {split}" for split in dvs.SPLITS[:-1]]
-    assert finding.samples["cat"][0].shape == (1, 2, 128, 128)
-    broken = tmp_path / "bird" / "cifar10_bird_3.aedat"
-    broken.write_bytes(broken.read_bytes()[:-3])
-    (tmp_path / "cat" / "cifar10_cat_7.aedat").unlink()
-    (tmp_path / "dog").rename(tmp_path / "wolf")
-    finding = check(tmp_path)
-    assert len(finding.broken) == 1
-    assert finding.broken[0].startswith(f"{broken}: ")
-    assert f"at byte {len(HEADER) + 49 * 8} " in finding.broken[0]
-    assert finding.missing == [
-        f"{tmp_path / 'dog'} is not a folder",
-        f"{tmp_path / 'cat'} lacks 1 of 10 files, first cifar10_cat_7.aedat",
-    ]
-    assert not finding.hashes
-
-
-def test_nmnist_with_a_recording_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sets, "NMNIST", {"Train": 20, "Test": 11})
-    for half in sets.NMNIST:
-        for i in range(20 if half == "Train" else 10):
-            path = tmp_path / half / str(i % 10) / f"{i + 1:05d}.bin"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(struct.pack(">BBBH", i, i, 128, 100) * 3)
-    finding = check(tmp_path)
-    assert (finding.source, finding.broken) == ("nmnist", [])
-    assert finding.missing == [f"{tmp_path / 'Test'} lacks 1 of 11 recordings"]
 
 
 def test_a_folder_like_nothing_known_lists_what_is(tmp_path: Path) -> None:

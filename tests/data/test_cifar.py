@@ -8,12 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torchvision.datasets import CIFAR10, CIFAR100
 
 from spikeback.data import load
-from spikeback.data.static import read_pickle
 from spikeback.errors import UsageError
 
 from .cifar_files import dump, pickled, write_cifar10, write_cifar100
@@ -151,29 +148,3 @@ def test_a_missing_file_and_a_folder_in_its_place_are_named(tmp_path: Path) -> N
     path.mkdir()
     with pytest.raises(UsageError, match="test_batch is not a file"):
         load("cifar10", tmp_path, unchecked=True)
-
-
-@pytest.fixture(scope="module")
-def batch(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("batch") / "data_batch_1"
-    dump(path, GOOD | {"filenames": ["a.png", "b.png"]})
-    return path
-
-
-@settings(max_examples=1500, deadline=None)
-@given(st.one_of(st.binary(max_size=200), st.tuples(st.integers(0, 6400), st.binary(max_size=8))))
-def test_any_bytes_are_a_dictionary_or_one_clear_error(batch: Path, change: bytes | tuple[int, bytes]) -> None:
-    content = batch.read_bytes()
-    path = batch.with_name("damaged")
-    if isinstance(change, bytes):
-        path.write_bytes(change)
-    else:  # a real file with a few bytes overwritten
-        where, new = change
-        path.write_bytes(content[:where] + new + content[where + len(new) :])
-    message = ""
-    try:
-        assert isinstance(read_pickle(path), dict)
-    except UsageError as error:
-        message = f"{error}"
-    assert message == "" or message.startswith(f"{path} ")
-    assert "\n" not in message

@@ -292,3 +292,16 @@ def test_what_cannot_be_classified_is_named(draw_picture: Draw, tmp_path: Path) 
     (tmp_path / "notes.txt").rename(tmp_path / "2.jpg")
     with pytest.raises(UsageError, match=r"2\.jpg cannot be read as a picture"):
         read_pictures(tmp_path, (3, 8, 8), MEAN, STD)
+
+
+def test_a_folder_of_pictures_to_classify_that_cannot_be_read_is_named(
+    draw_picture: Draw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw_picture("new/1.png")
+    draw_picture("new/more/2.png")
+    (tmp_path / "new" / "again").symlink_to(tmp_path / "new")
+    mean = std = torch.ones(3)
+    assert [path.name for path in read_pictures(tmp_path / "new", (3, 8, 8), mean, std)[0]] == ["1.png", "2.png"]
+    forbid(monkeypatch, tmp_path / "new" / "more")
+    with pytest.raises(UsageError, match=r"new/more cannot be read: Permission denied$"):
+        read_pictures(tmp_path / "new", (3, 8, 8), mean, std)

@@ -1,7 +1,6 @@
 """A few training steps end to end on every kind of dataset, from files in its own layout."""
 
 import json
-import struct
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from spikeback.train import Method, ModelConfig, Recipe, TrainConfig, compare
 from spikeback.train.trials import Run
 
 from .cifar_files import write_cifar10, write_cifar100
+from .nmnist_files import write
 
 RNG = np.random.default_rng(0)
 
@@ -81,14 +81,10 @@ def aedat(path: Path, count: int) -> None:
 
 
 def nmnist_bin(path: Path, count: int) -> None:
-    """5 bytes an event: x, y, polarity and 23 bits of time."""
+    """Events at random, as the camera wrote them."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    times = np.sort(RNG.integers(0, 300_000, count))
-    events = [
-        (int(x), int(y), int(t) | int(p) << 23)
-        for x, y, p, t in zip(*RNG.integers(0, 34, (2, count)), RNG.integers(0, 2, count), times, strict=True)
-    ]
-    path.write_bytes(b"".join(struct.pack(">BBI", x, y, rest)[:2] + rest.to_bytes(3, "big") for x, y, rest in events))
+    columns = np.sort(RNG.integers(0, 300_000, count)), *RNG.integers(0, 34, (2, count)), RNG.integers(0, 2, count)
+    write(path, [tuple(event) for event in np.stack(columns, 1).tolist()])
 
 
 @pytest.mark.parametrize("split", [None, "random-0"])

@@ -17,7 +17,8 @@ from spikeback.train import TrainConfig
 
 DATA = """Train ResNet-20 (He) for a few steps and print which share of the time it waits for data.
 
-Network and options are those of `spikeback fit`; T = 2, plain training. Less than 5 % is expected.
+Network and options are those of `spikeback fit`; plain training, T = 2 or, of frames of events, as many as these are.
+Less than 5 % is expected.
 """
 # action: what it does, and its sizes with their defaults; a list is an axis
 RACES: dict[str, tuple[str, dict[str, Any]]] = {

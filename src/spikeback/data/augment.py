@@ -161,13 +161,13 @@ def crop_and_flip(images: Tensor, shift: Tensor, mirror: Tensor, padding: int, a
 
 def roll_and_flip(frames: Tensor, shift: Tensor, mirror: Tensor, axis: int = -1) -> Tensor:
     """(B, T, C, H, W): roll each by `shift` (2, B) = (down, right), then reverse `axis` where `mirror` (B,)."""
-    batch, height, width = len(frames), *frames.shape[-2:]
+    height, width = frames.shape[-2:]
     lines = [(torch.arange(n) - by[:, None]) % n for n, by in zip((height, width), shift, strict=True)]
     lines[axis] = torch.where(mirror[:, None], lines[axis].flip(1), lines[axis])
     rows, columns = lines  # (B, H), (B, W)
-    which = torch.arange(batch)[:, None, None]
-    moved = frames.movedim((3, 4), (1, 2))[which, rows[:, :, None], columns[:, None, :]]  # (B, H, W, T, C)
-    return moved.movedim((1, 2), (3, 4))
+    source = (rows[:, :, None] * width + columns[:, None, :]).flatten(1)  # (B, H * W), the same in all frames
+    flat = frames.flatten(3).flatten(1, 2)  # (B, T * C, H * W)
+    return flat.gather(2, source[:, None].expand(flat.shape)).view(frames.shape)
 
 
 def auto_augment(images: Tensor, seeds: Sequence[int]) -> Tensor:

@@ -1,6 +1,5 @@
 """What a folder is: which dataset, how many samples of each class, which files are broken, and what is missing."""
 
-import re
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,17 +13,16 @@ from spikeback.data.config import DataConfig
 from spikeback.data.events import dvs, gesture, read_events, sets, to_frames
 from spikeback.data.events.parallel import parallel
 from spikeback.data.fashion_mnist import places, read_published
-from spikeback.data.folder import SUFFIXES, TEST_FRACTION, decode_one, differ, entries, list_folder
+from spikeback.data.folder import TEST_FRACTION, decode_one, differ, entries, list_folder
+from spikeback.data.layouts import GESTURE, LAYOUTS, Layout, Tree, find, missing, notes, strangers
 from spikeback.data.load import NEEDS, load
 from spikeback.data.sheet import MOST, spread
 from spikeback.data.split import hold_out, split_hash
-from spikeback.data.static import CIFAR, IMAGENET_COUNTS, check_file, cifar_folder, load_imagenet
+from spikeback.data.static import CIFAR, check_file, cifar_folder, load_imagenet
 from spikeback.errors import UsageError
 
 SAMPLES = 8  # of each class that are shown
-GESTURE = "dvs128-gesture"
 HELD_OUT = DataConfig().held_out
-Tree = dict[str, dict[str, list[Path]]]  # half -> class -> files
 
 
 @dataclass
@@ -49,25 +47,6 @@ class Finding:
         return not self.broken and not self.missing and self.refused is None
 
 
-@dataclass(frozen=True)
-class Layout:
-    """How a dataset lies in folders: halves, each with a folder a class; `suffixes` of the files in these."""
-
-    halves: tuple[str, ...]
-    classes: str  # a regular expression that the folders' names match
-    suffixes: tuple[str, ...]
-    sensor: tuple[int, int] | None = None  # None: pictures
-
-
-LAYOUTS = {
-    "imagenet": Layout(("train", "val"), r"n\d{8}", SUFFIXES),
-    "nmnist": Layout(("Train", "Test"), r"\d", (".bin",), (34, 34)),
-    GESTURE: Layout(("train", "test"), r"\d|10", (".npz", ".aedat"), gesture.SENSOR),
-    "cifar10-dvs": Layout((".",), "|".join(dvs.CLASSES), (".aedat",), dvs.SENSOR),
-    "folder": Layout(("train", "test"), ".*", SUFFIXES),
-}
-
-
 def check(root: Path, most: int | None = None) -> Finding:
     """Say what `root` is, and open every file in it, or `most` of them, evenly spread.
 
@@ -85,11 +64,8 @@ def check(root: Path, most: int | None = None) -> Finding:
     if some:  # the place that is read is one with all four files, if there is one
         paths = max(some, key=lambda paths: all(path.is_file() for path in paths))
         return _check_packed("fashion-mnist", root, {path: partial(read_published, path) for path in paths})
-    for name, layout in LAYOUTS.items():
-        tree = (_listed(root) if name == GESTURE else {}) or _tree(root, layout)
-        files = (file for half in tree.values() for each in half.values() for file in each)
-        if any(file.suffix.lower() in layout.suffixes for file in files):
-            return _check_tree(name, root, layout, tree, most)
+    if found := find(root):
+        return _check_tree(*found, root, most)
     raise UsageError(f"{root} is like no dataset; expected one of these: {'; '.join(NEEDS.values())}")
 
 
@@ -117,40 +93,9 @@ def _held_out(labels: Tensor) -> dict[str, str]:
     return {f"held-out split ({HELD_OUT:.0%}, seed 0)": split_hash(hold_out(labels, HELD_OUT)[1])}
 
 
-def _tree(root: Path, layout: Layout) -> Tree:
-    """What lies in the class folders, hidden files left out."""
-    whole = ["."] if layout is LAYOUTS["folder"] else []  # not divided
-    halves = [half for half in layout.halves if (root / half).is_dir()] or whole
-    return {
-        half: {
-            folder.name: _entries(folder)
-            for folder in entries(root / half)
-            if folder.is_dir() and re.fullmatch(layout.classes, folder.name)
-        }
-        for half in halves
-    }
-
-
-def _entries(folder: Path) -> list[Path]:
-    """What a class holds; the folder itself if it cannot be read, so that it counts as a broken file."""
-    try:
-        return entries(folder)
-    except UsageError:
-        return [folder]
-
-
-def _listed(root: Path) -> Tree:
-    """The original DVS128 Gesture: its recordings, each of several gestures, as its two tables list them."""
-    tables = {half: root / f"trials_to_{half}.txt" for half in gesture.HALVES}
-    return {
-        half: {"recordings": [root / line for line in gesture._text(table).split()]}
-        for half, table in tables.items()
-        if table.is_file()
-    }
-
-
-def _check_tree(name: str, root: Path, layout: Layout, tree: Tree, most: int | None) -> Finding:
+def _check_tree(name: str, tree: Tree, root: Path, most: int | None) -> Finding:
     """A set of many small files: open them in several processes."""
+    layout = LAYOUTS[name]
     finding = Finding(name, {half: {c: len(files) for c, files in classes.items()} for half, classes in tree.items()})
     paths = [path for classes in tree.values() for files in classes.values() for path in files]
     chosen = spread(paths, most or len(paths))
@@ -159,9 +104,9 @@ def _check_tree(name: str, root: Path, layout: Layout, tree: Tree, most: int | N
         opened = list(zip(chosen, parallel(partial(_open, layout=layout), chosen, "Reading"), strict=True))
     finding.checked = len(chosen)
     finding.notes = [str(warning.message) for warning in caught]
-    finding.broken = [problem for _, problem in opened if isinstance(problem, str)]
-    finding.missing, notes = _missing(name, root, layout, tree)
-    finding.notes += notes
+    finding.broken = [*strangers(name, tree), *(problem for _, problem in opened if isinstance(problem, str))]
+    finding.missing = missing(name, root, tree)
+    finding.notes += notes(name, tree)
     shapes = {path: shape for path, shape in opened if not isinstance(shape, str)}
     if finding.whole:
         finding.refused = _refused(name, root, shapes)
@@ -195,10 +140,10 @@ def _refused(name: str, root: Path, shapes: Mapping[Path, tuple[int, ...]]) -> s
             load_imagenet(root)
         elif name == "cifar10-dvs":
             dvs.recordings(root)
-        original = (root / "trials_to_train.txt").is_file()
-        labels = [str(label) for label in range(len(gesture.CLASSES))]
-        for half in gesture.HALVES if name == GESTURE else ():
-            gesture._trials(root, half) if original else sets.class_files(root / half, labels, ".npz")
+        elif name == "nmnist":
+            sets.nmnist_files(root)
+        elif name == GESTURE and not gesture.original_trials(root):
+            gesture.gesture_files(root)
     except UsageError as error:
         return str(error)
     return None
@@ -220,30 +165,3 @@ def _read(path: Path, layout: Layout) -> Tensor:
     if layout.sensor is None:
         return decode_one(path)
     return to_frames(read_events(path, sensor=layout.sensor), 10, layout.sensor)[:1]  # in all, ON and OFF mix
-
-
-def _missing(name: str, root: Path, layout: Layout, tree: Tree) -> tuple[list[str], list[str]]:
-    """(missing, notes): halves, classes and files that should be there, a line each."""
-    halves = list(tree) if name == "folder" and "." in tree else layout.halves
-    missing = [f"{root / half} is not a folder" for half in halves if half not in tree]
-    missing += [f"{root / half} holds no class folders" for half, found in tree.items() if not found]
-    known = {"cifar10-dvs": dvs.CLASSES, "nmnist": tuple("0123456789")}.get(name, ())
-    classes = sorted({*known, *(c for half in tree.values() for c in half)})
-    for half, found in tree.items():
-        missing += [f"{root / half / each} is not a folder" for each in classes if each not in found]
-        missing += [f"{root / half / each} is empty" for each, files in found.items() if not files]
-    for half, found in tree.items():
-        for each, files in found.items() if name == "cifar10-dvs" else ():
-            names = {path.name for path in files}
-            absent = [n for i in range(dvs.PER_CLASS) if (n := f"cifar10_{each}_{i}.aedat") not in names]
-            if absent and files:
-                missing.append(f"{root / half / each} lacks {len(absent)} of {dvs.PER_CLASS} files, first {absent[0]}")
-    counts = {half: sum(map(len, found.values())) for half, found in tree.items()}
-    for half, whole in sets.NMNIST.items() if name == "nmnist" else ():
-        if counts.get(half, whole) < whole:
-            missing.append(f"{root / half} lacks {whole - counts[half]:,} of {whole:,} recordings")
-    found = (len(classes), counts.get("train", 0), counts.get("val", 0))
-    part = name == "imagenet" and found != IMAGENET_COUNTS
-    if name == "folder" and all(re.fullmatch(LAYOUTS["imagenet"].classes, each) for each in classes):
-        return missing, ["the classes are named as ImageNet's; --data.name imagenet needs them in train/ and in val/"]
-    return missing, [f"a part of ImageNet: {found[0]} of {IMAGENET_COUNTS[0]} classes"] if part else []

@@ -1,6 +1,6 @@
 """Pictures from folders: one folder a class for training, or any tree of pictures to be classified."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -87,7 +87,8 @@ def read_pictures(folder: str | Path, shape: Sequence[int], mean: Tensor, std: T
     """Read every picture in a folder and the folders below it as a network trained on `shape` = (C, H, W) needs it.
 
     Returns the paths, sorted, and float32 (N, C, H, W), normalised by the training pictures' `mean` and `std`, each
-    (C,). Hidden files are skipped. Raises UsageError for a missing or empty folder and for a file that is no picture.
+    (C,). Hidden files are skipped. Raises UsageError for a folder that is missing, empty or cannot be read, and for a
+    file that is no picture.
     """
     root = Path(folder)
     if len(shape) != 3:
@@ -96,12 +97,20 @@ def read_pictures(folder: str | Path, shape: Sequence[int], mean: Tensor, std: T
         )
     if not root.is_dir():
         raise UsageError(f"{root} is not a folder; give one that holds the pictures to classify")
-    visible = (path for path in root.rglob("*") if not any(p.startswith(".") for p in path.relative_to(root).parts))
-    paths = sorted(_picture(path) for path in visible if not path.is_dir())
+    paths = sorted(map(_picture, _below(root)))
     if not paths:
         raise UsageError(f"{root} holds no pictures ({', '.join(SUFFIXES)})")
     channels, height, width = shape
     return paths, normalise(decode(paths, (height, width), channels), mean, std)
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """The visible files in a folder and the folders below it; links to folders are not followed."""
+    for path in entries(folder):
+        if path.is_dir():
+            yield from () if path.is_symlink() else _below(path)
+        else:
+            yield path
 
 
 def decode(paths: Sequence[Path], shape: tuple[int, int] | None = None, channels: int | None = None) -> Tensor:

@@ -1,10 +1,12 @@
 """Datasets by name."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torchvision
+from torch import Tensor
 
 from spikeback.data.config import PICTURES, EventConfig, check_name
 from spikeback.data.fashion_mnist import load_embedded, load_fashion_mnist
@@ -39,6 +41,7 @@ def load(
     cache: str | Path | None = None,
     split: str | None = None,
     events: EventConfig | None = None,
+    only: Callable[[Tensor], Tensor] | None = None,
 ) -> DataSet:
     """Open a dataset; the options are those of `DataConfig`.
 
@@ -46,23 +49,14 @@ def load(
     or from Debian's package dataset-fashion-mnist; without both, the subset, whose name says so. "folder": the tree of
     pictures at `root`, see `load_folder`. "cifar10", "cifar100", "imagenet": from `root`, see `static`. Frames of
     events, see `events`: "cifar10-dvs", "nmnist", "dvs128-gesture", "tonic:<Name>" from `root`, and "simulated-dvs",
-    made from `events.source`. `size` scales everything to size x size pixels.
+    made from `events.source`; of its training pictures those that `only`, labels -> indices, names. `size` scales
+    everything to size x size pixels.
     Raises UsageError for an unknown name and for a root that is missing, superfluous or lacks the files.
     """
     check_name(name)
-    if root == "":
-        raise UsageError("--data.root is empty; give the folder with the files, . is the current one")
-    folder = None if root is None else Path(root).expanduser()
     events = events or EventConfig()
     source = events.source if name == "simulated-dvs" else name  # what lies in `root`
-    if folder is None and source not in ("embedded", "fashion-mnist"):
-        raise UsageError(
-            f"--data.name {source} needs --data.root, {NEEDS.get(source, 'the folder with the recordings')}"
-        )
-    if folder is not None and source == "embedded":
-        raise UsageError(
-            f"--data.root {root} has no use with --data.name {name}; try --data.name fashion-mnist or folder"
-        )
+    folder = _folder(name, source, root)
     if split is not None and not (name == "cifar10-dvs" or name.startswith("tonic:")):
         raise UsageError(
             f"--data.split {split} has no use with --data.name {name}; only cifar10-dvs and tonic's sets have several"
@@ -71,18 +65,25 @@ def load(
         _fetch(source, folder)
     if name in PICTURES:
         return _pictures(name, folder, size, unchecked)
-    from spikeback.data.events.sets import FrameOptions  # events only where they are asked for
-
-    options = FrameOptions(
-        events.time_steps, size or SIZES.get(name), events.by, events.mode, events.resize, events.axes, events.policy,
-        Path(cache).expanduser() if cache else None,
-    )  # fmt: skip
+    options = _frame_options(events, size or SIZES.get(name), cache)
     if name == "simulated-dvs":
-        from spikeback.data.events.simulate import simulated_dvs
-
-        pictures = _pictures(source, folder, None, unchecked)
-        return simulated_dvs(pictures, options, events.preset, seed=events.seed, sensor=events.sensor, root=folder)
+        return _filmed(_pictures(source, folder, None, unchecked), folder, options, events, only)
     return _frames(name, folder, options, split, download)
+
+
+def _folder(name: str, source: str, root: str | Path | None) -> Path | None:
+    """`root` as a path. Raises UsageError if it is missing or superfluous for the files of `source`."""
+    if root == "":
+        raise UsageError("--data.root is empty; give the folder with the files, . is the current one")
+    if root is None and source not in ("embedded", "fashion-mnist"):
+        raise UsageError(
+            f"--data.name {source} needs --data.root, {NEEDS.get(source, 'the folder with the recordings')}"
+        )
+    if root is not None and source == "embedded":
+        raise UsageError(
+            f"--data.root {root} has no use with --data.name {name}; try --data.name fashion-mnist or folder"
+        )
+    return None if root is None else Path(root).expanduser()
 
 
 def _fetch(name: str, root: Path | None) -> None:
@@ -117,6 +118,30 @@ def _resized(pictures: PictureSet, size: int | None) -> PictureSet:
     train, test = (Pictures(fit(part.images, size, size), part.labels) for part in (pictures.train, pictures.test))
     provenance = f"{pictures.provenance}; resized to {size} x {size}"
     return replace(pictures, provenance=provenance, train=train, test=test)
+
+
+def _frame_options(events: EventConfig, size: int | None, cache: str | Path | None) -> "FrameOptions":
+    from spikeback.data.events.sets import FrameOptions  # events only where they are asked for
+
+    return FrameOptions(
+        events.time_steps, size, events.by, events.mode, events.resize, events.axes, events.policy,
+        Path(cache).expanduser() if cache else None,
+    )  # fmt: skip
+
+
+def _filmed(
+    pictures: DataSet,
+    root: Path | None,
+    options: "FrameOptions",
+    events: EventConfig,
+    only: Callable[[Tensor], Tensor] | None,
+) -> DataSet:
+    from spikeback.data.events.simulate import simulated_dvs
+
+    chosen = only(pictures.train.labels) if only else None
+    return simulated_dvs(
+        pictures, options, events.preset, seed=events.seed, sensor=events.sensor, root=root, only=chosen
+    )
 
 
 def _frames(name: str, root: Path | None, options: "FrameOptions", split: str | None, download: bool) -> DataSet:

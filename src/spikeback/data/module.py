@@ -65,16 +65,9 @@ class DataModule(lightning.LightningDataModule):
         config = self.config
         self.pictures = dataset = self._dataset or load(
             config.name, config.root, config.size, download=config.download, unchecked=config.unchecked,
-            cache=config.cache, split=config.split, events=config.events,
+            cache=config.cache, split=config.split, events=config.events, only=self._needed,
         )  # fmt: skip
-        labels = dataset.train.labels
-        train, self._held_out = hold_out(labels, 0.0 if self.use_all else config.held_out, config.split_seed)
-        self._train = train[balanced_order(labels[train])[: config.limit].sort().values]
-        if len(self._train) < config.batch_size:
-            most = len(self._train)
-            raise UsageError(
-                f"--data.batch_size {config.batch_size} is more than the training pictures; give at most {most}"
-            )
+        self._train, self._held_out = self._divide(dataset.train.labels)
         self.classes, self.shape = dataset.classes, dataset.train.shape
         self._check_options()
         self.mirror, self.hash = self._mirror(dataset), dataset.hash()
@@ -82,6 +75,21 @@ class DataModule(lightning.LightningDataModule):
         self.sizes = {"train": len(self._train), "held_out": len(self._held_out), "test": len(dataset.test)}
         self.mean, self.std = self._statistics(dataset)
         self._ready = True
+
+    def _divide(self, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """(train, held out): which of the samples with these labels are trained on, and which the best is chosen on."""
+        config = self.config
+        train, held_out = hold_out(labels, 0.0 if self.use_all else config.held_out, config.split_seed)
+        train = train[balanced_order(labels[train])[: config.limit].sort().values]
+        if len(train) < config.batch_size:
+            most = len(train)
+            raise UsageError(
+                f"--data.batch_size {config.batch_size} is more than the training pictures; give at most {most}"
+            )
+        return train, held_out
+
+    def _needed(self, labels: Tensor) -> Tensor:
+        return torch.cat(self._divide(labels))
 
     def _check_options(self) -> None:
         frames = self.time_steps is not None

@@ -2,12 +2,10 @@
 
 import hashlib
 import os
-import pickle
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +17,7 @@ from torchvision.transforms.v2.functional import center_crop, resize
 
 from spikeback.data.augment import drawing_from_torch
 from spikeback.data.folder import SUFFIXES, decode_one
+from spikeback.data.pickles import read_pickle
 from spikeback.data.pictures import Pictures, PictureSet, Statistics
 from spikeback.errors import UsageError
 
@@ -31,7 +30,6 @@ IMAGENET: Statistics = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 IMAGENET_SIZE = 224
 IMAGENET_COUNTS = (1000, 1_281_167, 50_000)  # classes, training and validation pictures of ILSVRC 2012
 LAYOUT = "train/<wnid>/*.JPEG and val/<wnid>/*.JPEG, as in ILSVRC 2012"
-NEEDED = {"_reconstruct", "ndarray", "dtype", "encode"}  # what a pickle of arrays and text names
 
 
 def load_cifar(name: str, root: Path, unchecked: bool = False) -> PictureSet:
@@ -59,28 +57,6 @@ def cifar_folder(name: str, root: Path) -> Path:
     """Where the files lie: `root` itself if it is named so, else the folder within."""
     folder = CIFAR[name][1].base_folder
     return root if root.name == folder and not (root / folder).is_dir() else root / folder
-
-
-def read_pickle(path: Path) -> dict[str, Any]:
-    """A dictionary of arrays, lists and text. Raises UsageError naming the file if it is anything else."""
-    try:
-        with path.open("rb") as file:
-            entry = _Unpickler(file, encoding="latin1").load()
-    except Exception as error:  # bytes at random run into whatever comes first
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UsageError(f"{path} cannot be read as a pickle of arrays ({reason}): fetch it again") from None
-    if not isinstance(entry, dict):
-        raise UsageError(f"{path} holds a {type(entry).__name__}, not a dictionary: fetch it again")
-    return entry
-
-
-class _Unpickler(pickle.Unpickler):
-    """Builds arrays and text, and refuses everything else that a pickle can make Python do."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if name in NEEDED and module in ("numpy.core.multiarray", "numpy._core.multiarray", "numpy", "_codecs"):
-            return super().find_class(module, name)
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}")
 
 
 def check_file(path: Path, md5: str | None = None) -> None:

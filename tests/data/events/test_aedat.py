@@ -1,7 +1,7 @@
 import struct
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from time import perf_counter
+from time import process_time
 
 import numpy as np
 import pytest
@@ -124,13 +124,13 @@ def test_a_record_that_breaks_off_is_named(write: Callable[..., Path], left: int
         assert read_events(path, policy="warn").tolist() == [(1, 2, 3, 1)]
 
 
-def test_two_million_events_take_less_than_half_a_second(write: Callable[..., Path]) -> None:
-    words = np.arange(4_000_000, dtype=">u4").reshape(-1, 2)
+def test_ten_million_events_take_less_than_half_a_second(write: Callable[..., Path]) -> None:
+    words = np.arange(20_000_000, dtype=">u4").reshape(-1, 2)
     words[:, 0] &= 0x7FFF
     path = write(MINIMAL + words.tobytes())
     seconds = []
     for _ in range(5):
-        start = perf_counter()
-        assert len(read_events(path)) == 2_000_000
-        seconds.append(perf_counter() - start)
-    assert min(seconds) < 0.5  # ten million are to take no longer: fivefold room for a busy machine
+        start = process_time()  # not that of others who are at work on this machine
+        assert len(read_events(path)) == 10_000_000
+        seconds.append(process_time() - start)
+    assert min(seconds) < 0.5

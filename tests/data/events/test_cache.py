@@ -1,39 +1,43 @@
+import hashlib
 import os
 import re
 import shutil
 import tracemalloc
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from spikeback.data.events import cache
-from spikeback.data.events.cache import cache_folder, cached, stamps
+from spikeback.data.events.cache import SUM, Blocks, cache_folder, cached, stamps
+from spikeback.data.events.frame_set import Frames, FrameSet
 from spikeback.errors import UsageError
 
 SHAPE = (6, 2, 3)
 CONTENT = np.arange(36, dtype=np.uint8).reshape(SHAPE)
 
 
-def blocks() -> Iterator[np.ndarray]:
-    yield CONTENT[:1]
-    yield CONTENT[1:5]
-    yield CONTENT[5:]
+def blocks(missing: np.ndarray) -> Blocks:
+    for first, end in ((0, 1), (1, 5), (5, 6)):
+        if np.any((first <= missing) & (missing < end)):
+            yield first, CONTENT[first:end]
 
 
-def never() -> Iterator[np.ndarray]:
+def never(missing: np.ndarray) -> Blocks:
     raise AssertionError("built again")
 
 
 def test_what_was_built_once_is_opened_ever_after(tmp_path: Path) -> None:
     built = cached(tmp_path / "deep" / "down", "set", {"a": 1}, SHAPE, blocks)
     opened = cached(tmp_path / "deep" / "down", "set", {"a": 1}, SHAPE, never)
-    for frames in (built, opened):
+    assert np.array_equal(built.sums, opened.sums)
+    assert built.sums[3].tobytes() == hashlib.sha256(CONTENT[3].tobytes()).digest()
+    for frames in (built.frames, opened.frames):
         assert isinstance(frames, np.memmap)
         assert not frames.flags.writeable
         assert frames.dtype == np.uint8
@@ -61,8 +65,8 @@ def test_any_other_option_is_another_entry(tmp_path: Path, other: dict[str, Any]
     options: dict[str, Any] = {"name": "set", "key": {"a": 1}, "shape": SHAPE, "dtype": "uint8"}
     cached(tmp_path, samples=blocks, **options)
     options |= other
-    content = CONTENT.astype(options["dtype"])
-    cached(tmp_path, samples=lambda: [content], **options)
+    content = CONTENT.astype(options["dtype"]).reshape(options["shape"])
+    cached(tmp_path, samples=lambda missing: [(0, content)], **options)
     assert len(list(tmp_path.iterdir())) == 2
 
 
@@ -84,8 +88,8 @@ def test_stamps_are_name_size_and_time_and_change_with_each(tmp_path: Path) -> N
 
 
 def test_a_build_that_fails_leaves_nothing(tmp_path: Path) -> None:
-    def broken() -> Iterator[np.ndarray]:
-        yield CONTENT[:2]
+    def broken(missing: np.ndarray) -> Blocks:
+        yield 0, CONTENT[:2]
         raise UsageError("3.aedat is broken")
 
     with pytest.raises(UsageError, match=r"^3\.aedat is broken$"):
@@ -93,12 +97,18 @@ def test_a_build_that_fails_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("content", [CONTENT[:-1], np.concatenate([CONTENT, CONTENT[:1]])])
-def test_samples_that_do_not_fill_the_shape_never_become_an_entry(tmp_path: Path, content: np.ndarray) -> None:
-    with pytest.raises(ValueError, match="do not fill"):
-        cached(tmp_path, "set", {}, SHAPE, lambda: [content])
-    with pytest.raises(TypeError, match="holds uint8, not float32"):
-        cached(tmp_path, "set", {}, SHAPE, lambda: [CONTENT.astype(np.float32)])
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [
+        ((0, CONTENT[:-1]), "1 of 6 samples were not made"),
+        ((1, CONTENT), "out of bounds"),
+        ((0, CONTENT.astype(np.float32)), r"holds uint8 \(6, 2, 3\), not float32 \(6, 2, 3\)"),
+        ((0, CONTENT[:, :1]), r"not uint8 \(6, 1, 3\)"),
+    ],
+)
+def test_samples_that_do_not_fit_never_become_an_entry(tmp_path: Path, block: Any, message: str) -> None:
+    with pytest.raises((ValueError, TypeError, IndexError), match=message):
+        cached(tmp_path, "set", {}, SHAPE, lambda missing: [block])
     assert list(tmp_path.iterdir()) == []
 
 
@@ -120,8 +130,8 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, folder: str) -> N
 
 
 def test_a_recording_that_cannot_be_read_is_no_fault_of_the_cache(tmp_path: Path) -> None:
-    def vanished() -> Iterator[np.ndarray]:
-        yield CONTENT[:1]
+    def vanished(missing: np.ndarray) -> Blocks:
+        yield 0, CONTENT[:1]
         (tmp_path / "3.aedat").read_bytes()
 
     with pytest.raises(UsageError, match=rf"^{tmp_path}/3\.aedat cannot be read: No such file or directory$"):
@@ -141,10 +151,10 @@ def test_an_entry_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_no_damage_to_an_entry_goes_unnoticed(tmp_path: Path, data: st.DataObject) -> None:
-    frames = cached(tmp_path, "set", {}, SHAPE, blocks)
+    frames = cached(tmp_path, "set", {}, SHAPE, blocks).frames
     (entry,) = tmp_path.iterdir()
     whole = bytearray(entry.read_bytes())
-    position = data.draw(st.integers(0, len(whole) - 1), "position")
+    position = data.draw(st.integers(1, len(whole) - 1), "position")
     match data.draw(st.sampled_from(["cut", "flip", "insert", "zero"]), "damage"):
         case "cut":
             damaged = whole[:position]
@@ -153,27 +163,80 @@ def test_no_damage_to_an_entry_goes_unnoticed(tmp_path: Path, data: st.DataObjec
         case "insert":
             damaged = whole[:position] + bytes(data.draw(st.integers(1, 99), "length")) + whole[position:]
         case _:
-            damaged = bytes(len(whole))
+            damaged = whole[:1] + bytes(len(whole) - 1)
     replacement = entry.with_suffix(".tmp")
     replacement.write_bytes(damaged)
     replacement.replace(entry)
-    with pytest.warns(UserWarning, match="is damaged: its checksum does not match; it is built anew"):
-        again = cached(tmp_path, "set", {}, SHAPE, blocks)
+    with pytest.warns(UserWarning, match=r"is damaged: \d samples do not match their checksum; they are made anew"):
+        again = cached(tmp_path, "set", {}, SHAPE, blocks).frames
     assert np.array_equal(again, CONTENT)
     assert np.array_equal(frames, CONTENT)  # whoever had the old one open keeps it
     assert entry.read_bytes() == whole
 
 
+@pytest.mark.parametrize("size", [0, 128 + 36 + 6 * SUM])
+def test_what_another_process_has_only_begun_is_no_damage(tmp_path: Path, size: int) -> None:
+    cached(tmp_path, "set", {}, SHAPE, blocks)
+    (entry,) = tmp_path.iterdir()
+    assert entry.stat().st_size == 128 + 36 + 6 * SUM
+    entry.write_bytes(bytes(size))
+    assert np.array_equal(cached(tmp_path, "set", {}, SHAPE, blocks).frames, CONTENT)
+
+
+def test_damage_costs_the_samples_that_it_hit(tmp_path: Path) -> None:
+    cached(tmp_path, "set", {}, SHAPE, blocks)
+    (entry,) = tmp_path.iterdir()
+    with entry.open("r+b") as file:
+        file.seek(-6 * SUM - 1, os.SEEK_END)  # the last byte of the last sample
+        file.write(b"\0")
+    asked = []
+    with pytest.warns(UserWarning, match="is damaged: 1 samples"):
+        cached(tmp_path, "set", {}, SHAPE, lambda missing: asked.append(missing.tolist()) or blocks(missing))
+    assert asked == [[5]]
+
+
+def test_samples_that_are_not_asked_for_are_not_made(tmp_path: Path) -> None:
+    asked = []
+
+    def one_by_one(missing: np.ndarray) -> Blocks:
+        asked.append(missing.tolist())
+        return [(row, CONTENT[row : row + 1]) for row in missing.tolist()]
+
+    few = cached(tmp_path, "set", {}, SHAPE, one_by_one, rows=np.array([4, 1, 4]))
+    assert few.sums.any(1).tolist() == [False, True, False, False, True, False]
+    assert np.array_equal(few.frames[[1, 4]], CONTENT[[1, 4]])
+    whole = cached(tmp_path, "set", {}, SHAPE, one_by_one)
+    assert asked == [[1, 4], [0, 2, 3, 5]]
+    assert np.array_equal(whole.frames, CONTENT)
+    again = cached(tmp_path, "set", {}, SHAPE, never, rows=np.array([1, 4]))
+    assert np.array_equal(again.sums, few.sums)  # whatever else the entry holds
+
+
+def test_an_entry_is_read_once_to_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = torch.arange(6)
+    entry = cached(tmp_path, "set", {}, SHAPE, blocks)
+    built = Frames(entry.frames, labels, None, entry.sums)
+    hashed = []
+    sha256 = hashlib.sha256
+    monkeypatch.setattr(hashlib, "sha256", lambda data=b"": hashed.append(bytes(data)) or sha256(data))
+    entry = cached(tmp_path, "set", {}, SHAPE, never)
+    frames = Frames(entry.frames, labels, None, entry.sums)
+    opened = FrameSet("", "", ("a",), frames, frames.part(labels[:2])).hash()
+    assert [hashed.count(sample.tobytes()) for sample in CONTENT] == [1] * 6
+    assert opened == FrameSet("", "", ("a",), built, built.part(labels[:2])).hash()
+    assert opened == FrameSet("", "", ("a",), Frames(CONTENT, labels), Frames(CONTENT[:2], labels[:2])).hash()
+
+
 def test_without_fcntl_it_still_builds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache, "fcntl", None)
-    assert np.array_equal(cached(tmp_path, "set", {}, SHAPE, blocks), CONTENT)
+    assert np.array_equal(cached(tmp_path, "set", {}, SHAPE, blocks).frames, CONTENT)
 
 
 def test_building_and_opening_hold_one_block_in_memory(tmp_path: Path) -> None:
     shape, block = (64, 1 << 20), np.zeros((1, 1 << 20), np.uint8)
     tracemalloc.start()
     for _ in range(2):
-        cached(tmp_path, "set", {}, shape, lambda: (block for _ in range(64)))
+        cached(tmp_path, "set", {}, shape, lambda missing: ((row, block) for row in range(64)))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 4 << 20  # of 64 MB

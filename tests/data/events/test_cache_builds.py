@@ -1,9 +1,12 @@
 import multiprocessing
 import os
+import re
 import resource
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,7 @@ import numpy as np
 import pytest
 
 from spikeback.data.events import cache
-from spikeback.data.events.cache import cached
+from spikeback.data.events.cache import Blocks, cached
 from spikeback.data.events.parallel import parallel
 from spikeback.errors import UsageError
 
@@ -21,10 +24,8 @@ ROW = 6000  # bytes, beyond what a file's buffer would keep back
 FORK = multiprocessing.get_context("fork")
 
 
-def blocks() -> Iterator[np.ndarray]:
-    yield CONTENT[:1]
-    yield CONTENT[1:5]
-    yield CONTENT[5:]
+def blocks(missing: np.ndarray) -> Blocks:
+    return ((row, CONTENT[row : row + 1]) for row in missing.tolist())
 
 
 def run(*targets: Callable[[], object]) -> list[Any]:
@@ -35,6 +36,37 @@ def run(*targets: Callable[[], object]) -> list[Any]:
     return processes
 
 
+def never(missing: np.ndarray) -> Blocks:
+    raise AssertionError("made before there was a file to write to")
+
+
+@contextmanager
+def filling_up(folder: Path, room: int) -> Iterator[None]:
+    """A disk with `room` bytes, of which the cache learns when it writes: header and sums fit in any case."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cache._File, "open", lambda entry: Full(entry, room))
+        yield
+
+
+class Full(FileIO):
+    """An entry's file on a full disk."""
+
+    def __init__(self, entry: Any, room: int) -> None:
+        opened(entry).close()
+        super().__init__(entry.path, "r+")
+        self.room = room
+
+    def write(self, data: Any) -> int:
+        self.room -= len(data)
+        if self.room < 0 and len(data) != cache.SUM:
+            super().write(data[: len(data) // 2])  # as a disk does
+            raise OSError(28, "No space left on device")
+        return super().write(data) or 0
+
+
+opened = cache._File.open
+
+
 def wait_for(path: Path) -> None:
     for _ in range(1000):
         if path.exists():
@@ -43,23 +75,31 @@ def wait_for(path: Path) -> None:
     raise AssertionError(f"no {path.name} within 10 s")
 
 
-@pytest.mark.parametrize(("name", "key"), [("set", {}), ("set", {"a": 1}), ("another", {})])
-def test_a_killed_build_leaves_nothing_that_is_taken_for_whole(tmp_path: Path, name: str, key: dict[str, int]) -> None:
-    folder, sign = tmp_path / "cache", tmp_path / "half"
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_build_is_not_taken_for_whole_and_gone_on_with(tmp_path: Path, how: signal.Signals) -> None:
+    folder, sign, asked = tmp_path / "cache", tmp_path / "half", []
 
-    def slow() -> Iterator[np.ndarray]:
-        yield CONTENT[:3]
+    def slow(missing: np.ndarray) -> Blocks:
+        yield 0, CONTENT[:3]
         sign.touch()
         time.sleep(60)
 
-    (process,) = run(lambda: cached(folder, "set", {}, SHAPE, slow))
+    def build() -> None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # the traceback is no news
+        cached(folder, "set", {}, SHAPE, slow)
+
+    (process,) = run(build)
     wait_for(sign)
-    os.kill(process.pid, signal.SIGKILL)
-    process.join()
-    assert [path.suffix for path in folder.iterdir()] == [".part"]
-    (folder / ".another.part").touch()  # not the cache's
-    assert np.array_equal(cached(folder, name, key, SHAPE, blocks), CONTENT)
-    assert sorted(path.suffix for path in folder.iterdir()) == [".npy", ".part"]  # so the leftover is gone
+    os.kill(process.pid, how)
+    process.join(10)
+    assert process.exitcode not in (None, 0)
+    (entry,) = folder.iterdir()
+    few = cached(folder, "set", {}, SHAPE, blocks, rows=np.arange(2))
+    assert few.sums.any(1).tolist() == [True, True] + 4 * [False]
+    whole = cached(folder, "set", {}, SHAPE, lambda missing: asked.extend(missing.tolist()) or blocks(missing))
+    assert np.array_equal(whole.frames, CONTENT)
+    assert asked in ([3, 4, 5], [2, 3, 4, 5])  # the last one written may have been lost with the process
+    assert [*folder.iterdir()] == [entry]
 
 
 def dawdle(i: int) -> np.ndarray:
@@ -67,39 +107,37 @@ def dawdle(i: int) -> np.ndarray:
     return np.full((1, ROW), i % 251, np.uint8)
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
-def test_a_build_by_several_processes_can_be_ended_and_begun_again(tmp_path: Path, how: signal.Signals) -> None:
-    folder = tmp_path / "cache"
+def work(missing: np.ndarray) -> Blocks:
+    rows = missing.tolist()
+    return zip(rows, parallel(dawdle, rows, "Work", workers=2), strict=False)
 
-    def build() -> np.ndarray:
-        return cached(folder, "set", {}, (300, ROW), lambda: parallel(dawdle, range(300), "Work", workers=2))
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_a_build_by_several_processes_can_be_ended_and_gone_on_with(tmp_path: Path, how: signal.Signals) -> None:
+    folder, asked = tmp_path / "cache", []
 
     def group() -> None:
         os.setsid()  # Ctrl-C reaches the builder and its workers alike
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # the traceback is no news
-        build()
+        cached(folder, "set", {}, (300, ROW), work)
 
     (process,) = run(group)
     wait_for(folder)
-    while not [path for path in folder.iterdir() if path.stat().st_size > 128]:
+    while not [path for path in folder.iterdir() if path.stat().st_blocks * 512 > 10 * ROW]:
         time.sleep(0.01)
     (os.killpg if how == signal.SIGINT else os.kill)(process.pid, how)
     process.join(10)
     assert process.exitcode not in (None, 0)
-    assert not list(folder.glob("*.npy"))
-    assert build()[:, 0].tolist() == [i % 251 for i in range(300)]  # so the lock of the ended build is gone
-    assert [path.suffix for path in folder.iterdir()] == [".npy"]
+    whole = cached(folder, "set", {}, (300, ROW), lambda missing: asked.extend(missing.tolist()) or work(missing))
+    assert whole.frames[:, 0].tolist() == [i % 251 for i in range(300)]  # so the lock of the ended build is gone
+    assert asked == [*range(asked[0], 300)]
+    assert asked[0] > 0
 
 
 def test_a_disk_that_fills_up_stops_the_processes(tmp_path: Path) -> None:
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 17, limits[1]))
     begun = time.monotonic()
-    try:
-        with pytest.raises(UsageError, match="File too large"):
-            cached(tmp_path, "set", {}, (9000, ROW), lambda: parallel(dawdle, range(9000), "Work", workers=2))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with filling_up(tmp_path, 1 << 17), pytest.raises(UsageError, match="No space left on device"):
+        cached(tmp_path, "set", {}, (9000, ROW), work)
     assert multiprocessing.active_children() == []
     assert time.monotonic() - begun < 20  # all of it would take 45 seconds
 
@@ -114,15 +152,15 @@ def test_two_builders_at_once_both_get_it_whole(tmp_path: Path, monkeypatch: pyt
 
         monkeypatch.setattr(cache.fcntl, "flock", flock)
 
-    def slow() -> Iterator[np.ndarray]:
+    def slow(missing: np.ndarray) -> Blocks:
         with log.open("a") as file:
             file.write("built\n")
-        for block in blocks():
+        for block in blocks(missing):
             time.sleep(0.1)
             yield block
 
     def build() -> None:
-        assert np.array_equal(cached(folder, "set", {}, SHAPE, slow), CONTENT)
+        assert np.array_equal(cached(folder, "set", {}, SHAPE, slow).frames, CONTENT)
 
     processes = run(build, build, build)
     for process in processes:
@@ -133,12 +171,29 @@ def test_two_builders_at_once_both_get_it_whole(tmp_path: Path, monkeypatch: pyt
 
 
 def test_a_disk_that_fills_up_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+    big = np.ones((4, 1 << 19), np.uint8)
+    with filling_up(tmp_path, 1 << 20), pytest.raises(UsageError) as error:
+        cached(tmp_path, "set", {}, big.shape, lambda missing: [(0, big)])
+    assert re.fullmatch(r"cannot write \S+set-\w{16}\.npy: No space left on device; .*--data\.cache", str(error.value))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_fills_up_later_costs_nothing_that_was_there(tmp_path: Path) -> None:
+    cached(tmp_path, "set", {}, SHAPE, blocks, rows=np.arange(4))
+    with filling_up(tmp_path, 0), pytest.raises(UsageError, match="No space left on device"):
+        cached(tmp_path, "set", {}, SHAPE, blocks)
+    asked = []
+    whole = cached(tmp_path, "set", {}, SHAPE, lambda missing: asked.extend(missing.tolist()) or blocks(missing))
+    assert np.array_equal(whole.frames, CONTENT)
+    assert asked == [4, 5]
+
+
+def test_a_file_larger_than_allowed_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, limits[1]))  # the kernel refuses to write beyond 1 MB
     try:
-        with pytest.raises(UsageError, match=r"^cannot write .*set-\w{16}\.npy: File too large; .*$") as error:
-            cached(tmp_path, "set", {}, (4, 1 << 19), lambda: np.zeros((4, 1, 1 << 19), np.uint8))
+        with pytest.raises(UsageError, match=r"^cannot write .*set-\w{16}\.npy: File too large; .*$"):
+            cached(tmp_path, "set", {}, (4, 1 << 19), never)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert "\n" not in str(error.value)
     assert list(tmp_path.iterdir()) == []

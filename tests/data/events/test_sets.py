@@ -13,8 +13,9 @@ from hypothesis.extra.numpy import arrays
 
 from spikeback.data.events import sets
 from spikeback.data.events.dtype import EVENT
+from spikeback.data.events.frame_set import Frames, FrameSet
 from spikeback.data.events.frames import to_frames
-from spikeback.data.events.sets import FrameOptions, Frames, FrameSet, decode_files, nmnist
+from spikeback.data.events.sets import FrameOptions, decode_files, nmnist
 from spikeback.errors import UsageError
 
 CONTENT = np.arange(5 * 2 * 2 * 3 * 4, dtype=np.uint8).reshape(5, 2, 2, 3, 4)
@@ -67,7 +68,10 @@ def test_the_hash_is_of_what_is_read_not_of_how_it_is_kept() -> None:
     assert frame_set(torch.tensor([0, 1]), torch.tensor([0, 1])).hash() == plain.hash()
     halves = [((2, 2, 2, 3, 4), CONTENT[:2], [0, 1]), ((1, 2, 2, 3, 4), CONTENT[:1], [0])]
     content = b"".join(
-        repr(shape).encode() + part.tobytes() + struct.pack(f"<{len(y)}q", *y) for shape, part, y in halves
+        repr(shape).encode()
+        + b"".join(hashlib.sha256(sample.tobytes()).digest() for sample in part)
+        + struct.pack(f"<{len(y)}q", *y)
+        for shape, part, y in halves
     )
     assert plain.hash() == hashlib.sha256(b"('a', 'b')" + content).hexdigest()
 
@@ -83,11 +87,14 @@ def test_order_labels_and_classes_are_in_the_hash() -> None:
     assert len(hashes) == 4
 
 
-def test_the_hash_does_not_depend_on_how_much_is_read_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = frame_set(torch.arange(5))
-    before = whole.hash()
-    monkeypatch.setattr(sets, "CHUNK", 2)
-    assert whole.hash() == before
+def test_a_sample_that_was_not_made_cannot_be_read() -> None:
+    sums = np.ones((5, 32), np.uint8)
+    sums[3] = 0
+    split = Frames(CONTENT, torch.arange(5), None, sums).part(torch.tensor([0, 3, 4]))
+    assert len(split.read(torch.tensor([2, 0]))) == 2
+    for one in (split, pickle.loads(pickle.dumps(split))):
+        with pytest.raises(UsageError, match="sample 1 was left out"):
+            one.read(torch.tensor([2, 1]))
 
 
 def some_events(n: int, sensor: tuple[int, int], seed: int = 0) -> np.ndarray:
@@ -115,9 +122,9 @@ def test_building_says_how_many_counts_may_be_cut_off(tmp_path: Path, workers: i
         np.savez(files[-1], t=np.arange(count), x=nothing, y=nothing, p=one)
     options = FrameOptions(time_steps=1, workers=workers)
     with pytest.warns(UserWarning, match=r"^crowd: 2 counts of a pixel in a frame reach 255, the largest that is kept"):
-        frames = decode_files("crowd", tmp_path, files, (2, 2), options)
-    assert frames[:3, 0, 1, 0, 0].tolist() == [255, 2, 255]
-    decode_files("crowd", tmp_path, files, (2, 2), options)  # from the cache: said once
+        split = decode_files("crowd", tmp_path, files, torch.zeros(len(files)), (2, 2), options)
+    assert split.frames[:3, 0, 1, 0, 0].tolist() == [255, 2, 255]
+    decode_files("crowd", tmp_path, files, torch.zeros(len(files)), (2, 2), options)  # from the cache: said once
 
 
 @pytest.mark.parametrize("size", [None, 5, (3, 7), (6, 9)])

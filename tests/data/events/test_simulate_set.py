@@ -3,7 +3,9 @@
 import os
 import pickle
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,15 +13,18 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from spikeback.data import DataConfig, DataModule, EventConfig
 from spikeback.data.events import simulate as module
+from spikeback.data.events.frame_set import FrameSet
 from spikeback.data.events.frames import to_frames
 from spikeback.data.events.pixel import PixelModel
-from spikeback.data.events.sets import FrameOptions, FrameSet
+from spikeback.data.events.sets import FrameOptions
 from spikeback.data.events.simulate import MotionPath, simulate, simulated_dvs
 from spikeback.data.pictures import Pictures, PictureSet
 from spikeback.data.static import load_imagenet
 from spikeback.errors import UsageError
 
+load_module = import_module("spikeback.data.load")  # the package has a function of that name
 PATH = MotionPath(steps=16)
 
 
@@ -100,6 +105,79 @@ def test_several_processes_make_the_same_frames(options: FrameOptions, tmp_path:
         for n in (1, 2)
     )
     assert torch.equal(everything(one), everything(two))
+
+
+def count_films(monkeypatch: pytest.MonkeyPatch, stop_before: int | None = None) -> list[int]:
+    """The numbers of the pictures that are filmed; Ctrl-C comes before one."""
+    filmed = []
+
+    def counting(*args: Any, recording: int, **kwargs: Any) -> np.ndarray:
+        if recording == stop_before:
+            raise KeyboardInterrupt
+        filmed.append(recording)
+        return simulate(*args, recording=recording, **kwargs)
+
+    monkeypatch.setattr(module, "simulate", counting)
+    return filmed
+
+
+def test_an_interrupted_film_goes_on_where_it_stopped(options: FrameOptions, monkeypatch: pytest.MonkeyPatch) -> None:
+    uninterrupted = simulated_dvs(
+        pictures(70), replace(options, cache=options.cache and options.cache / "other"), "noisy", PATH, sensor=8
+    )
+    before = count_films(monkeypatch, stop_before=40)
+    with pytest.raises(KeyboardInterrupt):
+        simulated_dvs(pictures(70), options, "noisy", PATH, sensor=8)
+    assert before == [*range(40)]
+    after = count_films(monkeypatch)
+    again = simulated_dvs(pictures(70), options, "noisy", PATH, sensor=8)
+    assert after == [*range(32, 73)]  # sixteen are handed over at a time
+    assert again.hash() == uninterrupted.hash()
+    assert torch.equal(everything(again), everything(uninterrupted))
+
+
+def test_only_what_is_needed_is_filmed(options: FrameOptions, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = simulated_dvs(
+        pictures(), replace(options, cache=options.cache and options.cache / "other"), path=PATH, sensor=16
+    )
+    filmed = count_films(monkeypatch)
+    few = simulated_dvs(pictures(), options, path=PATH, sensor=16, only=torch.tensor([3, 1]))
+    assert filmed == [1, 3, 5, 6, 7]  # and the test pictures
+    assert torch.equal(few.train.labels, whole.train.labels)
+    for part in ("train", "test"):
+        at = torch.tensor([1, 3]) if part == "train" else torch.arange(3)
+        assert torch.equal(getattr(few, part).read(at), getattr(whole, part).read(at))
+    with pytest.raises(UsageError, match="sample 2 was left out"):
+        few.train.read(torch.tensor([1, 2]))
+    assert few.hash() != whole.hash()
+    assert simulated_dvs(pictures(), options, path=PATH, sensor=16).hash() == whole.hash()
+    assert filmed == [1, 3, 5, 6, 7, 0, 2, 4]
+    assert simulated_dvs(pictures(), options, path=PATH, sensor=16, only=torch.tensor([1, 3])).hash() == few.hash()
+
+
+def test_a_training_with_a_limit_films_what_it_reads(
+    options: FrameOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(load_module, "_pictures", lambda *args: pictures(40))
+    filmed = count_films(monkeypatch)
+    events = EventConfig(time_steps=2, sensor=8)
+    config = DataConfig(
+        "simulated-dvs", size=8, batch_size=4, limit=8, held_out=0.1, cache=str(tmp_path / "c"), events=events
+    )
+    data = DataModule(config, seed=0)
+    data.setup()
+    assert len(filmed) == 8 + 4 + 3
+    loader: Any = data.train_dataloader()
+    assert sum(len(y) for x, y in [*loader, *data.val_dataloader(), *data.test_dataloader()]) == 8 + 4 + 3
+    data.probe(8)
+    data.judged(4)
+    with pytest.raises(UsageError, match="give at most 8"):  # and nothing is filmed for it
+        DataModule(replace(config, batch_size=9, size=9), seed=0).setup()
+    assert len(filmed) == 8 + 4 + 3
+    unlimited = DataModule(replace(config, limit=None), seed=0)
+    unlimited.setup()
+    assert len(filmed) == 43
+    assert unlimited.split_hash == data.split_hash
 
 
 def test_a_pickled_split_holds_its_own_samples(options: FrameOptions) -> None:

@@ -1,6 +1,7 @@
 """AEDAT 3.1, as caer writes it and DVS128 Gesture is published."""
 
 import struct
+from bisect import bisect_right
 from pathlib import Path
 
 import numpy as np
@@ -22,28 +23,40 @@ def read_aedat3(path: Path) -> Recording:
     A packet that breaks off ends the recording. Raises UsageError for another version or a header that does not end.
     """
     content = path.read_bytes()
-    begin = _end_of_header(path, content)
-    events, places = [np.empty(0, EVENT)], [np.empty(0, np.int64)]
+    packets, end = _packets(path, content)
+    events, counts = np.empty(sum(capacity for _, capacity, _ in packets), EVENT), [0]
+    for start, capacity, overflow in packets:
+        data, time = np.frombuffer(content, "<u4", 2 * capacity, start).reshape(-1, 2).T
+        if not (valid := data & 1).all():
+            data, time = data[valid > 0], time[valid > 0]
+        part = events[counts[-1] : counts[-1] + len(data)]
+        part["t"], part["p"] = time.astype("i8") | overflow << 31, data >> 1 & 1
+        part["x"], part["y"] = data >> 17, data >> 2 & BITS
+        counts.append(counts[-1] + len(data))
+
+    def place(event: int) -> str:
+        packet = bisect_right(counts, event) - 1
+        start, capacity, _ = packets[packet]
+        valid = np.flatnonzero(np.frombuffer(content, "<u4", 2 * capacity, start)[::2] & 1)
+        return f"at byte {start + RECORD * valid[event - counts[packet]]}"
+
+    return Recording(events[: counts[-1]], None, place, end if end < len(content) else None)
+
+
+def _packets(path: Path, content: bytes) -> tuple[list[tuple[int, int, int]], int]:
+    """(first byte of its events, their number, overflow counter) of each packet of events; where the last one ends."""
+    packets, begin = [], _end_of_header(path, content)
     while begin + HEADER.size <= len(content):
         kind, _, size, _, overflow, capacity, _, _ = HEADER.unpack_from(content, begin)
         start = begin + HEADER.size
-        end = start + size * capacity
-        if end > len(content):
+        if start + size * capacity > len(content):
             break
         if kind == POLARITY:
             if size != RECORD:
                 raise UsageError(f"{path} has events of {size} bytes at byte {begin}; expected {RECORD}")
-            data, time = np.frombuffer(content, "<u4", 2 * capacity, start).reshape(-1, 2).T
-            packet = np.empty(capacity, EVENT)
-            packet["t"] = time.astype(np.int64) | overflow << 31
-            packet["x"], packet["y"], packet["p"] = data >> 17 & BITS, data >> 2 & BITS, data >> 1 & 1
-            valid = np.flatnonzero(data & 1)
-            events.append(packet[valid])
-            places.append(start + RECORD * valid)
-        begin = end
-    place = np.concatenate(places)
-    broken = begin if begin < len(content) else None
-    return Recording(np.concatenate(events), None, lambda i: f"at byte {place[i]}", broken)
+            packets.append((start, capacity, overflow))
+        begin = start + size * capacity
+    return packets, begin
 
 
 def _end_of_header(path: Path, content: bytes) -> int:

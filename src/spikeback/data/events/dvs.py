@@ -11,7 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spikeback.data.events.sets import FrameOptions, Frames, FrameSet, decode_files, entries, manifest_hash
+from spikeback.data.events.frame_set import FrameSet
+from spikeback.data.events.sets import FrameOptions, decode_files, manifest_hash
+from spikeback.data.folder import entries
 from spikeback.errors import UsageError
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -30,18 +32,24 @@ def cifar10_dvs(root: Path, options: FrameOptions | None = None, split: str = SP
     options = options or FrameOptions(size=SIZE)
     train, test = split_rows(split)
     paths = recordings(root)
-    frames = decode_files("cifar10-dvs", root, paths, SENSOR, options)
+    labels = torch.arange(len(CLASSES)).repeat_interleave(PER_CLASS)
+    whole = decode_files("cifar10-dvs", root, paths, labels, SENSOR, options)
     return FrameSet(
         "CIFAR10-DVS",
         f"CIFAR10-DVS, original AEDAT 2.0 recordings, split {split}",
         CLASSES,
-        Frames(frames, train // PER_CLASS, train),
-        Frames(frames, test // PER_CLASS, test),
+        whole.part(train),
+        whole.part(test),
         split,
         SENSOR,
         manifest_hash(root, [paths[row] for row in train.tolist()], [paths[row] for row in test.tolist()]),
         -2 if options.axes == "jaer" else -1,  # jAER's y runs along the width of the upright picture
     )
+
+
+def names(each: str) -> list[str]:
+    """The files of a class, in order."""
+    return [f"cifar10_{each}_{i}.aedat" for i in range(PER_CLASS)]
 
 
 def recordings(root: Path) -> list[Path]:
@@ -54,7 +62,7 @@ def recordings(root: Path) -> list[Path]:
         folder = root / name
         if not folder.is_dir():
             raise UsageError(f"--data.root {root} lacks the class folder {name}; expected {', '.join(CLASSES)}")
-        expected = [folder / f"cifar10_{name}_{i}.aedat" for i in range(PER_CLASS)]
+        expected = [folder / file for file in names(name)]
         found = set(entries(folder))
         if odd := sorted(found.difference(expected)):
             raise UsageError(

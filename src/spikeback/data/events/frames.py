@@ -43,16 +43,7 @@ def to_frames(
     Raises:
         UsageError: an option is unknown or not positive, or an event lies outside the sensor.
     """
-    for name, value, choices in (("by", by, By), ("mode", mode, Mode), ("resize", resize, Resize)):
-        if value not in get_args(choices):
-            raise UsageError(f"{name} {value!r} is unknown; choose from {', '.join(get_args(choices))}")
-    sensor = checked_size(sensor, "sensor")
-    size = sensor if size is None else checked_size((size, size) if isinstance(size, int) else size, "size")
-    if not isinstance(time_steps, int) or time_steps < 1:
-        raise UsageError(f"time_steps {time_steps} must be a whole number from 1 on")
-    shape = (time_steps, 2, *sensor)
-    if max(math.prod(shape), math.prod((time_steps, 2, *size))) > MOST:
-        raise UsageError(f"time_steps {time_steps} of 2 x {sensor}, scaled to {size}, are more than {MOST} counts")
+    shape, size = _checked(time_steps, sensor, size, by, mode, resize)
     if events.dtype != EVENT or events.ndim != 1:
         raise UsageError(f"events are {events.dtype} of shape {events.shape}; expected {EVENT} of shape (N,)")
     index = _spans(events, time_steps, by)
@@ -64,7 +55,24 @@ def to_frames(
         index += column
     counts = torch.from_numpy(np.bincount(index, minlength=math.prod(shape))).float().reshape(shape)
     frames = counts.clamp_(max=1) if mode == "binary" else counts
-    return frames if size == sensor else F.interpolate(frames, size, mode=resize, antialias=resize == "bilinear")
+    return frames if size == shape[2:] else F.interpolate(frames, size, mode=resize, antialias=resize == "bilinear")
+
+
+def _checked(
+    time_steps: int, sensor: Sensor, size: int | Sensor | None, by: By, mode: Mode, resize: Resize
+) -> tuple[tuple[int, int, int, int], Sensor]:
+    """The shape before scaling, (T, 2, H, W), and the size after it. Raises UsageError naming the option."""
+    for name, value, choices in (("by", by, By), ("mode", mode, Mode), ("resize", resize, Resize)):
+        if value not in get_args(choices):
+            raise UsageError(f"{name} {value!r} is unknown; choose from {', '.join(get_args(choices))}")
+    sensor = checked_size(sensor, "sensor")
+    size = sensor if size is None else checked_size((size, size) if isinstance(size, int) else size, "size")
+    if not isinstance(time_steps, int) or time_steps < 1:
+        raise UsageError(f"time_steps {time_steps} must be a whole number from 1 on")
+    shape = time_steps, 2, *sensor
+    if max(math.prod(shape), math.prod((time_steps, 2, *size))) > MOST:
+        raise UsageError(f"time_steps {time_steps} of 2 x {sensor}, scaled to {size}, are more than {MOST} counts")
+    return shape, size
 
 
 def largest_count(dtype: str) -> float:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from spikeback.data.events.frame_set import FrameSet
 from spikeback.data.events.read import read_events
 from spikeback.data.events.sets import (
     FrameOptions,
-    Frames,
-    FrameSet,
     class_files,
     decode,
     manifest_hash,
@@ -55,27 +55,38 @@ def dvs128_gesture(root: Path, options: FrameOptions | None = None) -> FrameSet:
     the gestures, all of which count (1176 + 288). Or one .npz a gesture, root/{train,test}/<0..10>/*.npz, as
     SpikingJelly's events_np holds them. Raises UsageError naming the file that is missing or damaged.
     """
-    options = options or FrameOptions()
+    options, original = options or FrameOptions(), original_trials(root)
     name, origin = "DVS128 Gesture", "official split by persons"
-    if (root / "trials_to_train.txt").is_file():
-        halves = [_trials(root, half) for half in HALVES]
-        return _original(name, f"DVS128 Gesture, original AEDAT 3.1 recordings, {origin}", root, halves, options)
+    if original:
+        return _original(name, f"DVS128 Gesture, original AEDAT 3.1 recordings, {origin}", root, original, options)
+    origin = f"DVS128 Gesture, one .npz a gesture, {origin}"
+    return tree_set(name, origin, root, gesture_files(root), CLASSES, SENSOR, options)
+
+
+def original_trials(root: Path) -> list[list[Trial]]:
+    """The recordings of each half with their gestures; empty if `root` is not the original.
+
+    Raises UsageError naming the file that is missing or damaged.
+    """
+    return [_trials(root, half) for half in HALVES] if (root / "trials_to_train.txt").is_file() else []
+
+
+def gesture_files(root: Path) -> list[tuple[list[Path], Tensor]]:
+    """(files, labels) of each half, one file a gesture. Raises UsageError naming what is missing."""
     if not all((root / half).is_dir() for half in HALVES):
         raise UsageError(f"--data.root {root} is not DVS128 Gesture; expected {EXPECTED}")
     folders = tuple(map(str, range(len(CLASSES))))
-    trees = [class_files(root / half, folders, ".npz") for half in HALVES]
-    return tree_set(name, f"DVS128 Gesture, one .npz a gesture, {origin}", root, trees, CLASSES, SENSOR, options)
+    return [class_files(root / half, folders, ".npz") for half in HALVES]
 
 
 def _original(name: str, provenance: str, root: Path, halves: list[list[Trial]], options: FrameOptions) -> FrameSet:
     trials = [trial for half in halves for trial in half]
     labels = [torch.tensor([label for trial in half for label, _, _ in trial.gestures]) for half in halves]
-    files = [trial.path for trial in trials]
+    files, counts = [trial.path for trial in trials], [len(trial.gestures) for trial in trials]
     key = {"files": stamps(root, files), "gestures": [trial.gestures for trial in trials]}
     work = partial(_samples, options=options)
-    frames = decode("dvs128-gesture", root, trials, work, sum(map(len, labels)), SENSOR, options, key)
-    rows = torch.arange(len(frames)).split([len(half) for half in labels])
-    parts = [Frames(frames, half, part) for half, part in zip(labels, rows, strict=True)]
+    whole = decode("dvs128-gesture", root, trials, work, torch.cat(labels), SENSOR, options, key, counts)
+    parts = [whole.part(rows) for rows in torch.arange(len(whole)).split([len(half) for half in labels])]
     manifest = manifest_hash(root, *([trial.path for trial in half] for half in halves))
     return FrameSet(name, provenance, CLASSES, parts[0], parts[1], "official", SENSOR, manifest)
 
@@ -92,16 +103,23 @@ def _samples(trial: Trial, options: FrameOptions) -> np.ndarray:
     return np.stack(samples)
 
 
+def listed(root: Path, half: str) -> list[Path]:
+    """The recordings that root/trials_to_<half>.txt names, in its order. Raises UsageError if it cannot be read."""
+    return [root / line.strip() for line in _text(_table(root, half)).splitlines() if line.strip()]
+
+
 def _trials(root: Path, half: str) -> list[Trial]:
-    """The recordings of a half, as its list orders them."""
-    table = root / f"trials_to_{half}.txt"
-    files = [root / line.strip() for line in _text(table).splitlines() if line.strip()]
+    table, files = _table(root, half), listed(root, half)
     tables = [path.with_name(f"{path.stem}_labels.csv") for path in files]
     if missing := [path.name for pair in zip(files, tables, strict=True) for path in pair if not path.is_file()]:
         raise UsageError(f"{root} lacks {len(missing)} files that {table.name} lists, the first is {missing[0]}")
     if not files:
         raise UsageError(f"{table} lists no recordings; fetch it again")
     return [Trial(path, _gestures(labels)) for path, labels in zip(files, tables, strict=True)]
+
+
+def _table(root: Path, half: str) -> Path:
+    return root / f"trials_to_{half}.txt"
 
 
 def _gestures(table: Path) -> tuple[tuple[int, int, int], ...]:

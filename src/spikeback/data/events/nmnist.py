@@ -17,15 +17,18 @@ def read_nmnist(path: Path) -> Recording:
     raw = np.fromfile(path, "u1")
     loose = len(raw) % RECORD
     records = raw[: len(raw) - loose].reshape(-1, RECORD)
-    events = np.empty(len(records), EVENT)
+    events, count, late = np.empty(len(records), EVENT), 0, 0
     for i in range(0, len(records), CHUNK):
-        part = events[i : i + CHUNK]
-        part["x"], part["y"], high, middle, low = records[i : i + CHUNK].T
-        part["p"] = high >> 7
-        part["t"] = (high & 127).astype("i4") << 16 | middle.astype("i4") << 8 | low
-    marks = events["y"] == OVERFLOW
-    if marks.any():
-        events["t"] += np.cumsum(marks) << 13
-        events = events[~marks]
+        x, y, high, middle, low = records[i : i + CHUNK].T
+        t = (high & 127).astype("i8") << 16 | middle.astype("i4") << 8 | low
+        marks = y == OVERFLOW
+        keep = slice(None)
+        if late or marks.any():
+            t += late + (np.cumsum(marks) << 13)
+            late, keep = late + (np.count_nonzero(marks) << 13), ~marks
+        part = events[count : count + len(marks) - np.count_nonzero(marks)]
+        part["t"], part["x"], part["y"], part["p"] = t[keep], x[keep], y[keep], high[keep] >> 7
+        count += len(part)
     broken = len(raw) - loose if loose else None
-    return Recording(events, NMNIST, lambda i: f"at byte {RECORD * np.flatnonzero(~marks)[i]}", broken)
+    where = lambda i: f"at byte {RECORD * np.flatnonzero(records[:, 1] != OVERFLOW)[i]}"
+    return Recording(events[:count], NMNIST, where, broken)

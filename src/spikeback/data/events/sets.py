@@ -1,4 +1,4 @@
-"""Sets of event frames, memory-mapped, and the one path from recordings on disk to them."""
+"""The one path from recordings on disk to sets of event frames."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,76 +12,16 @@ import torch
 from torch import Tensor
 
 from spikeback.data.events.aedat import Axes
-from spikeback.data.events.cache import cache_folder, cached, stamps
+from spikeback.data.events.cache import Blocks, cache_folder, cached, stamps
 from spikeback.data.events.dtype import Sensor
+from spikeback.data.events.frame_set import Frames, FrameSet
 from spikeback.data.events.frames import By, Mode, Resize, largest_count, to_frames, warning_of_cuts
 from spikeback.data.events.parallel import parallel
 from spikeback.data.events.read import Policy, read_events
+from spikeback.data.folder import entries
 from spikeback.errors import UsageError
 
 Item = TypeVar("Item")
-CHUNK = 256  # samples hashed at a time
-
-
-@dataclass(frozen=True, eq=False)
-class Frames:
-    """One split: those `rows`, int64 (N,), of `frames`, (M, T, 2, H, W), with `labels`, int64 (N,).
-
-    Frames hold counts as uint8, saturated at 255; where resizing interpolates, counts are fractions, kept as float16.
-    `rows` None takes all, in their order. Pickled to a worker process, a memory map stays one.
-    """
-
-    frames: np.ndarray
-    labels: Tensor
-    rows: Tensor | None = None
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(T, 2, H, W) of one sample."""
-        return self.frames.shape[1:]
-
-    def read(self, indices: Tensor) -> Tensor:
-        """The samples at `indices`, int64 (B,): (B, T, 2, H, W), uint8, or float16 where resizing interpolated."""
-        rows = indices if self.rows is None else self.rows[indices]
-        return torch.from_numpy(np.asarray(self.frames[rows.numpy()]))
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        if isinstance(self.frames, np.memmap) and not isinstance(self.frames.base, np.ndarray):  # a whole file
-            return _reopen, (self.frames.filename, self.labels, self.rows)
-        return Frames, (self.frames, self.labels, self.rows)
-
-
-@dataclass(frozen=True, eq=False)
-class FrameSet:
-    """A dataset of event frames: name, one line on its origin, classes in label order, both splits.
-
-    `split` names how they were divided, `sensor` is (height, width) of the recordings before resizing, `manifest` the
-    sha256 (hex) of the recordings' names in each split; None where a source has no such thing. `mirror` is the axis of
-    a sample that mirroring the scene reverses, None where a mirrored recording may be of another class.
-    """
-
-    name: str
-    provenance: str
-    classes: tuple[str, ...]
-    train: Frames
-    test: Frames
-    split: str | None = None
-    sensor: Sensor | None = None
-    manifest: str | None = None
-    mirror: int | None = None
-
-    def hash(self) -> str:
-        """sha256 (hex) over shapes, frames, labels and class names of both splits."""
-        digest = hashlib.sha256(repr(self.classes).encode())
-        for split in (self.train, self.test):
-            digest.update(repr((len(split), *split.shape)).encode())
-            for chunk in torch.arange(len(split)).split(CHUNK):
-                digest.update(split.read(chunk).numpy().data)
-            digest.update(split.labels.numpy().astype("<i8").data)
-        return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -124,31 +64,41 @@ def decode(
     root: Path | None,
     items: Sequence[Item],
     work: Callable[[Item], np.ndarray],
-    count: int,
+    labels: Tensor,
     sensor: Sensor,
     options: FrameOptions,
     key: Mapping[str, Any],
-) -> np.ndarray:
-    """The frames of `count` samples, (count, T, 2, H, W), from the cache beside `root`, built if need be.
+    counts: Sequence[int] | None = None,
+    rows: Tensor | None = None,
+) -> Frames:
+    """The samples of all `items`, with `labels`, int64 (N,), from the cache beside `root`, made if need be.
 
-    `work(item)` returns those of one item, (n, T, 2, H, W); `key` is what decides them apart from `options`. Building
-    warns once of counts that may have been cut off, with their number.
+    `work(item)` returns the frames of one item, (n, T, 2, H, W), n = 1 or as `counts` says; `key` is what decides them
+    apart from `options`. Of the samples only `rows` are made; None: all. Warns once of counts that may have been cut
+    off, with their number.
     """
+    starts = np.cumsum([0, *(counts or [1] * len(items))])
+
+    def samples(missing: np.ndarray) -> Blocks:
+        chosen = np.unique(np.searchsorted(starts, missing, "right") - 1).tolist()
+        made = parallel(work, [items[i] for i in chosen], f"Decoding {name}", options.workers)
+        for i, block in enumerate(warning_of_cuts(name, made)):
+            yield int(starts[chosen[i]]), block
+
     decoding = {name: value for name, value in asdict(options).items() if name not in ("cache", "workers")}
-    return cached(
-        cache_folder(root, options.cache),
-        name,
-        {**key, **decoding, "sensor": sensor},
-        (count, *options.shape(sensor)),
-        lambda: warning_of_cuts(name, parallel(work, items, f"Decoding {name}", options.workers)),
-        options.dtype(sensor),
-    )
+    folder, shape = cache_folder(root, options.cache), (len(labels), *options.shape(sensor))
+    wanted = None if rows is None else rows.numpy()
+    key = {**key, **decoding, "sensor": sensor}
+    entry = cached(folder, name, key, shape, samples, options.dtype(sensor), wanted)
+    return Frames(entry.frames, labels, None, entry.sums)
 
 
-def decode_files(name: str, root: Path, files: Sequence[Path], sensor: Sensor, options: FrameOptions) -> np.ndarray:
-    """The frames of `files` below `root`, one recording each, (N, T, 2, H, W), from the cache, built if need be."""
+def decode_files(
+    name: str, root: Path, files: Sequence[Path], labels: Tensor, sensor: Sensor, options: FrameOptions
+) -> Frames:
+    """The samples of `files` below `root`, one recording each, with `labels`, from the cache, made if need be."""
     work = partial(read_sample, options=options, sensor=sensor)
-    return decode(name, root, files, work, len(files), sensor, options, {"files": stamps(root, files)})
+    return decode(name, root, files, work, labels, sensor, options, {"files": stamps(root, files)})
 
 
 def read_sample(path: Path, options: FrameOptions, sensor: Sensor) -> np.ndarray:
@@ -163,14 +113,6 @@ def manifest_hash(root: Path, train: Iterable[Path], test: Iterable[Path]) -> st
         for half, files in (("train", train), ("test", test))
     ]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-def entries(folder: Path) -> list[Path]:
-    """What a folder holds, sorted by name, hidden files left out. Raises UsageError if it cannot be read."""
-    try:
-        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    except OSError as error:
-        raise UsageError(f"{folder} cannot be read: {error.strerror}") from None
 
 
 def class_files(folder: Path, classes: Sequence[str], suffix: str) -> tuple[list[Path], Tensor]:
@@ -204,13 +146,19 @@ def tree_set(
 ) -> FrameSet:
     """A set that comes divided: `halves` are the (files, labels) of its training and test recordings below `root`."""
     (train, train_labels), (test, test_labels) = halves
-    frames = decode_files(name.lower().replace(" ", "-"), root, train + test, sensor, options)
-    rows = torch.arange(len(frames)).split([len(train), len(test)])
-    parts = Frames(frames, train_labels, rows[0]), Frames(frames, test_labels, rows[1])
-    return FrameSet(name, provenance, tuple(classes), *parts, "official", sensor, manifest_hash(root, train, test))
+    labels = torch.cat([train_labels, test_labels])
+    whole = decode_files(name.lower().replace(" ", "-"), root, train + test, labels, sensor, options)
+    parts = [whole.part(rows) for rows in torch.arange(len(whole)).split([len(train), len(test)])]
+    manifest = manifest_hash(root, train, test)
+    return FrameSet(name, provenance, tuple(classes), parts[0], parts[1], "official", sensor, manifest)
 
 
 NMNIST = {"Train": 60000, "Test": 10000}  # recordings, numbered from 00001 like MNIST's pictures
+
+
+def numbers(half: str) -> list[str]:
+    """The names of the recordings in a half of N-MNIST, in order."""
+    return [f"{i:05d}.bin" for i in range(1, NMNIST[half] + 1)]
 
 
 def nmnist(root: Path, options: FrameOptions | None = None) -> FrameSet:
@@ -218,23 +166,22 @@ def nmnist(root: Path, options: FrameOptions | None = None) -> FrameSet:
 
     Raises UsageError naming the folder, the first recording that is missing, or a file that cannot be read.
     """
-    digits = tuple(map(str, range(10)))
+    origin, halves = "N-MNIST, whole set, official split", nmnist_files(root)
+    return tree_set("N-MNIST", origin, root, halves, tuple("0123456789"), (34, 34), options or FrameOptions())
+
+
+def nmnist_files(root: Path) -> list[tuple[list[Path], Tensor]]:
+    """(files, labels) of the training and of the test recordings. Raises UsageError naming what does not fit."""
     halves = []
     for half, count in NMNIST.items():
         if not (root / half).is_dir():
             raise UsageError(f"--data.root {root} lacks the folder {half}; expected Train/<digit>/ and Test/<digit>/")
-        paths, labels = class_files(root / half, digits, ".bin")
-        expected = {f"{i:05d}.bin" for i in range(1, count + 1)}
+        paths, labels = class_files(root / half, tuple("0123456789"), ".bin")
+        expected = set(numbers(half))
         if missing := sorted(expected.difference(path.name for path in paths)):
             raise UsageError(f"{root / half} lacks {len(missing)} of {count} recordings, the first is {missing[0]}")
         if len(paths) > count:
             odd = next((path for path in paths if path.name not in expected), paths[-1])
             raise UsageError(f"{root / half} holds {len(paths)} recordings, expected {count}; {odd} is one too many")
         halves.append((paths, labels))
-    return tree_set(
-        "N-MNIST", "N-MNIST, whole set, official split", root, halves, digits, (34, 34), options or FrameOptions()
-    )
-
-
-def _reopen(path: str, labels: Tensor, rows: Tensor | None) -> Frames:
-    return Frames(np.load(path, mmap_mode="r"), labels, rows)
+    return halves

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from spikeback.data.events.cache import stamps
 from spikeback.data.events.dtype import EVENT
+from spikeback.data.events.frame_set import FrameSet
 from spikeback.data.events.pixel import (
     PRESETS,
     Crossings,
@@ -24,7 +25,7 @@ from spikeback.data.events.pixel import (
     comparator_levels,
     crossings,
 )
-from spikeback.data.events.sets import FrameOptions, Frames, FrameSet, decode
+from spikeback.data.events.sets import FrameOptions, decode
 from spikeback.data.pictures import DataSet, Split, fit
 from spikeback.data.static import PictureFiles
 from spikeback.errors import UsageError
@@ -113,11 +114,13 @@ def simulated_dvs(
     seed: int = 0,
     sensor: int = 128,
     root: Path | None = None,
+    only: Tensor | None = None,
 ) -> FrameSet:
     """Frames of all `pictures`, each recorded once by one simulated camera, see `simulate`; splits and labels are kept.
 
     `options` None: 10 frames of 48 x 48. The first call simulates, in parallel and with a progress bar, later calls
     open the cache: in `options.cache`, else beside the pictures' files in `root`, else in the user's cache folder.
+    Of the training pictures those at `only`, int64 (N,), are recorded, None: all; the others cannot be read.
     Raises UsageError as `simulate` does, and for a cache that cannot be written.
     """
     options, model, path = options or FrameOptions(size=SIZE), _model(preset), path or MotionPath()
@@ -126,16 +129,18 @@ def simulated_dvs(
     key = {"pictures": pictures.hash(), "model": asdict(model), "path": asdict(path), "seed": seed}
     if files := [stamp for part in (pictures.train, pictures.test) for stamp in _stamps(part)]:
         key["files"] = files
-    every, square = range(count + len(pictures.test)), (sensor, sensor)
-    frames = decode("simulated-dvs", root, every, film, len(every), square, options, key)
+    labels, square = torch.cat([pictures.train.labels, pictures.test.labels]), (sensor, sensor)
+    every = torch.arange(len(labels))
+    rows = None if only is None else torch.cat([only, every[count:]])
+    whole = decode("simulated-dvs", root, range(len(labels)), film, labels, square, options, key, rows=rows)
     kind = preset if isinstance(preset, str) else repr(preset)
     return FrameSet(
         f"simulated DVS of {pictures.name}",
         f"{pictures.provenance}; recorded by a simulated event camera ({kind}, {path}, seed {seed}), "
         "not comparable with results on CIFAR10-DVS",
         tuple(pictures.classes),
-        Frames(frames, pictures.train.labels, torch.arange(count)),
-        Frames(frames, pictures.test.labels, torch.arange(count, len(every))),
+        whole.part(every[:count]),
+        whole.part(every[count:]),
         getattr(pictures, "split", None),
         square,
         mirror=getattr(pictures, "mirror", -1),

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from spikeback.data.events.cache import stamps
 from spikeback.data.events.dtype import EVENT, Sensor
-from spikeback.data.events.sets import FrameOptions, Frames, FrameSet, decode
+from spikeback.data.events.frame_set import FrameSet
+from spikeback.data.events.sets import FrameOptions, decode
 from spikeback.data.split import hold_out
 from spikeback.errors import UsageError
 
@@ -50,12 +51,12 @@ def tonic_set(
         "files": _files(root, opened),
         "labels": hashlib.sha256(labels.numpy().data).hexdigest(),
     }
-    frames = decode(f"tonic-{name.lower()}", root, items, work, len(items), sensor, options, key)
+    whole = decode(f"tonic-{name.lower()}", root, items, work, labels, sensor, options, key)
     if divided:
         train, test = torch.arange(len(items)).split([len(half) for half in opened])
     else:
         train, test = hold_out(labels, TEST_FRACTION, seed)
-    parts = [Frames(frames, labels[rows], rows) for rows in (train, test)]
+    parts = [whole.part(rows) for rows in (train, test)]
     chosen = "official" if divided else f"random-{seed}"
     provenance = f"{name} as tonic {_version()} reads it, split {chosen}"
     return FrameSet(name, provenance, classes, parts[0], parts[1], chosen, None if sensor == ANY else sensor)

@@ -1,0 +1,131 @@
+"""How datasets of many files lie in folders: which of them a folder is, what lacks, what does not belong there."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+from spikeback.data.events import dvs, gesture, sets
+from spikeback.data.folder import SUFFIXES, entries
+from spikeback.data.static import IMAGENET_COUNTS
+from spikeback.errors import UsageError
+
+GESTURE = "dvs128-gesture"
+Tree = dict[str, dict[str, list[Path]]]  # half -> class -> files
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a dataset lies in folders: halves, each with a folder a class; `suffixes` of the files in these."""
+
+    halves: tuple[str, ...]
+    classes: str  # a regular expression that the folders' names match
+    suffixes: tuple[str, ...]
+    sensor: tuple[int, int] | None = None  # None: pictures
+
+
+LAYOUTS = {
+    "imagenet": Layout(("train", "val"), r"n\d{8}", SUFFIXES),
+    "nmnist": Layout(("Train", "Test"), r"\d", (".bin",), (34, 34)),
+    GESTURE: Layout(("train", "test"), r"\d|10", (".npz", ".aedat"), gesture.SENSOR),
+    "cifar10-dvs": Layout((".",), "|".join(dvs.CLASSES), (".aedat",), dvs.SENSOR),
+    "folder": Layout(("train", "test"), ".*", SUFFIXES),
+}
+
+
+def find(root: Path) -> tuple[str, Tree] | None:
+    """The first of LAYOUTS that a folder is like, and its files; None if it is like none."""
+    for name, layout in LAYOUTS.items():
+        tree = (_listed(root) if name == GESTURE else {}) or _tree(root, layout)
+        files = chain.from_iterable(chain.from_iterable(half.values()) for half in tree.values())
+        divided = name != "imagenet" or "val" in tree or not _tests(root)
+        if divided and any(file.suffix.lower() in layout.suffixes for file in files):
+            return name, tree
+    return None
+
+
+def _tests(root: Path) -> bool:
+    """Whether test pictures lie in folders by class, as those of `folder` do and ImageNet's never."""
+    return (root / "test").is_dir() and any(path.is_dir() for path in entries(root / "test"))
+
+
+def _tree(root: Path, layout: Layout) -> Tree:
+    """What lies in the class folders, hidden files left out."""
+    whole = ["."] if layout is LAYOUTS["folder"] else []  # not divided
+    halves = [half for half in layout.halves if (root / half).is_dir()] or whole
+    return {
+        half: {
+            folder.name: _entries(folder)
+            for folder in entries(root / half)
+            if folder.is_dir() and re.fullmatch(layout.classes, folder.name)
+        }
+        for half in halves
+    }
+
+
+def _entries(folder: Path) -> list[Path]:
+    """What a class holds; the folder itself if it cannot be read, so that it counts as a broken file."""
+    try:
+        return entries(folder)
+    except UsageError:
+        return [folder]
+
+
+def _listed(root: Path) -> Tree:
+    """The original DVS128 Gesture: its recordings, each of several gestures, as its two tables list them."""
+    halves = [half for half in gesture.HALVES if (root / f"trials_to_{half}.txt").is_file()]
+    return {half: {"recordings": gesture.listed(root, half)} for half in halves}
+
+
+def _names(name: str, half: str, each: str) -> Sequence[str]:
+    """What the files of a class are called, N-MNIST's being numbered throughout a half; empty: anything."""
+    if name == "cifar10-dvs":
+        return dvs.names(each)
+    return sets.numbers(half) if name == "nmnist" else ()
+
+
+def strangers(name: str, tree: Tree) -> Iterator[str]:
+    """A line for each recording whose name is none of its dataset's, or that of another."""
+    for half, found in tree.items():
+        seen: dict[str, Path] = {}
+        for each, files in found.items():
+            names = _names(name, half, each)
+            known = set(names)
+            for path in files if names else ():
+                if path.suffix in LAYOUTS[name].suffixes and path.name not in known:
+                    yield f"{path} does not belong here; expected only {names[0]} to {names[-1]}"
+                elif (other := seen.setdefault(path.name, path)) is not path:
+                    yield f"{path} has the number of {other}"
+
+
+def missing(name: str, root: Path, tree: Tree) -> list[str]:
+    """Halves, classes and files that should be there, a line each."""
+    halves = list(tree) if name == "folder" and "." in tree else LAYOUTS[name].halves
+    lines = [f"{root / half} is not a folder" for half in halves if half not in tree]
+    lines += [f"{root / half} holds no class folders" for half, found in tree.items() if not found]
+    known = {"cifar10-dvs": dvs.CLASSES, "nmnist": tuple("0123456789")}.get(name, ())
+    classes = sorted({*known, *(each for found in tree.values() for each in found)})
+    for half, found in tree.items():
+        lines += [f"{root / half / each} is not a folder" for each in classes if each not in found]
+        lines += [f"{root / half / each} is empty" for each, files in found.items() if not files]
+    for half, found in tree.items():
+        groups = {".": [*chain(*found.values())]} if name == "nmnist" else found
+        for each, files in groups.items():
+            there, names = {path.name for path in files}, _names(name, half, each)
+            absent = [file for file in names if file not in there]
+            if absent and files:
+                place = root / half / each
+                lines.append(f"{place} lacks {len(absent):,} of {len(names):,} files, first {absent[0]}")
+    return lines
+
+
+def notes(name: str, tree: Tree) -> list[str]:
+    """What is worth knowing and nothing to mend, a line each."""
+    classes = {each for found in tree.values() for each in found}
+    counts = len(classes), *(sum(map(len, tree.get(half, {}).values())) for half in ("train", "val"))
+    if name == "imagenet" and counts != IMAGENET_COUNTS:
+        return [f"a part of ImageNet: {counts[0]} of {IMAGENET_COUNTS[0]} classes"]
+    if name == "folder" and all(re.fullmatch(LAYOUTS["imagenet"].classes, each) for each in classes):
+        return ["the classes are named as ImageNet's; --data.name imagenet needs them in train/ and in val/"]
+    return []
