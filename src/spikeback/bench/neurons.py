@@ -33,8 +33,10 @@ def both_ways(neuron: str, arguments: dict[str, Any], shape: list[int], dtype: s
 
 
 def ours(surrogate: str, backend: str | None = None) -> Callable[[Tensor], Tensor]:
-    """`spikeback.lif` with the surrogate written out as text."""
+    """`spikeback.LIF`, or `spikeback.lif` by a backend, with the surrogate written out as text."""
     value = from_text(surrogate, Surrogate)
+    if backend is None:
+        return sb.LIF(TAU, THRESHOLD, value)
     return lambda x: sb.lif(x, TAU, THRESHOLD, value, backend=backend)[0]
 
 

@@ -132,6 +132,9 @@ def lif(machine: Machine, time_steps: int, batch: int, channels: int, size: int)
     arms.append(arm("compiled Triangle", f"{NEURONS}:compiled", triangle))
     for slow in ("reference", "compiled"):
         comparisons.append(Ratio(f"{slow} / ours, Triangle", f"{slow} Triangle", "ours Triangle float32"))
+    if machine.peers:
+        arms.append(arm("numba Triangle", "peers.numba_lif:neuron_alone", {}, python=machine.peers))
+        comparisons.append(Ratio("numba / ours, Triangle", "numba Triangle", "ours Triangle float32"))
     for theirs, kind in (("PiecewiseQuadratic", "Triangle"), ("Sigmoid", "Sigmoid")) if machine.peers else ():
         name, neuron = f"spikingjelly {theirs}", "peers.spikingjelly_net:neuron_alone"
         arms.append(arm(name, neuron, {"surrogate_name": theirs}, python=machine.peers))

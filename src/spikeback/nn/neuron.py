@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from spikeback.ops import lif
-from spikeback.ops.lif import check_neuron
+from spikeback.ops.lif import check_current, check_neuron, run
 from spikeback.ops.memory import note_spikes
 from spikeback.ops.surrogate import Surrogate, Tanh
 
@@ -40,14 +39,9 @@ class LIF(nn.Module):
         self, x: Tensor, state: Tensor | None = None, return_state: bool = False
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Current (T, B, ...) to spikes (T, B, ...); with `return_state` also the membrane after reset, (B, ...)."""
-        spikes, state = lif(
-            x,
-            self.tau,
-            self.threshold,
-            self.surrogate,
-            state=state,
-            gain=self.gain,
-            detach_reset=self.detach_reset,
+        check_current(x, state)
+        spikes, state = run(
+            x, self.tau, self.threshold, self.surrogate, state, self.gain, self.detach_reset, None, return_state
         )
         note_spikes(spikes)
         return (spikes, state) if return_state else spikes

@@ -81,23 +81,12 @@ def lif(
     Raises:
         UsageError: no time step, a leak, threshold or state that does not fit, or an unknown backend.
     """
-    if x.ndim < 1 or x.shape[0] < 1:
-        raise UsageError(f"lif: x needs at least one time step, (T, B, ...) with T >= 1, got shape {tuple(x.shape)}")
-    if not x.is_floating_point():
-        raise UsageError(f"lif: x must be a floating point tensor, got {x.dtype}")
+    check_current(x, state)
     check_neuron(tau, threshold, surrogate)
-    if state is not None and state.shape != x.shape[1:]:
-        raise UsageError(f"lif: state has shape {tuple(state.shape)}, x needs {tuple(x.shape[1:])}")
-    if backend not in (None, *BACKENDS):
-        raise UsageError(f"lif: no backend {backend!r}; choose from {', '.join(BACKENDS)}")
-    best = fastest(x, surrogate, gain)
-    if backend not in (None, "reference", "compiled", best):
-        raise UsageError(f"lif: backend {backend!r} cannot run {x.dtype} on {x.device} here, {best!r} can")
-    run = {"reference": reference.lif, "compiled": compiled.lif}.get(backend or best, fused_lif)
-    return run(x, tau, threshold, surrogate, state, gain, detach_reset)
+    return run(x, tau, threshold, surrogate, state, gain, detach_reset, backend)
 
 
-def fused_lif(
+def run(
     x: Tensor,
     tau: float,
     threshold: float,
@@ -105,14 +94,33 @@ def fused_lif(
     state: Tensor | None,
     gain: float | Tensor,
     detach_reset: bool,
+    backend: str | None = None,
     keep_membrane: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """`lif` in one operation on this device; arguments as there."""
+    """`lif` of arguments that were checked; the membrane is not worth reading if it is not kept."""
+    if backend not in (None, *BACKENDS):
+        raise UsageError(f"lif: no backend {backend!r}; choose from {', '.join(BACKENDS)}")
+    best = fastest(x, surrogate, gain)
+    if backend not in (None, "reference", "compiled", best):
+        raise UsageError(f"lif: backend {backend!r} cannot run {x.dtype} on {x.device} here, {best!r} can")
+    if (backend or best) in ("reference", "compiled"):
+        composed = reference.lif if (backend or best) == "reference" else compiled.lif
+        return composed(x, tau, threshold, surrogate, state, gain, detach_reset)
     kind, parameter = code(surrogate) or (0, 0.0)
-    gain = gain if isinstance(gain, Tensor) else torch.tensor(gain)
+    gain = gain if isinstance(gain, Tensor) else torch.tensor(gain, device=x.device)
     return norm_lif(
         x, *[None] * 9, state, gain, False, x.shape[0], tau, threshold, kind, parameter, detach_reset, keep_membrane
     )  # fmt: skip
+
+
+def check_current(x: Tensor, state: Tensor | None) -> None:
+    """Raises UsageError for a current or a state that no neuron can take."""
+    if x.ndim < 1 or x.shape[0] < 1:
+        raise UsageError(f"lif: x needs at least one time step, (T, B, ...) with T >= 1, got shape {tuple(x.shape)}")
+    if not x.is_floating_point():
+        raise UsageError(f"lif: x must be a floating point tensor, got {x.dtype}")
+    if state is not None and state.shape != x.shape[1:]:
+        raise UsageError(f"lif: state has shape {tuple(state.shape)}, x needs {tuple(x.shape[1:])}")
 
 
 def check_neuron(tau: float, threshold: float, surrogate: Surrogate) -> None:
