@@ -164,7 +164,8 @@ struct Surrogate {
       float v = u[j] - th, d = 0.f;
       if (K == TRIANGLE) d = f * std::max(1.f - std::fabs(u[j] / th - 1.f), 0.f);
       if (K == RECTANGLE) d = std::fabs(v) < half ? f : 0.f;
-      if (K == TANH) d = (std::fabs(v) <= 0.5f ? 1.f : 0.f) * (f * bell(2.f * (a * v)));  // a branch is no vector code
+      // Computed outside the support too, where a branch would not become vector code: of 1/2, which is finite.
+      if (K == TANH) d = (std::fabs(v) <= 0.5f ? 1.f : 0.f) * (f * bell(2.f * (a * std::min(0.5f, std::fabs(v)))));
       if (K == TANH_WIDE) d = f * bell(2.f * v);
       if (K == SIGMOID) d = f * (0.25f * bell(a * v));
       if (K == ATAN) d = f * (1.f / (1.f + (slope * v) * (slope * v)));  // PyTorch's float / tensor
