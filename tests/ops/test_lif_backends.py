@@ -14,7 +14,19 @@ from spikeback.ops import native
 from spikeback.ops.surrogate import Surrogate
 
 from .cases import (
-    DEVICE, EXACT, FORMATS, SMOOTH, TAU, THRESHOLD, TRIANGLE, Case, assert_same, channels_last, dyadic, to_device, ulps,
+    DEVICE,
+    EXACT,
+    FORMATS,
+    SMOOTH,
+    TAU,
+    THRESHOLD,
+    TRIANGLE,
+    Case,
+    assert_same,
+    channels_last,
+    dyadic,
+    to_device,
+    ulps,
 )  # fmt: skip
 
 BACKENDS = ["cpu"] * (native.available() and DEVICE == "cpu") + ["triton"] * (find_spec("triton") is not None)
@@ -110,7 +122,7 @@ def test_surrogate_within_4_ulp_of_float64(kind: int, parameter: float, surrogat
     assert normal.sum() > 60
 
 
-@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # the interpreter's numpy
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # the interpreter's numpy
 @pytest.mark.parametrize(("kind", "parameter", "surrogate"), [*EXACT, *SMOOTH], ids=repr)
 def test_derivative_at_infinity_and_nan_is_that_of_the_reference(
     kind: int, parameter: float, surrogate: Surrogate, backend: Any
