@@ -51,7 +51,7 @@ def stored(x: Tensor, dtype: torch.dtype, backend: Any) -> Tensor:
 
 
 def stores() -> list[Any]:
-    """(backend, layout, dtype): the CPU's kernels know no float16; the interpreter is slow, so two layouts of halves."""
+    """(backend, layout, dtype): no float16 for the CPU's kernels, two layouts of halves for the slow interpreter."""
     floats = {"cpu": [torch.float32, torch.bfloat16], "triton": [torch.float32, torch.bfloat16, torch.float16]}
     few = ["contiguous", "channels last"]
     return [
@@ -263,8 +263,8 @@ def test_moments_of_nothing_are_not_a_number(backend: Any) -> None:
 @pytest.mark.parametrize("shape", SHAPES[1::2], ids=str)
 def test_combine_equals_the_formula(shape: tuple[int, ...], form: str, dtype: torch.dtype, backend: Any) -> None:
     g, x, coefficients = dyadic(*shape).to(dtype), dyadic(*shape).to(dtype), torch.randn(4, shape[2])
-    mean, a, b, c = coefficients[(...,) + (None,) * (len(shape) - 3)]
-    result = backend.combine(g.to(DEVICE), FORMATS[form](x).to(DEVICE), to_device(coefficients))
+    mean, a, b, c = (row[(...,) + (None,) * (len(shape) - 3)] for row in coefficients)
+    result = backend.combine(g.to(DEVICE), FORMATS[form](x).to(DEVICE), coefficients.to(DEVICE))
     terms = (a * g.float()).double(), (b * (x.float() - mean)).double(), c.double()
     exact = terms[0] + terms[1] + terms[2]
     unit = {torch.bfloat16: 2**-7, torch.float16: 2**-10}.get(dtype, 2**-22)

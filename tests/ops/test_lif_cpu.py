@@ -62,7 +62,7 @@ def run(
     draw = lambda *shape: torch.randint(-64, 64, shape, generator=generator) / 64
     state, grad, grad_state = draw(*x.shape[1:]), draw(*x.shape).to(x.dtype), draw(*x.shape[1:])
     x, state, grad, grad_state = (y.to(dtype or y.dtype) for y in (x.detach(), state, grad, grad_state))
-    x.requires_grad_(), state.requires_grad_()
+    x, state = x.requires_grad_(), state.requires_grad_()
     spikes, u = sb.lif(x, tau, 0.5, surrogate, state=state, gain=gain, detach_reset=detach_reset, backend=backend)
     grads = torch.autograd.grad((spikes, u), (x, state), (grad, grad_state))
     return [spikes.detach(), u.detach(), *grads]
