@@ -38,7 +38,7 @@ class Network(nn.Module):
 
         `per_step=False` returns their mean over time, (1, B, K), from firing rates: the readout is linear.
         """
-        if x.ndim not in (4, 5) or x.shape[0] < 1:
+        if x.ndim not in (4, 5) or (x.ndim == 5 and x.shape[0] < 1):
             raise UsageError(
                 f"a network takes pictures (B, C, H, W) or frames (T, B, C, H, W) with T >= 1, got {tuple(x.shape)}"
             )
