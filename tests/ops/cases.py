@@ -12,8 +12,9 @@ from spikeback.ops.surrogate import Surrogate
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 TRIANGLE = (0, 1.0, sb.surrogate.Triangle(1.0))
-EXACT = [TRIANGLE, (0, 1.3, sb.surrogate.Triangle(1.3)), (1, 2.0, sb.surrogate.Rectangle(2.0)),
-         (1, 1.1, sb.surrogate.Rectangle(1.1)), (5, 2.0, sb.surrogate.ATan(2.0)), (5, 1.3, sb.surrogate.ATan(1.3))]  # fmt: skip
+EXACT = [TRIANGLE, (0, 1.3, sb.surrogate.Triangle(1.3)),
+         (1, 2.0, sb.surrogate.Rectangle(2.0)), (1, 1.1, sb.surrogate.Rectangle(1.1)),
+         (5, 2.0, sb.surrogate.ATan(2.0)), (5, 1.3, sb.surrogate.ATan(1.3))]  # fmt: skip
 SMOOTH = [(2, 3.0, sb.surrogate.Tanh(3.0)), (2, 1.7, sb.surrogate.Tanh(1.7)), (3, 3.0, sb.surrogate.Tanh(3.0, False)),
           (4, 4.0, sb.surrogate.Sigmoid(4.0)), (5, 2.0, sb.surrogate.ATan(2.0))]  # fmt: skip
 TAU, THRESHOLD = 0.5, 0.5

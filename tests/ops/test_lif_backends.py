@@ -14,7 +14,19 @@ from spikeback.ops import native
 from spikeback.ops.surrogate import Surrogate
 
 from .cases import (
-    DEVICE, EXACT, FORMATS, SMOOTH, TAU, THRESHOLD, TRIANGLE, Case, assert_same, channels_last, dyadic, to_device, ulps,
+    DEVICE,
+    EXACT,
+    FORMATS,
+    SMOOTH,
+    TAU,
+    THRESHOLD,
+    TRIANGLE,
+    Case,
+    assert_same,
+    channels_last,
+    dyadic,
+    to_device,
+    ulps,
 )  # fmt: skip
 
 BACKENDS = ["cpu"] * (native.available() and DEVICE == "cpu") + ["triton"] * (find_spec("triton") is not None)
@@ -39,7 +51,7 @@ def stored(x: Tensor, dtype: torch.dtype, backend: Any) -> Tensor:
 
 
 def stores() -> list[Any]:
-    """(backend, layout, dtype): the CPU's kernels know no float16; the interpreter is slow, so two layouts of halves."""
+    """(backend, layout, dtype): no float16 for the CPU's kernels, two layouts of halves for the slow interpreter."""
     floats = {"cpu": [torch.float32, torch.bfloat16], "triton": [torch.float32, torch.bfloat16, torch.float16]}
     few = ["contiguous", "channels last"]
     return [
@@ -110,7 +122,7 @@ def test_surrogate_within_4_ulp_of_float64(kind: int, parameter: float, surrogat
     assert normal.sum() > 60
 
 
-@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # the interpreter's numpy
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # the interpreter's numpy
 @pytest.mark.parametrize(("kind", "parameter", "surrogate"), [*EXACT, *SMOOTH], ids=repr)
 def test_derivative_at_infinity_and_nan_is_that_of_the_reference(
     kind: int, parameter: float, surrogate: Surrogate, backend: Any
@@ -251,8 +263,8 @@ def test_moments_of_nothing_are_not_a_number(backend: Any) -> None:
 @pytest.mark.parametrize("shape", SHAPES[1::2], ids=str)
 def test_combine_equals_the_formula(shape: tuple[int, ...], form: str, dtype: torch.dtype, backend: Any) -> None:
     g, x, coefficients = dyadic(*shape).to(dtype), dyadic(*shape).to(dtype), torch.randn(4, shape[2])
-    mean, a, b, c = coefficients[(...,) + (None,) * (len(shape) - 3)]
-    result = backend.combine(g.to(DEVICE), FORMATS[form](x).to(DEVICE), to_device(coefficients))
+    mean, a, b, c = (row[(...,) + (None,) * (len(shape) - 3)] for row in coefficients)
+    result = backend.combine(g.to(DEVICE), FORMATS[form](x).to(DEVICE), coefficients.to(DEVICE))
     terms = (a * g.float()).double(), (b * (x.float() - mean)).double(), c.double()
     exact = terms[0] + terms[1] + terms[2]
     unit = {torch.bfloat16: 2**-7, torch.float16: 2**-10}.get(dtype, 2**-22)

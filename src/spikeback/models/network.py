@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from spikeback.errors import UsageError
-from spikeback.nn.block import ConvNorm
+from spikeback.nn.block import ConvNorm, firing_rates
 
 
 class Network(nn.Module):
@@ -38,15 +38,14 @@ class Network(nn.Module):
 
         `per_step=False` returns their mean over time, (1, B, K), from firing rates: the readout is linear.
         """
-        if x.ndim not in (4, 5) or x.shape[0] < 1:
+        if x.ndim not in (4, 5) or (x.ndim == 5 and x.shape[0] < 1):
             raise UsageError(
                 f"a network takes pictures (B, C, H, W) or frames (T, B, C, H, W) with T >= 1, got {tuple(x.shape)}"
             )
         steps, frames = (self.time_steps, x[None]) if x.ndim == 4 else (x.shape[0], x)
         frames = frames.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)  # channels-last, as all that follows
         spikes = self.body(frames, steps)
-        rates = spikes.mean((-2, -1)) if per_step else spikes.mean((0, -2, -1))[None]
-        return self.fc(rates)  # (T, B, C) -> (T, B, K)
+        return self.fc(firing_rates(spikes, per_step))  # (T, B, C) -> (T, B, K)
 
     def initialise(self) -> None:
         """Weights as in the authors' code: convolutions N(0, 2 / (k^2 C_out)), readout N(0, (1 / C_in)^2), bias 0."""

@@ -10,11 +10,26 @@ from torch import Tensor, nn
 from spikeback.nn.fuse import fused, is_watched
 from spikeback.nn.neuron import LIF
 from spikeback.nn.norm import halve_variance, norm_for
+from spikeback.ops.lif.layout import is_channels_last
 
 
 def over_time(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """Apply a layer for pictures to all time steps at once: (T, B, C, H, W) -> (T*B, C, H, W) -> (T, B, C', H', W')."""
     return layer(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+
+
+def firing_rates(spikes: Tensor, per_step: bool = True) -> Tensor:
+    """Means over space, (T, B, C, ...) -> (T, B, C), or over space and time, -> (1, B, C).
+
+    Of channels-last pictures the mean is taken with C last, so that its gradient lies as they do.
+    """
+    if is_channels_last(spikes):
+        spikes, axes = spikes.permute(0, 1, 3, 4, 2), [2, 3]
+    else:
+        axes = [*range(3, spikes.ndim)]
+    if not per_step:
+        return spikes.mean([0, *axes])[None]
+    return spikes.mean(axes) if axes else spikes
 
 
 def fire(neuron: nn.Module, *terms: tuple[nn.Module, Tensor], time_steps: int | None = None) -> Tensor:

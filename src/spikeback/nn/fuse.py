@@ -18,8 +18,8 @@ BATCH_NORMS = (nn.BatchNorm2d, TdBatchNorm2d)
 def fused(neuron: nn.Module, parts: list[tuple[Tensor, nn.Module | None]], time_steps: int) -> Tensor | None:
     """Spikes (T, B, C, H, W) of neuron(sum of norm(y)), in one operation; None where the modules have to do it.
 
-    They have to for other neurons, surrogates and norms than ours, for a data type that the kernels do not know, and
-    while a hook listens to a module that would be skipped.
+    They have to for other neurons, surrogates and norms than ours, for a data type that the kernels do not know, for
+    an empty batch, and while a hook listens to a module that would be skipped.
 
     Args:
         neuron: a `LIF`, or any other module.
@@ -29,7 +29,7 @@ def fused(neuron: nn.Module, parts: list[tuple[Tensor, nn.Module | None]], time_
     (x, norm), *more = sorted(parts, key=lambda part: part[1] is None)  # the first is the one with a norm
     residual, norm2 = more[0] if more else (None, None)
     norms: list[Any] = [n for n in (norm, norm2) if n is not None]
-    if type(neuron) is not LIF or len(more) > 1 or any(map(is_watched, [neuron, *norms])):
+    if type(neuron) is not LIF or len(more) > 1 or x.numel() == 0 or any(map(is_watched, [neuron, *norms])):
         return None
     if any(type(n) not in BATCH_NORMS for n in norms) or len({by_batch(n) for n in norms}) > 1:
         return None
@@ -62,7 +62,7 @@ def _constants(norm: Any, y: Tensor | None) -> tuple[Tensor | None, ...]:
         return None, None, None, None
     if by_batch(norm):
         mean, variance = moments(y.detach())
-        _track(norm, mean, variance, y.numel() // y.shape[2])
+        _track(norm, mean, variance, y.shape)
     else:
         mean, variance = norm.running_mean, norm.running_var
     weight = torch.ones_like(mean) if norm.weight is None else norm.weight
@@ -72,10 +72,12 @@ def _constants(norm: Any, y: Tensor | None) -> tuple[Tensor | None, ...]:
 
 
 @torch.no_grad()
-def _track(norm: Any, mean: Tensor, variance: Tensor, count: int) -> None:
+def _track(norm: Any, mean: Tensor, variance: Tensor, shape: torch.Size) -> None:
     """Move the running statistics, as `nn.BatchNorm2d` does: the variance is the unbiased one there."""
+    count = shape.numel() // shape[2]
     if count < 2:
-        raise ValueError(f"Expected more than 1 value per channel when training, got {count}")  # as PyTorch does
+        merged = torch.Size((shape[0] * shape[1], *shape[2:]))
+        raise ValueError(f"Expected more than 1 value per channel when training, got input size {merged}")  # PyTorch's
     if not norm.training or not norm.track_running_stats or norm.running_mean is None:
         return
     norm.num_batches_tracked.add_(1)

@@ -20,7 +20,7 @@ class TdBatchNorm2d(nn.BatchNorm2d):
     """
 
     def __init__(
-        self, num_features: int, threshold: float = 0.5, alpha: float = 1.0, eps: float = 1e-5, momentum: float = 0.1
+        self, num_features: int, threshold: float = 0.5, alpha: float = 1.0, eps: float = 1e-5, momentum: float | None = 0.1
     ) -> None:
         super().__init__(num_features, eps, momentum)
         self.threshold, self.alpha = threshold, alpha
@@ -31,13 +31,14 @@ class TdBatchNorm2d(nn.BatchNorm2d):
         return self.alpha * self.threshold
 
     def forward(self, input: Tensor) -> Tensor:
-        normed = nn.functional.batch_norm(
-            input, self.running_mean, self.running_var, self.weight * self.scale, self.bias, self.training,
-            self.momentum or 0.0, self.eps,
-        )  # fmt: skip
+        momentum = self.momentum
         if self.training and self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
-        return normed
+            momentum = 1 / float(self.num_batches_tracked) if momentum is None else momentum
+        return nn.functional.batch_norm(
+            input, self.running_mean, self.running_var, self.weight * self.scale, self.bias, self.training,
+            momentum or 0.0, self.eps,
+        )  # fmt: skip
 
 
 def halve_variance(norm: nn.Module) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from spikeback.errors import UsageError
 from spikeback.models.network import Network
+from spikeback.nn.block import firing_rates
 from spikeback.nn.neuron import LIF
 from spikeback.shortcut.adapt import first, reset_state
 
@@ -20,9 +21,7 @@ class Branch(nn.Linear):
 
     def forward(self, input: Tensor, per_step: bool = True) -> Tensor:
         """Without `per_step` the mean over time, (1, B, K), from firing rates: pooling and layer are linear."""
-        axes = [*range(3, input.ndim)] if per_step else [0, *range(3, input.ndim)]
-        rates = input.mean(axes) if axes else input
-        return super().forward(rates if per_step else rates[None])
+        return super().forward(firing_rates(input, per_step))
 
 
 class ShortcutNet(nn.Module):
