@@ -85,21 +85,23 @@ class Packing:
 
     def __init__(self) -> None:
         self.known: dict[int, tuple[StorageWeakRef, int]] = {}  # the weak reference keeps the address from being reused
-        self.packed: dict[int, Packed] = {}
+        self.packed: weakref.WeakValueDictionary[int, Packed] = weakref.WeakValueDictionary()  # as long as graphs live
 
     def add(self, spikes: Tensor) -> None:
         storage = spikes.untyped_storage()
+        self.known = {key: entry for key, entry in self.known.items() if not entry[0].expired()}
         if spikes.dtype in DTYPES and storage.nbytes() // spikes.itemsize % 8 == 0:
             self.known[storage._cdata] = StorageWeakRef(storage), spikes._version
+            self.packed.pop(storage._cdata, None)  # of a storage that is gone, whose address this one has
 
     def keep(self, tensor: Tensor) -> Any:
         """What autograd stores for a tensor: of spikes their bits and how to view them."""
         key = tensor.untyped_storage()._cdata
         if key not in self.known or self.known[key][1] != tensor._version:  # changed in place: no longer spikes
             return tensor
-        if key not in self.packed:
-            self.packed[key] = Packed(tensor)
-        return self.packed[key], tensor.shape, tensor.stride(), tensor.storage_offset()
+        packed = self.packed.get(key) or Packed(tensor)
+        self.packed[key] = packed
+        return packed, tensor.shape, tensor.stride(), tensor.storage_offset()
 
     @staticmethod
     def give(kept: Any) -> Tensor:
