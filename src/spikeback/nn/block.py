@@ -1,10 +1,12 @@
 """The blocks of spiking networks: convolution + norm on merged pictures, and the post-activation residual block."""
 
 import copy
+import math
 from collections.abc import Callable
 from functools import reduce
 from operator import add
 
+import torch
 from torch import Tensor, nn
 
 from spikeback.nn.fuse import fused, is_watched
@@ -21,15 +23,18 @@ def over_time(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 def firing_rates(spikes: Tensor, per_step: bool = True) -> Tensor:
     """Means over space, (T, B, C, ...) -> (T, B, C), or over space and time, -> (1, B, C).
 
-    Of channels-last pictures the mean is taken with C last, so that its gradient lies as they do.
+    Of channels-last pictures the mean is taken with C last, so that its gradient lies as they do. In half precision it
+    is a sum divided: `mean` copies its input into float32 first, which takes thirty times as long.
     """
-    if is_channels_last(spikes):
-        spikes, axes = spikes.permute(0, 1, 3, 4, 2), [2, 3]
+    last = is_channels_last(spikes)
+    x, axes = (spikes.permute(0, 1, 3, 4, 2), [2, 3]) if last else (spikes, [*range(3, spikes.ndim)])
+    if not axes:
+        rates = x
+    elif x.dtype in (torch.bfloat16, torch.float16):
+        rates = x.sum(axes) / math.prod(x.shape[axis] for axis in axes)
     else:
-        axes = [*range(3, spikes.ndim)]
-    if not per_step:
-        return spikes.mean([0, *axes])[None]
-    return spikes.mean(axes) if axes else spikes
+        rates = x.mean(axes)
+    return rates if per_step else rates.mean(0, keepdim=True)
 
 
 def fire(neuron: nn.Module, *terms: tuple[nn.Module, Tensor], time_steps: int | None = None) -> Tensor:

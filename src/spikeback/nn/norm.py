@@ -20,7 +20,12 @@ class TdBatchNorm2d(nn.BatchNorm2d):
     """
 
     def __init__(
-        self, num_features: int, threshold: float = 0.5, alpha: float = 1.0, eps: float = 1e-5, momentum: float | None = 0.1
+        self,
+        num_features: int,
+        threshold: float = 0.5,
+        alpha: float = 1.0,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
     ) -> None:
         super().__init__(num_features, eps, momentum)
         self.threshold, self.alpha = threshold, alpha
