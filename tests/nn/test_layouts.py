@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 import spikeback as sb
+from spikeback.nn.block import firing_rates
 from spikeback.ops import native
 
 pytestmark = pytest.mark.skipif(not native.available(), reason="no compiled kernels")
@@ -58,9 +59,26 @@ def test_branches_copy_no_activation(per_step: bool) -> None:
 
 
 def test_in_bfloat16_only_the_input_is_converted() -> None:
+    """One more tensor is written: the gradient of the readout, one number for each map, spread over the map."""
     net: Any = sb.create_model("spiking_resnet18", width=WIDTH)
-    found = copies(net, smallest_activation(net), bfloat16)
-    assert found <= {FRAMES, (T * B, 3, SIZE, SIZE)}
+    last = net.feature_info[-1]
+    side = SIZE // last["reduction"]
+    allowed = {FRAMES, (T * B, 3, SIZE, SIZE), (T, B, last["num_chs"], side, side)}
+    for model in (net, sb.ShortcutNet(net, "block")):
+        assert copies(model, smallest_activation(net), bfloat16) <= allowed
+
+
+def test_firing_rates_are_means() -> None:
+    for shape in ((2, 3, 5), (2, 3, 5, 7), (2, 3, 5, 4, 4), (2, 3, 5, 40, 30)):
+        x = (torch.rand(shape) < 0.3).float()
+        exact = x.double().flatten(3).mean(3) if len(shape) > 3 else x.double()
+        forms = [x, x.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)] if len(shape) == 5 else [x]
+        for form in forms:
+            for dtype, rtol in ((torch.float32, 1e-6), (torch.bfloat16, 2**-8), (torch.float64, 1e-12)):
+                for per_step, expected in ((True, exact), (False, exact.mean(0, keepdim=True))):
+                    rates = firing_rates(form.to(dtype), per_step)
+                    assert rates.dtype == dtype
+                    torch.testing.assert_close(rates.double(), expected, rtol=2 * rtol, atol=0)
 
 
 class Contiguous(nn.Module):
