@@ -1,6 +1,7 @@
 """The compiled kernels, if they were built (build.py): `available()`, and one function for each operation."""
 
 import ctypes
+import warnings
 from typing import Any
 
 import torch
@@ -29,7 +30,11 @@ def _load() -> ctypes.CDLL | None:
     """The library for this processor; it shares OpenMP's threads with PyTorch, which has loaded libgomp before."""
     for level in (torch.backends.cpu.get_cpu_capability().lower(), "default"):
         if library(level).is_file():
-            return ctypes.CDLL(str(library(level)))
+            try:
+                return ctypes.CDLL(str(library(level)))
+            except OSError as error:  # built elsewhere, for another C library or OpenMP
+                warnings.warn(f"spikeback: the compiled kernels do not load, PyTorch's operations instead: {error}",
+                              RuntimeWarning, stacklevel=2)  # fmt: skip
     return None
 
 

@@ -5,6 +5,7 @@
 
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -32,7 +33,7 @@ def build(compiler: str | None = None) -> list[Path]:
         path, part = library(level), HERE / f"kernels-{level}.part"
         tuned = [f"-march={march}"] if march else []
         command = [
-            compiler or os.environ.get("CXX", "c++"),
+            *shlex.split(compiler or os.environ.get("CXX") or "c++"),
             *FLAGS,
             *tuned,
             "-shared",
