@@ -1,6 +1,7 @@
 """The wheel, tried where no checkout is: everything the package needs is inside."""
 
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -65,3 +66,76 @@ def test_wheel_works_outside_the_checkout(wheel: Path, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "usage: spikeback" in done.stdout
+
+
+PLAIN = """
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import spikeback as sb
+from spikeback.ops import native
+
+assert Path(sb.__file__).resolve().is_relative_to(Path(sys.argv[1]).resolve()), sb.__file__
+assert not native.available()
+x = torch.randn(3, 2, 5, requires_grad=True)
+surrogate = sb.surrogate.Triangle()
+for a, b in zip(*(sb.lif(x, 0.25, 0.5, surrogate, backend=name) for name in (None, "reference")), strict=True):
+    assert torch.equal(a, b)
+with pytest.raises(ValueError, match="cpu"):
+    sb.lif(x, 0.25, 0.5, surrogate, backend="cpu")
+net = sb.create_model("spiking_resnet18", num_classes=5, width=4, time_steps=2)
+with sb.packed_spikes():
+    loss = sb.ShortcutNet(net)(torch.randn(2, 3, 16, 16), 0.5).square().sum()
+loss.backward()
+assert all(p.grad is not None for p in net.parameters())
+"""
+
+
+def test_wheel_holds_the_kernels(wheel: Path) -> None:
+    """Where this machine could compile them."""
+    with zipfile.ZipFile(wheel) as content:
+        kernels = {Path(name).stem for name in content.namelist() if name.endswith(".so")}
+    if shutil.which("c++") is None:
+        assert wheel.name.endswith("py3-none-any.whl")
+        return
+    assert "kernels-default" in kernels
+    assert "none-any" not in wheel.name
+    assert "-py3-none-" in wheel.name
+
+
+@pytest.mark.skipif(find_spec("hatchling") is None, reason="needs hatchling")
+@pytest.mark.parametrize(
+    "environment", [{"CXX": "/bin/false"}, {"CXX": "/no/such/compiler"}, {"PATH": "/nowhere"}], ids=str
+)
+def test_without_a_compiler_the_wheel_is_pure_python(environment: dict[str, str], tmp_path: Path) -> None:
+    """Even if kernels of an earlier build lie in the checkout; the package runs on PyTorch's operations."""
+    checkout = tmp_path / "checkout"
+    leave = shutil.ignore_patterns("__pycache__", "*.so")
+    shutil.copytree(ROOT / "src", checkout / "src", ignore=leave)
+    for name in ("pyproject.toml", "hatch_build.py", "README.md", "LICENSE", ".gitignore"):
+        shutil.copy(ROOT / name, checkout / name)
+    native = checkout / "src" / "spikeback" / "ops" / "native"
+    (native / "kernels-default.so").write_text("of an earlier build")
+    inherited = {k: v for k, v in os.environ.items() if k not in ("CXX", "PYTHONPATH")}
+    words = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    done = subprocess.run(words, cwd=checkout, env=inherited | environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "no compiled kernels" in done.stdout + done.stderr
+    assert not list(native.glob("*.part"))
+    (file,) = tmp_path.glob("spikeback-*.whl")
+    assert file.name.endswith("-py3-none-any.whl")
+    with zipfile.ZipFile(file) as content:
+        assert not [name for name in content.namelist() if name.endswith((".so", ".part"))]
+        content.extractall(tmp_path / "site")
+    if environment == {"CXX": "/bin/false"}:
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", PLAIN, str(tmp_path / "site")],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(tmp_path / "site")},
+        )
+        assert done.returncode == 0, done.stderr

@@ -44,7 +44,9 @@ def composed(neuron: nn.Module, parts: list[Part], steps: int) -> Tensor:
         return neuron(current.expand(steps, *current.shape[1:]))
 
 
-def run(f: Any, neuron: nn.Module, parts: list[Part], steps: int = T, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+def run(
+    f: Any, neuron: nn.Module, parts: list[Part], steps: int = T, dtype: torch.dtype = torch.float32
+) -> dict[str, Tensor]:
     """Spikes, every gradient and every buffer after one forward and backward pass on copies."""
     copies: list[Any] = [(y.detach().clone().to(dtype).requires_grad_(), copy.deepcopy(n)) for y, n in parts]
     copies = [(y, n if n is None else n.to(dtype)) for y, n in copies]
@@ -157,7 +159,9 @@ def test_gradients_are_no_worse_than_those_of_eager_pytorch(ratio: int, dtype: t
         exact = run(composed, neuron, parts, dtype=torch.float64)
         for name, f in (("fused", fused), ("eager", composed)):
             results = run_in(f, neuron, parts, dtype)
-            error = [(results[k].double() - exact[k]).norm() / exact[k].norm() for k in ("weight 0", "bias 0", "input 0")]
+            error = [
+                (results[k].double() - exact[k]).norm() / exact[k].norm() for k in ("weight 0", "bias 0", "input 0")
+            ]
             errors[name] = errors.get(name, torch.zeros(3)) + torch.stack(error)
     assert (errors["fused"] <= errors["eager"]).all(), errors
 

@@ -107,7 +107,9 @@ def test_threshold_dependent_norm_is_its_formula(training: bool, run: Any) -> No
     y = 2 * torch.randn(3, 2, C, 6, 6) + 1
     mean, variance = (norm.running_mean, norm.running_var) if not training else (
         y.mean((0, 1, 3, 4)), y.var((0, 1, 3, 4), correction=0))  # fmt: skip
-    mean, variance, weight, bias = (v.detach().double()[:, None, None] for v in (mean, variance, norm.weight, norm.bias))
+    mean, variance, weight, bias = (
+        v.detach().double()[:, None, None] for v in (mean, variance, norm.weight, norm.bias)
+    )
     normed = 0.75 / math.sqrt(2) * (y.double() - mean) / (variance + norm.eps).sqrt() * weight + bias
     expected, _ = sb.lif(normed, 0.25, 0.5, sb.surrogate.Tanh())
     assert torch.equal(run(norm, y), expected.float())

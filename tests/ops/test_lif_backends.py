@@ -25,7 +25,6 @@ from .cases import (
     assert_same,
     channels_last,
     dyadic,
-    to_device,
     ulps,
 )  # fmt: skip
 
