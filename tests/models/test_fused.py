@@ -158,6 +158,6 @@ def test_autocast_keeps_the_membrane_in_float32() -> None:
         assert b.dtype == (torch.int64 if "num_batches" in name else torch.float32), name
     current = torch.full((2, 1, 1, 1, 1), 0.25).bfloat16()
     current[1] += 0.25 * 2**-7  # 0.5 * 0.25 + this: 2^-9 more digits than bfloat16 holds
-    spikes, membrane = sb.lif(current, 0.5, 0.9, sb.surrogate.Triangle())
+    _, membrane = sb.lif(current, 0.5, 0.9, sb.surrogate.Triangle())
     assert membrane.dtype == torch.float32
     assert membrane.item() == 0.5 * 0.25 + 0.25 + 0.25 * 2**-7

@@ -1,4 +1,4 @@
-"""A convolution of oneDNN writes beyond its memory on processors with AVX2 and no AVX-512; our networks keep clear of it.
+"""A convolution of oneDNN writes beyond its memory on processors with AVX2 and no AVX-512; our networks avoid it.
 
 It is the weight gradient of a channels-last 1x1 convolution whose channel counts are no multiples of 8.
 """

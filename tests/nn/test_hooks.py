@@ -1,7 +1,6 @@
 """Whoever listens to a module inside a fused block hears what the module would say, and changes nothing."""
 
 import copy
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -18,12 +17,12 @@ SHAPE = (3, 3, 8, 8)
 
 
 @pytest.fixture
-def runs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+def runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Grows by one with every fused operation."""
     seen: list[int] = []
     run = fuse.norm_lif
     monkeypatch.setattr(fuse, "norm_lif", lambda *args: (seen.append(1), run(*args))[1])
-    yield seen
+    return seen
 
 
 def modules(net: nn.Module) -> dict[str, nn.Module]:

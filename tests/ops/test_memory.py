@@ -239,9 +239,13 @@ def test_contexts_may_be_nested() -> None:
 
 
 def test_an_exception_leaves_no_hook_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(KeyError), sb.packed_spikes():
-        sb.LIF()(torch.randn(2, 3))
-        raise KeyError
+    def fail() -> None:
+        with sb.packed_spikes():
+            sb.LIF()(torch.randn(2, 3))
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
     packs: list[int] = []
     monkeypatch.setattr(memory, "pack", lambda spikes: packs.append(1) or pack(spikes))
     w = torch.ones(2, 8, requires_grad=True)
