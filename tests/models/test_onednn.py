@@ -8,6 +8,10 @@ import subprocess
 import sys
 
 import pytest
+import torch
+from torch import nn
+
+from spikeback.nn.block import Conv2d
 
 STEP = """
 import sys, torch
@@ -35,3 +39,20 @@ def test_training_step_leaves_the_heap_intact(name: str, width: int) -> None:
     done = subprocess.run(words, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "done\n"
+
+
+@pytest.mark.parametrize(("channels", "out_channels"), [(4, 12), (5, 8), (8, 17), (8, 16)])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_the_way_round_it_is_a_convolution(channels: int, out_channels: int, stride: int) -> None:
+    x = torch.randn(6, channels, 7, 5, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
+    ours = Conv2d(channels, out_channels, 1, stride, bias=False).double()
+    theirs = nn.Conv2d(channels, out_channels, 1, stride, bias=False).double()
+    theirs.load_state_dict(ours.state_dict())
+    results = []
+    for conv in (ours, theirs):
+        leaf = x.clone(memory_format=torch.preserve_format).requires_grad_()
+        y = conv(leaf)
+        assert y.is_contiguous(memory_format=torch.channels_last)
+        results.append((y, *torch.autograd.grad(y.square().sum(), (leaf, conv.weight))))
+    for result, expected in zip(*results, strict=True):
+        torch.testing.assert_close(result, expected, rtol=1e-12, atol=1e-12)
