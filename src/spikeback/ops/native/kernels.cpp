@@ -138,17 +138,16 @@ struct Surrogate {
   // e^-z for z >= 0: 2^n times a polynomial on [-ln 2 / 2, ln 2 / 2] (the coefficients of Cephes' expf), 2 ulp; 0
   // beyond 87, where the next power of two would be subnormal.
   static float exp_minus(float z) {
-    const bool beyond = z > 87.f;
+    const float within = z > 87.f ? 0.f : 1.f;  // a factor: a branch would not become vector code
     z = std::min(z, 87.f);
     float n = float(int(z * 1.44269504f + 0.5f));
     float r = n * 0.693359375f - z - n * 2.12194440e-4f;
-    float e = 1.9875691500e-4f;
-    for (float c : {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 0.5f}) e = e * r + c;
-    e = e * (r * r) + r + 1.f;
+    float e = ((1.9875691500e-4f * r + 1.3981999507e-3f) * r + 8.3334519073e-3f) * r + 4.1665795894e-2f;
+    e = ((e * r + 1.6666665459e-1f) * r + 0.5f) * (r * r) + r + 1.f;
     std::int32_t exponent = (127 - std::int32_t(n)) << 23;
     float power;
     std::memcpy(&power, &exponent, 4);
-    return beyond ? 0.f : e * power;
+    return within * (e * power);
   }
   // 4 s (1 - s) with s = sigmoid(z), which is 1 - tanh^2(z / 2), without the cancellation of that.
   static float bell(float z) {
@@ -164,7 +163,7 @@ struct Surrogate {
       float v = u[j] - th, d = 0.f;
       if (K == TRIANGLE) d = f * std::max(1.f - std::fabs(u[j] / th - 1.f), 0.f);
       if (K == RECTANGLE) d = std::fabs(v) < half ? f : 0.f;
-      // Computed outside the support too, where a branch would not become vector code: of 1/2, which is finite.
+      // Outside the support computed too, of the edge, which is finite: again no branch.
       if (K == TANH) d = (std::fabs(v) <= 0.5f ? 1.f : 0.f) * (f * bell(2.f * (a * std::min(0.5f, std::fabs(v)))));
       if (K == TANH_WIDE) d = f * bell(2.f * v);
       if (K == SIGMOID) d = f * (0.25f * bell(a * v));
@@ -288,7 +287,7 @@ void backward(const Call &c) {
   const bool still = c.still;
   T *out = static_cast<T *>(c.out);
   const float tau = c.tau, threshold = c.threshold;
-  const bool reset = !c.detach_reset;
+  const bool reset = !c.detach_reset, summed = c.still || c.affine || c.affine2;
   std::vector<double> partial(3 * c.channels * c.threads);
 #pragma omp parallel num_threads(c.threads)
   {
@@ -309,7 +308,7 @@ void backward(const Call &c) {
         for (i64 j = 0; j < length; j++) carry[j] = u[j] * (1.f - (u[j] > threshold ? 1.f : 0.f));
       }
       begin(c.grad_membrane, start, length, carry);  // from here on dL/d(membrane after reset)
-      std::fill_n(total, 3 * width, 0.f);
+      if (summed) std::fill_n(total, 3 * width, 0.f);
       for (i64 t = c.steps - 1; t >= 0; t--) {
         const float *u = potentials.data() + t * width;
         const T *from = static_cast<const T *>(c.grad) + t * c.grad_step + start;
@@ -319,7 +318,11 @@ void backward(const Call &c) {
           const float s = u[j] > threshold ? 1.f : 0.f;
           const float through_reset = reset ? carry[j] * u[j] : 0.f;  // selected: 0 times an infinity is no number
           const float g = carry[j] * (1.f - s) + (load(from[j]) - through_reset) * slope[j];
-          now[j] = g, total[j] += g, carry[j] = tau * g;
+          now[j] = g, carry[j] = tau * g;
+        }
+        if (summed) {
+#pragma omp simd
+          for (i64 j = 0; j < length; j++) total[j] += now[j];
         }
         if (!still) finish(current, t, start, length, now, out + t * size + start, with_x, with_residual);
       }
