@@ -102,6 +102,19 @@ def test_a_library_that_does_not_load_is_as_good_as_none(source: Path, monkeypat
         assert native._load() is None
 
 
+@needs_kernels
+@needs_compiler
+def test_kernels_of_another_source_are_not_used(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After an edit or a pull of kernels.cpp: said once, with the command that helps."""
+    with (source / "kernels.cpp").open("a") as file:
+        file.write("// another source\n")
+    done = run_build(source, CXX="c++ -O0")
+    assert done.returncode == 0, done.stderr
+    monkeypatch.setattr(native, "library", lambda level: source / f"kernels-{level}.so")
+    with pytest.warns(RuntimeWarning, match=r"another kernels\.cpp.*python -m spikeback\.ops\.native\.build"):
+        assert native._load() is None
+
+
 GUARD, PATTERN = 64, 0x7FC01234  # numbers on either side, and their bits: a NaN that no kernel computes
 
 

@@ -71,3 +71,14 @@ def test_weight_zero_is_a_plain_pytorch_loop(
         optimiser.step()
         after = trunk(seen.weights[step + 1])
         assert all(torch.equal(after[k], v) for k, v in net.state_dict().items())
+
+
+def test_packed_spikes_change_no_weight(
+    train: Callable[..., Any], make_recipe: Callable[..., Any], watch: Callable[[], Any]
+) -> None:
+    plain, packed = watch(), watch()
+    train("evolutionary", make_recipe(), plain, out="plain")
+    train("evolutionary", make_recipe(packed_spikes=True), packed, out="packed")
+    assert len(plain.weights) == len(packed.weights) == 13
+    for one, other in zip(plain.weights, packed.weights, strict=True):
+        assert all(torch.equal(other[key], value) for key, value in one.items())

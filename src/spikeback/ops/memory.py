@@ -120,7 +120,7 @@ def packed_spikes() -> Iterator[None]:
     """Run a forward pass inside, and autograd keeps spikes as one bit each until the backward pass asks for them.
 
     Works for whatever layer keeps spikes, on every device: `with sb.packed_spikes(): loss = ...`. Gradients are the
-    same to the bit.
+    same to the bit. Spikes whose number is no multiple of 8, or in float16, stay as they are.
     """
     packing = Packing()
     token = _packing.set(packing)

@@ -98,6 +98,7 @@ class TrainConfig:
         probe: Pictures on which the gradient of every block is measured after each epoch.
         deterministic: Use deterministic kernels only.
         threads: Threads of the processor; empty leaves PyTorch's choice.
+        packed_spikes: Keep spikes for the backward pass as one bit each: less memory, a little more time.
     """
 
     epochs: int = 300
@@ -109,6 +110,7 @@ class TrainConfig:
     probe: int = 128
     deterministic: bool = True
     threads: int | None = None
+    packed_spikes: bool = False
 
     def __post_init__(self) -> None:
         for option, least in {"epochs": 1, "probe": 1, "threads": 1}.items():

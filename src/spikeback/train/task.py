@@ -3,6 +3,7 @@
 import math
 import statistics
 import time
+from contextlib import nullcontext
 from typing import Any, cast
 
 import lightning as L
@@ -12,6 +13,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from spikeback.doctor import block_gradients, block_names
 from spikeback.errors import TrainingError, UsageError
+from spikeback.ops import packed_spikes
 from spikeback.shortcut import Schedule, ShortcutNet
 from spikeback.train.losses import branch_loss
 from spikeback.train.recipe import BranchConfig, TrainConfig
@@ -71,7 +73,8 @@ class Task(L.LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         x, y = batch
-        loss, logits = self.loss(x, y, self.global_step)
+        with packed_spikes() if self.train_config.packed_spikes else nullcontext():
+            loss, logits = self.loss(x, y, self.global_step)
         if not torch.isfinite(loss):
             raise TrainingError(
                 f"the loss is {loss.item()} at step {self.global_step + 1} of {self.total_steps}: {self.advice()}"

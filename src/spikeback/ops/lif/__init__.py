@@ -102,7 +102,8 @@ def run(
         raise UsageError(f"lif: no backend {backend!r}; choose from {', '.join(BACKENDS)}")
     best = fastest(x, surrogate, gain)
     if backend not in (None, "reference", "compiled", best):
-        raise UsageError(f"lif: backend {backend!r} cannot run {x.dtype} on {x.device} here, {best!r} can")
+        what = f"{x.dtype} on {x.device} with {surrogate} and a gain of shape {tuple(torch.as_tensor(gain).shape)}"
+        raise UsageError(f"lif: backend {backend!r} cannot run {what} here, {best!r} can")
     if (backend or best) in ("reference", "compiled"):
         composed = reference.lif if (backend or best) == "reference" else compiled.lif
         return composed(x, tau, threshold, surrogate, state, gain, detach_reset)

@@ -68,6 +68,8 @@ def norm_lif(
         spikes (T, B, C, ...), and the membrane after the last reset, (B, C, ...) float32.
     """
     affine, affine2 = _affine(weight, bias, mean, inverse), _affine(weight2, bias2, mean2, inverse2)
+    if affine is None and affine2 is not None:
+        raise ValueError("norm_lif: a residual with a norm needs an x with one; change places")
     return primitives(x.device).forward(
         x, affine, residual, affine2, state, time_steps, tau, threshold, keep_membrane
     )  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spikeback.ops.native.build import library
+from spikeback.ops.native.build import digest, library
 
 POINTERS = "x residual grad out affine affine2 state grad_membrane coefficients membrane grad_state sums bits"
 LENGTHS = "x_step residual_step grad_step steps outer channels inner"
@@ -28,13 +28,22 @@ class Call(ctypes.Structure):
 
 def _load() -> ctypes.CDLL | None:
     """The library for this processor; it shares OpenMP's threads with PyTorch, which has loaded libgomp before."""
-    for level in (torch.backends.cpu.get_cpu_capability().lower(), "default"):
-        if library(level).is_file():
-            try:
-                return ctypes.CDLL(str(library(level)))
-            except OSError as error:  # built elsewhere, for another C library or OpenMP
-                warnings.warn(f"spikeback: the compiled kernels do not load, PyTorch's operations instead: {error}",
-                              RuntimeWarning, stacklevel=2)  # fmt: skip
+    capability = torch.backends.cpu.get_cpu_capability().lower()
+    path = next((path for path in map(library, (capability, "default")) if path.is_file()), None)
+    if path is None:
+        return None
+    try:
+        kernels = ctypes.CDLL(str(path))
+        kernels.spikeback_source.restype = ctypes.c_char_p
+        if (source := kernels.spikeback_source().decode()) == digest():
+            return kernels
+        reason = f"{path.name} was built from another kernels.cpp ({source}, not {digest()})"
+    except (OSError, AttributeError) as error:  # built elsewhere, for another C library or OpenMP; or before this check
+        reason = str(error)
+    remedy = "build them again: python -m spikeback.ops.native.build"
+    warnings.warn(
+        f"spikeback: PyTorch's operations instead of the compiled kernels: {reason}; {remedy}", RuntimeWarning, 2
+    )
     return None
 
 

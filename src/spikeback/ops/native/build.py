@@ -3,6 +3,7 @@
 `python -m spikeback.ops.native.build` does it by hand. Only the standard library is used: nothing else is there yet.
 """
 
+import hashlib
 import os
 import platform
 import shlex
@@ -22,6 +23,11 @@ def library(level: str) -> Path:
     return HERE / f"kernels-{level}.so"
 
 
+def digest() -> str:
+    """Of kernels.cpp, kept in what is compiled from it: kernels of other sources are not used."""
+    return hashlib.sha256((HERE / "kernels.cpp").read_bytes()).hexdigest()[:16]
+
+
 def build(compiler: str | None = None) -> list[Path]:
     """Compile every variant and return their paths, which appear whole or not at all.
 
@@ -32,16 +38,9 @@ def build(compiler: str | None = None) -> list[Path]:
     for level, march in LEVELS.get(platform.machine(), {"default": None}).items():
         path, part = library(level), HERE / f"kernels-{level}.part"
         tuned = [f"-march={march}"] if march else []
-        command = [
-            *shlex.split(compiler or os.environ.get("CXX") or "c++"),
-            *FLAGS,
-            *tuned,
-            "-shared",
-            "-fPIC",
-            str(HERE / "kernels.cpp"),
-            "-o",
-            str(part),
-        ]
+        flags = [*FLAGS, *tuned, f'-DSPIKEBACK_SOURCE="{digest()}"', "-shared", "-fPIC"]
+        words = shlex.split(compiler or os.environ.get("CXX") or "c++")
+        command = [*words, *flags, str(HERE / "kernels.cpp"), "-o", str(part)]
         try:
             subprocess.run(command, check=True, capture_output=True, text=True)
             part.replace(path)
