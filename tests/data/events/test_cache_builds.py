@@ -86,6 +86,7 @@ def test_a_stopped_build_is_not_taken_for_whole_and_gone_on_with(tmp_path: Path,
 
     def build() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # the traceback is no news
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
         cached(folder, "set", {}, SHAPE, slow)
 
     (process,) = run(build)
@@ -119,6 +120,7 @@ def test_a_build_by_several_processes_can_be_ended_and_gone_on_with(tmp_path: Pa
     def group() -> None:
         os.setsid()  # Ctrl-C reaches the builder and its workers alike
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # the traceback is no news
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
         cached(folder, "set", {}, (300, ROW), work)
 
     (process,) = run(group)
