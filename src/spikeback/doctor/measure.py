@@ -1,25 +1,23 @@
 """Gradients, spikes and membranes of one network on one batch, from one forward and one backward pass."""
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from spikeback.doctor.neurons import Neuron, neuron_of, spiking_layers
-from spikeback.doctor.undisturbed import undisturbed
+from spikeback.doctor.neurons import spiking_layers
+from spikeback.doctor.spikes import Layer, Seen, look, time_first
+from spikeback.doctor.undisturbed import entering, listening, undisturbed
 from spikeback.shortcut.adapt import first
-
-SAMPLES = 16  # of a batch, whose membranes are looked at
-EDGES = [-2 + 0.125 * i for i in range(49)]  # of the membrane's histogram, in thresholds
-
 
 @dataclass
 class Flow:
-    """Sums of squares of dL/d(output) by leading index, for every call of a module in one forward."""
+    """What is known of dL/d(output) of a module after a backward pass: sums of squares by call and leading index."""
 
     shapes: list[torch.Size] = field(default_factory=list)
     squares: dict[int, Tensor] = field(default_factory=dict)  # by call
@@ -29,11 +27,11 @@ class Flow:
         call = len(self.shapes)
         self.shapes.append(z.shape)
         if z.requires_grad:
-            z.register_hook(lambda grad: self._note(call, grad))
+            z.register_hook(partial(self._note, call))
 
     def _note(self, call: int, grad: Tensor) -> None:
-        rows = grad.detach().flatten(1) if grad.ndim > 1 else grad.detach()[:, None]
-        self.squares[call] = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float32).double().square()
+        rows = torch.linalg.vector_norm(grad.detach().flatten(1), dim=1, dtype=torch.float32)
+        self.squares[call] = rows.double().square()
 
     @property
     def norm(self) -> float:
@@ -44,29 +42,63 @@ class Flow:
         """The same for every time step of outputs (T, B, ...), (T*B, ...) or, called T times, (B, ...)."""
         rows = [self.squares.get(i, torch.zeros(shape[0])) for i, shape in enumerate(self.shapes)]
         if len(rows) == 1:
-            steps = rows[0] if _time_first(self.shapes[0], batch) else rows[0].unflatten(0, (-1, batch)).sum(1)
+            timed = time_first(self.shapes[0], batch)
+            steps = rows[0] if timed or len(rows[0]) % batch else rows[0].unflatten(0, (-1, batch)).sum(1)
         else:
             steps = torch.stack([r.sum() for r in rows]) if rows else torch.zeros(0)
         return steps.sqrt().tolist()
 
 
 @dataclass
-class Layer:
-    """One spiking layer in one forward pass; rates and shares are fractions."""
+class Pass:
+    """One forward and backward pass: gradients at block outputs, at the first block's input, and of the weights."""
 
-    name: str
-    threshold: float | None
-    rate: float
-    rate_by_step: list[float]
-    silent: float  # neurons that never fire in the batch
-    saturated: float  # that fire at every step of every sample
-    current_mean: float
-    current_std: float
-    active: float | None = None  # membranes where the surrogate's derivative is not 0 (unbounded: above 1 % of its peak)
-    derivative: float | None = None  # its mean
-    second_moment: float | None = None  # its mean square
-    fires_without_leak: float | None = None  # neurons whose summed current exceeds the threshold in some sample
-    membrane: dict[str, list[float]] | None = None
+    loss: float
+    flows: dict[str, Flow]
+    entry: Flow
+    gradients: dict[str, Tensor]
+    layers: list[Layer]
+
+    @property
+    def norms(self) -> dict[str, float]:
+        """||dL/d(block output)|| by block."""
+        return {name: flow.norm for name, flow in self.flows.items()}
+
+    @property
+    def gains(self) -> dict[str, float | None]:
+        """||dL/d(output of the block before)|| / ||dL/d(output)|| by block; the first block's: of its input."""
+        norms = [self.entry.norm, *self.norms.values()]
+        return {
+            name: before / after if after > 0 else None
+            for name, before, after in zip(self.flows, norms, norms[1:], strict=False)
+        }
+
+
+def propagate(
+    net: nn.Module, blocks: list[str], loss: Callable[[], Tensor], layers: Mapping[str, nn.Module] | None = None, batch: int = 0
+) -> Pass:
+    """Run `loss`, which calls `net` once, forwards and backwards, in the network's mode.
+
+    Args:
+        net: the network whose modules are named.
+        blocks: dotted module names, in network order.
+        loss: the scalar loss.
+        layers: spiking layers to look at, by name, and the number of samples.
+    """
+    flows, entry, seen = {name: Flow() for name in blocks}, Flow(), {name: Seen() for name in layers or {}}
+    with torch.enable_grad(), ExitStack() as hooks:
+        hooks.enter_context(entering(net.get_submodule(blocks[0]), lambda x: entry.watch(first(x))))
+        for name, flow in flows.items():
+            hooks.enter_context(listening(net.get_submodule(name), lambda _, out, flow=flow: flow.watch(first(out))))
+        for name, calls in seen.items():
+            hooks.enter_context(listening(net.get_submodule(name), calls.add))
+        value = loss()
+        found = [look(name, (layers or {})[name], calls, batch) for name, calls in seen.items() if calls.spikes]
+        seen.clear()
+        parameters = {name: p for name, p in net.named_parameters() if p.requires_grad}
+        grads = torch.autograd.grad(value, [*parameters.values()], allow_unused=True)
+    known = {name: g for name, g in zip(parameters, grads, strict=True) if g is not None}
+    return Pass(value.item(), flows, entry, known, found)
 
 
 def block_gradients(net: nn.Module, blocks: list[str], loss: Callable[[], Tensor]) -> dict[str, float]:
@@ -79,16 +111,20 @@ def block_gradients(net: nn.Module, blocks: list[str], loss: Callable[[], Tensor
     """
     with undisturbed(net):
         net.train()
-        return {name: flow.norm for name, flow in flows(net, blocks, loss)[1].items()}
+        return propagate(net, blocks, loss).norms if blocks else {}
 
 
-def flows(net: nn.Module, blocks: list[str], loss: Callable[[], Tensor]) -> tuple[Tensor, dict[str, Flow], Tensors]:
-    """The loss, how the gradient flows through the outputs of the blocks, and the gradient of every parameter."""
-    found = {name: Flow() for name in blocks}
-    with torch.enable_grad(), ExitStack() as hooks:
-        for name, flow in found.items():
-            hooks.enter_context(listening(net.get_submodule(name), lambda _in, out, flow=flow: flow.watch(first(out))))
-        value = loss()
-    parameters = {name: p for name, p in net.named_parameters() if p.requires_grad}
-    grads = torch.autograd.grad(value, [*parameters.values()], allow_unused=True)
-    return value.detach(), found, {n: g for n, g in zip(parameters, grads, strict=True) if g is not None}
+def block_names(net: Any) -> list[str]:
+    """The residual blocks (layers of a VGG) by dotted name, in network order, from `feature_info`."""
+    return [entry["module"] for entry in net.feature_info if entry["kind"] == "block"]
+
+
+def firing_rate(net: nn.Module, x: Tensor) -> float:
+    """Spikes per neuron and time step, averaged over the spiking layers of `net` in evaluation mode."""
+    rates: list[float] = []
+    with undisturbed(net), torch.no_grad(), ExitStack() as hooks:
+        net.eval()
+        for layer in spiking_layers(net).values():
+            hooks.enter_context(listening(layer, lambda _, out: rates.append(first(out).float().mean().item())))
+        net(x)
+    return sum(rates) / len(rates) if rates else 0.0

@@ -1,0 +1,113 @@
+"""What is examined: a network on a batch, its loss, its spiking layers and its blocks."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from spikeback.doctor.blocks import find_blocks
+from spikeback.doctor.neurons import spiking_layers
+from spikeback.errors import UsageError
+from spikeback.shortcut import ShortcutNet
+from spikeback.shortcut.adapt import first, reset_state
+
+Criterion = Callable[[Tensor, Tensor], Tensor]  # (logits, labels) of some samples -> their mean loss
+
+
+def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
+    """Of logits (B, K) or of the time-mean of (T, B, K)."""
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return F.cross_entropy(logits.mean(0) if logits.ndim == 3 else logits, y)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network on a batch.
+
+    Args:
+        net: any module; a `ShortcutNet` is run with `weight`.
+        x, y: a batch, (B, ...) or (T, B, ...), and its labels (B,).
+        blocks: dotted names, in network order.
+        layers: spiking layers by dotted name.
+        criterion: mean loss of some of the samples.
+    """
+
+    net: nn.Module
+    x: Tensor
+    y: Tensor
+    blocks: list[str]
+    layers: dict[str, nn.Module]
+    weight: float = 0.0
+    criterion: Criterion = cross_entropy
+
+    @property
+    def batch(self) -> int:
+        return len(self.y)
+
+    @property
+    def axis(self) -> int:
+        """Which axis of x counts the samples: 0 of pictures and features, 1 of frames."""
+        return batch_axis(self.x, self.batch)
+
+    def logits(self, x: Tensor | None = None) -> Tensor:
+        """One forward pass from a fresh neuron state -> (T, B, K) or (B, K)."""
+        x = self.x if x is None else x
+        reset_state(self.net)
+        return first(self.net(x, self.weight) if isinstance(self.net, ShortcutNet) else self.net(x))
+
+    def loss(self) -> Tensor:
+        """Mean loss of the batch. Raises UsageError if labels or logits do not fit, or it is not finite."""
+        logits = self.logits()
+        self.check(logits)
+        loss = self.criterion(logits, self.y)
+        if not (loss.ndim == 0 and torch.isfinite(loss)):
+            what = f"is {loss.item()}" if loss.ndim == 0 else f"has shape {tuple(loss.shape)}, not a single number"
+            raise UsageError(
+                f"loss {what}: look for inputs or weights that are not finite (x is between {self.x.min():.3g} and "
+                f"{self.x.max():.3g}), or give another loss=..."
+            )
+        return loss
+
+    def check(self, logits: Tensor) -> None:
+        """Raises UsageError unless the logits are (T, B, K) or (B, K) and the labels lie in 0 .. K - 1."""
+        batch = logits.shape[-2] if logits.ndim in (2, 3) else None
+        if batch != self.batch:
+            raise UsageError(
+                f"the network returned shape {tuple(logits.shape)} for y of shape {tuple(self.y.shape)}; logits must be "
+                "(T, B, K) or (B, K): wrap a net that takes one time step at a time in spikeback.Unrolled(net, time_steps)"
+            )
+        classes = logits.shape[-1]
+        if self.criterion is cross_entropy and not (0 <= int(self.y.min()) and int(self.y.max()) < classes):
+            raise UsageError(f"y: labels must lie in 0 .. {classes - 1}, got {int(self.y.min())} .. {int(self.y.max())}")
+
+
+def examine(
+    net: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    weight: float = 0.0,
+    blocks: list[str] | None = None,
+    is_spiking: Callable[[nn.Module], bool] | None = None,
+    loss: Criterion | None = None,
+) -> Case:
+    """A case whose layers and blocks are found. Raises UsageError for what does not fit together."""
+    if y.ndim < 1 or len(y) < 1 or len(y) not in x.shape[:2]:
+        raise UsageError(
+            f"x of shape {tuple(x.shape)} and y of shape {tuple(y.shape)} do not fit: x is (B, ...) or (T, B, ...), y is (B,)"
+        )
+    if loss is None and (y.ndim != 1 or y.is_floating_point()):
+        raise UsageError(f"y must be whole numbers (B,), the classes, got {y.dtype} {tuple(y.shape)}; or give loss=...")
+    if not math.isfinite(weight):
+        raise UsageError(f"weight must be a finite number, got {weight}")
+    layers = spiking_layers(net, is_spiking)
+    return Case(net, x, y, find_blocks(net, layers, blocks), layers, weight, loss or cross_entropy)
+
+
+def batch_axis(x: Tensor, batch: int) -> int:
+    """0 of pictures (B, C, H, W) and features (B, F), 1 of frames (T, B, C, H, W) and of anything else with B there."""
+    if x.ndim in (2, 4) or x.ndim < 2 or x.shape[1] != batch:
+        return 0
+    return 1

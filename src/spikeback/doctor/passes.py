@@ -1,0 +1,164 @@
+"""What one gradient does not tell: is the forward pass faithful, is the gradient a signal, does a step go down?"""
+
+import math
+from collections.abc import Mapping
+from contextlib import ExitStack
+
+import torch
+from torch import Tensor
+
+from spikeback.doctor.case import Case
+from spikeback.doctor.spikes import over_time
+from spikeback.doctor.undisturbed import listening
+from spikeback.errors import UsageError
+from spikeback.shortcut.adapt import first
+
+STEP = 1e-3  # length of the descent test's step, relative to the block's weights
+DIRECTIONS = 64  # samples at most whose directions are counted
+
+Figures = dict[str, dict[str, float | None]]  # by block
+
+
+def fidelity(case: Case, noise: float) -> Figures:
+    """By block, how alike its spikes are for x and for x + `noise` * std(x) * normal noise.
+
+    Returns:
+        `fidelity`: the correlation of the spikes between the two; `unrelated`: between each sample and the next;
+        `participation`: how many directions the samples' firing rates span (`participation`).
+    """
+    found = {name: Likeness(case.batch) for name in case.blocks}
+    noisy = case.x + noise * case.x.std() * torch.randn_like(case.x)
+    with torch.no_grad(), ExitStack() as hooks:
+        for name, likeness in found.items():
+            hooks.enter_context(listening(case.net.get_submodule(name), likeness.add))
+        case.logits(torch.cat([case.x, noisy], case.axis))  # in one pass: batch norm treats both halves the same
+    return {name: likeness.figures() for name, likeness in found.items()}
+
+
+class Likeness:
+    """Compares the halves of a batch in what a module puts out, call by call; nothing but sums and rates is kept."""
+
+    def __init__(self, batch: int) -> None:
+        self.batch, self.related, self.unrelated = batch, Moments(), Moments()
+        self.rates: Tensor | float = 0.0
+
+    def add(self, _input: object, output: object) -> None:
+        clean, noisy = over_time([first(output)], 2 * self.batch).float().split(self.batch, 1)  # (T, B, ...) each
+        self.related.add(clean, noisy)
+        self.unrelated.add(clean, clean.roll(1, 1))
+        self.rates = self.rates + clean[:, :DIRECTIONS].sum(0).flatten(1)
+
+    def figures(self) -> dict[str, float | None]:
+        return {
+            "fidelity": self.related.correlation(),
+            "unrelated": self.unrelated.correlation() if self.batch > 1 else None,
+            "participation": participation(torch.as_tensor(self.rates)),
+        }
+
+
+class Moments:
+    """Running sums of two tensors, and their correlation."""
+
+    def __init__(self) -> None:
+        self.count, self.sums = 0, torch.zeros(5, dtype=torch.float64)
+
+    def add(self, a: Tensor, b: Tensor) -> None:
+        a, b = a.flatten(), b.flatten()
+        self.count += len(a)
+        self.sums += torch.stack([a.sum(), b.sum(), a @ a, b @ b, a @ b]).cpu()
+
+    def correlation(self) -> float | None:
+        """None where one of them is constant."""
+        a, b, aa, bb, ab = (self.sums / max(self.count, 1)).tolist()
+        spread = (aa - a * a) * (bb - b * b)
+        return (ab - a * b) / math.sqrt(spread) if spread > 1e-14 else None
+
+
+def participation(rates: Tensor) -> float | None:
+    """(sum l)^2 / sum l^2 over the eigenvalues l of the covariance of samples (B, D), at most B - 1; None for 1 sample.
+
+    It is 1 if all samples lie on a line, and the number of directions if these are used alike.
+    """
+    centred = rates.double() - rates.double().mean(0)
+    gram = centred @ centred.T  # it has the same eigenvalues, and only B of them
+    total = gram.trace().square().item()
+    return total / gram.square().sum().item() if total > 0 else None
+
+
+def coherence(case: Case, chunks: int) -> Figures:
+    """By block, the share of its weights' gradient that is the same in every part of the batch, 1 to about 0.
+
+    The batch is cut into K `chunks` with gradients g_k; batch norm sees the whole batch every time. With
+    s = ||mean g||^2 / mean ||g||^2 the share is (K s - 1) / (K - 1), unbiased, so slightly negative for pure noise.
+
+    Raises:
+        UsageError: fewer than 8 chunks, or more than samples.
+    """
+    if not 8 <= chunks <= case.batch:
+        raise UsageError(
+            f"chunks must lie between 8 and the number of samples, {case.batch}, not {chunks}; or leave 'coherence' out of "
+            "passes"
+        )
+    weights = weights_by_block(case)
+    parameters = [p for ps in weights.values() for p in ps.values()]
+    sums, squares = [torch.zeros_like(p) for p in parameters], torch.zeros(len(parameters), dtype=torch.float64)
+    samples = torch.arange(case.batch - case.batch % chunks, device=case.y.device).chunk(chunks)  # of the same size
+    with torch.enable_grad():
+        logits = case.logits()
+        case.check(logits)
+        for part in samples:
+            loss = case.criterion(logits[..., part, :], case.y[part])
+            grads = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+            for i, grad in enumerate(grads):
+                if grad is not None:
+                    sums[i] += grad
+                    squares[i] += grad.double().square().sum().item()
+    means = [(total / chunks).double().square().sum().item() for total in sums]
+    found, i = {}, 0
+    for name, ps in weights.items():
+        mean, mean_square = sum(means[i : i + len(ps)]), squares[i : i + len(ps)].sum().item() / chunks
+        found[name] = {"coherence": (chunks * mean / mean_square - 1) / (chunks - 1) if mean_square > 0 else None}
+        i += len(ps)
+    return found
+
+
+def descent(case: Case, gradients: Mapping[str, Tensor], loss: float) -> Figures:
+    """By block, the measured change of the loss over the predicted one, after a small step of its weights.
+
+    The step goes against the block's gradient, `STEP` times as long as its weights; predicted is - step * ||gradient||,
+    which is right (ratio 1) where the loss is smooth on that scale. The weights are put back bit for bit.
+    """
+    found: Figures = {}
+    for name, ps in weights_by_block(case).items():
+        known = {key: p for key, p in ps.items() if key in gradients}
+        size = math.sqrt(sum(p.detach().double().square().sum().item() for p in known.values()))
+        slope = math.sqrt(sum(gradients[key].double().square().sum().item() for key in known))
+        found[name] = {"descent": _step(case, known, gradients, loss, STEP * size, slope) if slope * size > 0 else None}
+    return found
+
+
+def _step(
+    case: Case, weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor], loss: float, length: float, slope: float
+) -> float:
+    before = {key: p.detach().clone() for key, p in weights.items()}
+    try:
+        with torch.no_grad():
+            for key, p in weights.items():
+                p.sub_(gradients[key], alpha=length / slope)
+            return (case.criterion(case.logits(), case.y).item() - loss) / (-length * slope)
+    finally:
+        with torch.no_grad():
+            for key, p in weights.items():
+                p.copy_(before[key])
+
+
+def weights_by_block(case: Case) -> dict[str, dict[str, Tensor]]:
+    """The weights (parameters of two dimensions and more) inside each block, by dotted name."""
+    return {
+        block: {
+            f"{block}.{name}": p
+            for name, p in case.net.get_submodule(block).named_parameters()
+            if p.requires_grad and p.ndim > 1
+        }
+        for block in case.blocks
+    }
