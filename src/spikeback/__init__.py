@@ -6,6 +6,7 @@
 import importlib
 from typing import Any
 
+from spikeback.doctor import calibrate, diagnose
 from spikeback.models import create_model, list_models
 from spikeback.nn import LIF
 from spikeback.ops import lif, packed_spikes, surrogate, tune_allocator
@@ -20,7 +21,9 @@ __all__ = [
     "TimeAveraged",
     "Unrolled",
     "Vanilla",
+    "calibrate",
     "create_model",
+    "diagnose",
     "lif",
     "list_models",
     "packed_spikes",

@@ -1,5 +1,22 @@
-"""What goes on inside a network: gradients by block, firing rates. Measuring leaves the network as it was."""
+"""The gradient doctor: where a network's gradient dies, why, and what helps. Measuring leaves the network as it was."""
 
+from spikeback.doctor.calibrate import Calibration, calibrate
+from spikeback.doctor.decompose import decompose
+from spikeback.doctor.diagnosis import PASSES, Diagnosis, diagnose
 from spikeback.doctor.measure import block_gradients, block_names, firing_rate
+from spikeback.doctor.remedies import Remedy
+from spikeback.doctor.verdict import Verdict
 
-__all__ = ["block_gradients", "block_names", "firing_rate"]
+__all__ = [
+    "PASSES",
+    "Calibration",
+    "Diagnosis",
+    "Remedy",
+    "Verdict",
+    "block_gradients",
+    "block_names",
+    "calibrate",
+    "decompose",
+    "diagnose",
+    "firing_rate",
+]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spikeback.doctor.case import Case, examine
+from spikeback.doctor.case import Case, examine, forward
 from spikeback.doctor.measure import propagate
 from spikeback.doctor.passes import fidelity as measure_fidelity
 from spikeback.doctor.undisturbed import entering, listening, undisturbed
@@ -98,7 +98,7 @@ def calibrate(
         neurons = {block: _neurons(net, block) for block in case.blocks}
         if not any(neurons.values()):
             raise UsageError("calibrate: no spikeback.LIF in any block, and other neurons have no gain to set")
-        branches = _branches(net, case.blocks, norms)
+        branches = residual_norms(net) if norms is None else _named_norms(net, case.blocks, norms)
         if fidelity is not None and not branches:
             raise UsageError("calibrate: no residual branch's norm is known; name them: norms=['layer1.0.bn2', ...]")
         knobs = {} if gain is None else {block: Knob(found, width) for block, found in neurons.items() if found}
@@ -210,22 +210,24 @@ def _shares(case: Case, branches: dict[str, nn.Module]) -> dict[str, float]:
     return shares
 
 
-def _branches(net: nn.Module, blocks: list[str], norms: list[str] | None) -> dict[str, Any]:
-    """The last norm of the residual branch, by block."""
-    modules = dict(net.named_modules())
-    if norms is not None:
-        for name in norms:
-            if not hasattr(modules.get(name), "weight"):
-                raise UsageError(f"norms: no module {name!r} with a weight; name a norm, e.g. 'layer1.0.bn2'")
-        return {next((b for b in blocks if name.startswith(f"{b}.")), name): modules[name] for name in norms}
+def residual_norms(net: nn.Module) -> dict[str, Any]:
+    """The last norm of every residual branch, by the block's name, of our blocks and of those with torchvision's names."""
     found = {}
-    for block in blocks:
-        module: Any = modules[block]
-        last = module.conv2[1] if isinstance(module, BasicBlock) else None
-        last = last or next((n for name in NORMS if (n := getattr(module, name, None)) is not None), None)
+    for name, module in net.named_modules():
+        block: Any = module
+        last = block.conv2[1] if isinstance(block, BasicBlock) else None
+        last = last or next((norm for attribute in NORMS if (norm := getattr(block, attribute, None)) is not None), None)
         if isinstance(getattr(last, "weight", None), Tensor):
-            found[block] = last
+            found[name] = last
     return found
+
+
+def _named_norms(net: nn.Module, blocks: list[str], norms: list[str]) -> dict[str, Any]:
+    modules = dict(net.named_modules())
+    for name in norms:
+        if not isinstance(getattr(modules.get(name), "weight", None), Tensor):
+            raise UsageError(f"norms: no module {name!r} with a weight; name a norm, e.g. 'layer1.0.bn2'")
+    return {next((b for b in blocks if name.startswith(f"{b}.")), name): modules[name] for name in norms}
 
 
 def _neurons(net: nn.Module, block: str) -> list[LIF]:
@@ -234,9 +236,8 @@ def _neurons(net: nn.Module, block: str) -> list[LIF]:
 
 def _labels(net: nn.Module, x: Tensor) -> Tensor:
     """Random classes: which ones hardly matters to how far a gradient gets."""
-    probe = Case(net, x, torch.zeros(0), [], {})
     with torch.no_grad():
-        logits = probe.logits()
+        logits = forward(net, x)
     return torch.randint(logits.shape[-1], (logits.shape[-2],), device=logits.device)
 
 

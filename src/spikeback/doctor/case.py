@@ -54,9 +54,7 @@ class Case:
 
     def logits(self, x: Tensor | None = None) -> Tensor:
         """One forward pass from a fresh neuron state -> (T, B, K) or (B, K)."""
-        x = self.x if x is None else x
-        reset_state(self.net)
-        return first(self.net(x, self.weight) if isinstance(self.net, ShortcutNet) else self.net(x))
+        return forward(self.net, self.x if x is None else x, self.weight)
 
     def loss(self) -> Tensor:
         """Mean loss of the batch. Raises UsageError if labels or logits do not fit, or it is not finite."""
@@ -82,6 +80,12 @@ class Case:
         classes = logits.shape[-1]
         if self.criterion is cross_entropy and not (0 <= int(self.y.min()) and int(self.y.max()) < classes):
             raise UsageError(f"y: labels must lie in 0 .. {classes - 1}, got {int(self.y.min())} .. {int(self.y.max())}")
+
+
+def forward(net: nn.Module, x: Tensor, weight: float = 0.0) -> Tensor:
+    """Logits, (T, B, K) or (B, K), from a fresh neuron state; `weight` is for a `ShortcutNet`."""
+    reset_state(net)
+    return first(net(x, weight) if isinstance(net, ShortcutNet) else net(x))
 
 
 def examine(

@@ -1,7 +1,7 @@
 """What one spiking layer does in a forward pass: rates, silent and saturated neurons, where its membranes are."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from spikeback.shortcut.adapt import first
 
 SAMPLES = 16  # of a batch, whose membranes are looked at
 EDGES = torch.linspace(-2, 4, 49)  # of the membrane's histogram, in thresholds
+STUCK = 0.95  # share of a layer's neurons that never fire (dead), or never change (saturated)
 NEGLIGIBLE = 0.01  # of the peak: a derivative without bounded support counts as inactive below
 
 
@@ -26,11 +27,19 @@ class Layer:
     current_mean: float
     current_std: float
     threshold: float | None = None
+    leak: float | None = None
     active: float | None = None  # share of membranes where the surrogate's derivative is not negligible
     derivative: float | None = None  # its mean
     second_moment: float | None = None  # its mean square
     fires_without_leak: float | None = None  # share of neurons whose summed current passes the threshold in a sample
     membrane: dict[str, list[float]] | None = None
+
+
+def stuck(silent: float, saturated: float) -> Literal["dead", "saturated"] | None:
+    """Whether nearly all neurons of a layer never fire, or nearly none ever changes; shares as in `Layer`."""
+    if silent >= STUCK:
+        return "dead"
+    return "saturated" if saturated > 1 - STUCK and silent + saturated >= STUCK else None
 
 
 @dataclass
@@ -88,7 +97,7 @@ def _membranes(layer: Layer, neuron: Neuron, current: Tensor, spikes: Tensor) ->
     """Fill in what follows from the membranes of a few samples."""
     u = neuron.membrane(current, spikes)
     g = neuron.derivative(u)
-    layer.threshold = neuron.threshold
+    layer.threshold, layer.leak = neuron.threshold, neuron.leak
     layer.active = (g > floor(neuron)).float().mean().item()
     layer.derivative, layer.second_moment = g.mean().item(), g.square().mean().item()
     summed = (neuron.scale * current).cumsum(0).amax((0, 1))

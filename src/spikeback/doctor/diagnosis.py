@@ -1,0 +1,209 @@
+"""`spikeback.diagnose`: everything that is measured of one network on one batch, and what it says."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from spikeback.doctor import passes as extra
+from spikeback.doctor.case import Case, Criterion, examine
+from spikeback.doctor.measure import Pass, propagate
+from spikeback.doctor.undisturbed import undisturbed
+from spikeback.doctor.verdict import Verdict, judge
+from spikeback.errors import UsageError
+
+SCHEMA = 1
+PASSES = ("fidelity", "coherence", "descent", "theory")
+MEASURED = ("coherence", "descent", "fidelity", "unrelated", "participation", "predicted", "relu", "relu_predicted", "relu_fidelity")
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What `spikeback.diagnose` found: `blocks`, `layers`, `weights` as rows of numbers, and the verdict on them."""
+
+    facts: dict[str, Any]
+    verdict: Verdict
+
+    @property
+    def blocks(self) -> list[dict[str, Any]]:
+        """One row a block, from the input to the output (docs/doctor.md)."""
+        return self.facts["blocks"]
+
+    @property
+    def layers(self) -> list[dict[str, Any]]:
+        """One row a spiking layer."""
+        return self.facts["layers"]
+
+    @property
+    def weights(self) -> list[dict[str, Any]]:
+        """One row a weight tensor."""
+        return self.facts["weights"]
+
+    @property
+    def table(self) -> Any:
+        """A `rich` table with bars, one row a block; `print(diagnosis)` shows it."""
+        from spikeback.report.doctor import doctor_table
+
+        return doctor_table(self.as_dict())
+
+    def plot(self) -> Any:
+        """A matplotlib figure: gradient, gain, activity and fidelity by block."""
+        from spikeback.report.doctor import diagnosis_figure
+
+        return diagnosis_figure(self.as_dict())
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return {**self.facts, "verdict": self.verdict.as_dict()}
+
+    def __str__(self) -> str:
+        from spikeback.report.doctor import doctor_text
+
+        return doctor_text(self.as_dict())
+
+
+def diagnose(
+    net: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    weight: float = 0.0,
+    blocks: list[str] | None = None,
+    is_spiking: Callable[[nn.Module], bool] | None = None,
+    loss: Criterion | None = None,
+    lr: float = 0.1,
+    passes: Sequence[str] = PASSES,
+    chunks: int = 8,
+    noise: float = 0.01,
+) -> Diagnosis:
+    """Find out where a network's gradient dies, why, and what helps: one forward and backward pass in training mode.
+
+    The network is left exactly as it was: parameters and their gradients, buffers, modes, hooks, neuron and random state.
+
+    Args:
+        net: any module with spiking layers: ours, SpikingJelly's, snnTorch's, norse's, sinabs's, or what `is_spiking` says.
+            It returns logits (T, B, K) or (B, K).
+        x, y: a batch, (B, C, H, W) pictures or (T, B, ...) frames, and labels (B,).
+        weight: lambda, if `net` is a `ShortcutNet`.
+        blocks: dotted module names in network order; None is those of `feature_info`, else what can be inferred.
+        is_spiking: whether a module of another kind is a spiking layer (its membranes stay unknown).
+        loss: (logits, labels) -> mean loss; None is the cross-entropy of the time-mean.
+        lr: learning rate, for the ratio of update to weight.
+        passes: what else to do, each some further passes: "fidelity" (and participation ratio), "coherence", "descent",
+            "theory" (predicted gains, and those of the ReLU twin).
+        chunks: K, into how many parts the batch is cut for the coherence, 8 or more.
+        noise: what fidelity is measured with, in standard deviations of x.
+
+    Raises:
+        UsageError: no spiking layer, blocks that cannot be inferred, labels out of range, a loss that is not finite.
+    """
+    unknown = [name for name in passes if name not in PASSES]
+    if unknown or isinstance(passes, str):
+        raise UsageError(f"passes: no pass {passes if isinstance(passes, str) else unknown[0]!r}; choose from {', '.join(PASSES)}")
+    for name, value in {"lr": lr, "noise": noise}.items():
+        if not 0 <= value < math.inf:
+            raise UsageError(f"{name} must be a number of at least 0, got {value}")
+    case = examine(net, x, y, weight, blocks, is_spiking, loss)
+    with undisturbed(net):
+        net.train()
+        found = propagate(net, case.blocks, with_input_gradient(case).loss, case.layers, case.batch)
+        more = _further(case, found, passes, chunks, noise)
+    facts = {
+        "schema": SCHEMA,
+        "net": type(net).__name__,
+        "batch_size": case.batch,
+        "time_steps": max((len(layer.rate_by_step) for layer in found.layers), default=1),
+        "loss": found.loss,
+        "lr": lr,
+        "blocks": [_block(name, case, found, more) for name in case.blocks],
+        "layers": [{**asdict(layer), "block": _home(layer.name, case.blocks)} for layer in found.layers],
+        "weights": _weights(case, found, lr),
+    }
+    verdict = judge(facts)
+    for row, kind in zip(facts["blocks"], verdict.blocks.values(), strict=True):
+        row["kind"] = kind
+    return Diagnosis(facts, verdict)
+
+
+def with_input_gradient(case: Case) -> Case:
+    """The same case, so that even what lies before the first weight, or frozen weights, gets a gradient."""
+    return replace(case, x=case.x.detach().requires_grad_()) if case.x.is_floating_point() else case
+
+
+def _further(case: Case, found: Pass, passes: Sequence[str], chunks: int, noise: float) -> dict[str, dict[str, Any]]:
+    """What the optional passes measure, by block."""
+    more: dict[str, dict[str, Any]] = {name: dict.fromkeys(MEASURED) for name in case.blocks}
+    figures: list[extra.Figures] = []
+    if "fidelity" in passes:
+        figures.append(extra.fidelity(case, noise))
+    if "coherence" in passes:
+        figures.append(extra.coherence(case, chunks))
+    if "descent" in passes:
+        figures.append(extra.descent(case, found.gradients, found.loss))
+    if "theory" in passes:
+        figures.append(_theory(case, noise if "fidelity" in passes else None))
+    for by_block in figures:
+        for name, values in by_block.items():
+            more[name] |= values
+    return more
+
+
+def _theory(case: Case, noise: float | None) -> extra.Figures:
+    """Predicted gains, and gains and fidelity of the network's ReLU twin, measured and predicted."""
+    from spikeback.doctor.theory import predict, relu_twin
+
+    predicted = predict(case)
+    found: extra.Figures = {name: {"predicted": predicted.get(name)} for name in case.blocks}
+    twin = relu_twin(case)
+    if twin is None:
+        return found
+    twin_predicted = predict(twin)
+    gains = propagate(twin.net, twin.blocks, with_input_gradient(twin).loss).gains
+    faithful = extra.fidelity(twin, noise) if noise is not None else {}
+    for name, values in found.items():
+        values |= {"relu": gains[name], "relu_predicted": twin_predicted.get(name)}
+        values |= {"relu_fidelity": faithful[name]["fidelity"]} if faithful else {}
+    return found
+
+
+def _block(name: str, case: Case, found: Pass, more: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """A block's row: gradients, what its spiking layers do (rates of the last one, means over all), further measures."""
+    layers = [layer for layer in found.layers if _home(layer.name, case.blocks) == name]
+    last = layers[-1] if layers else None
+    mean = lambda key: _mean([getattr(layer, key) for layer in layers])
+    return {
+        "name": name,
+        "kind": None,
+        "gradient": found.flows[name].norm,
+        "gradient_by_step": found.flows[name].by_step(case.batch),
+        "gain": found.gains[name],
+        **{key: getattr(last, key, None) for key in ("rate", "rate_by_step", "silent", "saturated")},
+        **{key: mean(key) for key in ("active", "derivative", "second_moment")},
+        **more[name],
+    }
+
+
+def _weights(case: Case, found: Pass, lr: float) -> list[dict[str, Any]]:
+    rows = []
+    for name, p in case.net.named_parameters():
+        if p.ndim > 1 and name in found.gradients:
+            norm, gradient = p.detach().norm().item(), found.gradients[name].norm().item()
+            relative = gradient / norm if norm > 0 else None
+            rows.append({
+                "name": name, "block": _home(name, case.blocks), "norm": norm, "gradient": gradient,
+                "relative": relative, "update": None if relative is None else lr * relative,
+            })  # fmt: skip
+    return rows
+
+
+def _home(name: str, blocks: Sequence[str]) -> str | None:
+    """The block that a dotted name lies in."""
+    return next((block for block in blocks if name == block or name.startswith(f"{block}.")), None)
+
+
+def _mean(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
