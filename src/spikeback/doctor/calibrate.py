@@ -128,7 +128,9 @@ class Knob:
             self.parameter = WIDTHS.get(type(self.surrogate))
             if self.parameter is None:
                 known = ", ".join(kind.__name__ for kind in WIDTHS)
-                raise UsageError(f"calibrate: {self.surrogate} has no width to set, only {known} have; leave width=False")
+                raise UsageError(
+                    f"calibrate: {self.surrogate} has no width to set, only {known} have; leave width=False"
+                )
         self.value = neurons[-1].gain.mean().item() if width is False else getattr(self.surrogate, str(self.parameter))
         self.slope = -1.0 if self.parameter == "a" else 1.5  # d log(gain of the block) / d log(value), a first guess
         self.last: tuple[float, float] | None = None  # logarithms of value and of the block's gain
@@ -216,7 +218,9 @@ def residual_norms(net: nn.Module) -> dict[str, Any]:
     for name, module in net.named_modules():
         block: Any = module
         last = block.conv2[1] if isinstance(block, BasicBlock) else None
-        last = last or next((norm for attribute in NORMS if (norm := getattr(block, attribute, None)) is not None), None)
+        last = last or next(
+            (norm for attribute in NORMS if (norm := getattr(block, attribute, None)) is not None), None
+        )
         if isinstance(getattr(last, "weight", None), Tensor):
             found[name] = last
     return found

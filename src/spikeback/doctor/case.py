@@ -78,8 +78,10 @@ class Case:
                 "(T, B, K) or (B, K): wrap a net that takes one time step at a time in spikeback.Unrolled(net, time_steps)"
             )
         classes = logits.shape[-1]
-        if self.criterion is cross_entropy and not (0 <= int(self.y.min()) and int(self.y.max()) < classes):
-            raise UsageError(f"y: labels must lie in 0 .. {classes - 1}, got {int(self.y.min())} .. {int(self.y.max())}")
+        if self.criterion is cross_entropy and not (int(self.y.min()) >= 0 and int(self.y.max()) < classes):
+            raise UsageError(
+                f"y: labels must lie in 0 .. {classes - 1}, got {int(self.y.min())} .. {int(self.y.max())}"
+            )
 
 
 def forward(net: nn.Module, x: Tensor, weight: float = 0.0) -> Tensor:

@@ -61,7 +61,9 @@ def decompose(
             grads = torch.autograd.grad(logits, flat, asked[source], retain_graph=True, allow_unused=True)
             parts[source] = iter([torch.zeros_like(z) if g is None else g for z, g in zip(flat, grads, strict=True)])
         return {
-            name: _shares({source: torch.cat([next(grads).flatten() for _ in calls]) for source, grads in parts.items()})
+            name: _shares(
+                {source: torch.cat([next(grads).flatten() for _ in calls]) for source, grads in parts.items()}
+            )
             for name, calls in outputs.items()
         }
 

@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from spikeback.doctor import passes as extra
@@ -17,7 +16,17 @@ from spikeback.errors import UsageError
 
 SCHEMA = 1
 PASSES = ("fidelity", "coherence", "descent", "theory")
-MEASURED = ("coherence", "descent", "fidelity", "unrelated", "participation", "predicted", "relu", "relu_predicted", "relu_fidelity")
+MEASURED = (
+    "coherence",
+    "descent",
+    "fidelity",
+    "unrelated",
+    "participation",
+    "predicted",
+    "relu",
+    "relu_predicted",
+    "relu_fidelity",
+)
 
 
 @dataclass(frozen=True)
@@ -102,7 +111,9 @@ def diagnose(
     """
     unknown = [name for name in passes if name not in PASSES]
     if unknown or isinstance(passes, str):
-        raise UsageError(f"passes: no pass {passes if isinstance(passes, str) else unknown[0]!r}; choose from {', '.join(PASSES)}")
+        raise UsageError(
+            f"passes: no pass {passes if isinstance(passes, str) else unknown[0]!r}; choose from {', '.join(PASSES)}"
+        )
     for name, value in {"lr": lr, "noise": noise}.items():
         if not 0 <= value < math.inf:
             raise UsageError(f"{name} must be a number of at least 0, got {value}")

@@ -15,6 +15,7 @@ from spikeback.doctor.spikes import Layer, Seen, look, time_first
 from spikeback.doctor.undisturbed import entering, listening, undisturbed
 from spikeback.shortcut.adapt import first
 
+
 @dataclass
 class Flow:
     """What is known of dL/d(output) of a module after a backward pass: sums of squares by call and leading index."""
@@ -75,7 +76,11 @@ class Pass:
 
 
 def propagate(
-    net: nn.Module, blocks: list[str], loss: Callable[[], Tensor], layers: Mapping[str, nn.Module] | None = None, batch: int = 0
+    net: nn.Module,
+    blocks: list[str],
+    loss: Callable[[], Tensor],
+    layers: Mapping[str, nn.Module] | None = None,
+    batch: int = 0,
 ) -> Pass:
     """Run `loss`, which calls `net` once, forwards and backwards, in the network's mode.
 

@@ -35,7 +35,12 @@ def neuron_of(module: nn.Module) -> Neuron | None:
     if not isinstance(module, LIF):
         return None
     return Neuron(
-        module.threshold, module.tau, 1.0, "hard", module.detach_reset, partial(_membrane, module.tau),
+        module.threshold,
+        module.tau,
+        1.0,
+        "hard",
+        module.detach_reset,
+        partial(_membrane, module.tau),
         lambda u: module.gain * module.surrogate(u, module.threshold),
     )
 

@@ -116,7 +116,11 @@ def _set_thresholds(net: nn.Module, x: Tensor, y: Tensor) -> nn.Module:
     """A threshold of half the current's spread above its mean for layers that are stuck, the first ones first."""
     modules = dict(net.named_modules())
     for _ in _ours(net):
-        sick = [layer for layer in survey(net, x, len(y))[0].values() if stuck(layer.silent, layer.saturated) and layer.current_std > 0]
+        sick = [
+            layer
+            for layer in survey(net, x, len(y))[0].values()
+            if stuck(layer.silent, layer.saturated) and layer.current_std > 0
+        ]
         if not sick:
             break
         for layer in sick:
@@ -160,7 +164,9 @@ def survey(net: nn.Module, x: Tensor, batch: int) -> tuple[dict[str, Layer], dic
 def _ours(net: nn.Module) -> list[LIF]:
     found = [module for module in net.modules() if isinstance(module, LIF)]
     if not found:
-        raise UsageError("this remedy can be applied to spikeback.LIF only; for other neurons do what its code says by hand")
+        raise UsageError(
+            "this remedy can be applied to spikeback.LIF only; for other neurons do what its code says by hand"
+        )
     return found
 
 

@@ -132,7 +132,10 @@ def _cause_of_dead(layer: dict[str, Any]) -> tuple[str, str]:
             f"{spread:.2g} only, with a threshold of {threshold:g}.",
             "initialisation",
         )
-    return f"threshold: {silent}; its current has a spread of {spread:.2g}, the threshold is {threshold:g}.", "threshold"
+    return (
+        f"threshold: {silent}; its current has a spread of {spread:.2g}, the threshold is {threshold:g}.",
+        "threshold",
+    )
 
 
 def _cause_of_saturated(layer: dict[str, Any]) -> tuple[str, str]:
@@ -144,7 +147,10 @@ def _cause_of_saturated(layer: dict[str, Any]) -> tuple[str, str]:
             "threshold.",
             "initialisation",
         )
-    return f"threshold: {where}; its current of {mean:.2g} ± {spread:.2g} is far above the threshold of {threshold:g}.", "threshold"
+    return (
+        f"threshold: {where}; its current of {mean:.2g} ± {spread:.2g} is far above the threshold of {threshold:g}.",
+        "threshold",
+    )
 
 
 def _cause_of_size(kind: Kind, facts: dict[str, Any]) -> tuple[str, str]:
@@ -152,7 +158,9 @@ def _cause_of_size(kind: Kind, facts: dict[str, Any]) -> tuple[str, str]:
     gains = [row["gain"] for row in rows[1:] if row["gain"]]
     mean = math.exp(sum(map(math.log, gains)) / len(gains)) if gains else 0.0
     far = rows[0]["gradient"] / rows[-1]["gradient"] if rows[-1]["gradient"] > 0 else math.inf
-    passed = f"a block passes on {mean:.2g} times the gradient it gets, the first block is left with {far:.1e} of the last's"
+    passed = (
+        f"a block passes on {mean:.2g} times the gradient it gets, the first block is left with {far:.1e} of the last's"
+    )
     active = [layer["active"] for layer in facts["layers"] if layer["active"] is not None]
     if kind == "vanishing" and active and sum(active) / len(active) < OUT_OF_REACH:
         wild = [x for x in facts["layers"] if x["threshold"] and x["current_std"] > LARGE * x["threshold"]]
