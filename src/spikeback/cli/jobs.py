@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable
 
+COMMAND = [sys.executable, "-m", "spikeback"]
 PATIENCE = 30  # seconds that an interrupted process has to leave
 
 
@@ -17,7 +18,7 @@ class Job:
         self.name = name
         self.errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `close`
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "spikeback", *words],
+            [*COMMAND, *words],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self.errors, process_group=0,
         )  # fmt: skip
 

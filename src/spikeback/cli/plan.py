@@ -3,7 +3,6 @@
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from rich import box
@@ -12,6 +11,7 @@ from rich.text import Text
 from torch import nn
 
 from spikeback.cli.study import Cell
+from spikeback.data import DataModule
 from spikeback.train import Method, Recipe
 from spikeback.train.environment import resolve_precision
 from spikeback.train.results import flat
@@ -36,6 +36,7 @@ CAPTION = (
 def expect(cells: list[Cell]) -> list[tuple[int, float]]:
     """For each cell the number of trials that it lacks, and the seconds they will take, one at a time."""
     known: dict[str, float] = {}
+    runs: dict[str, Run] = {}  # by data, whose samples are read once
     expected = []
     for cell in cells:
         missing, seconds = cell.missing(), 0.0
@@ -43,15 +44,15 @@ def expect(cells: list[Cell]) -> list[tuple[int, float]]:
             weight = Method.from_text(name).schedule(0.0)
             key = repr([(k, v) for k, v in flat(cell.recipe.as_dict()).items() if k not in FREE] + [bool(weight)])
             if key not in known:
-                known[key] = epoch_seconds(cell.recipe, weight, seed)
+                run = runs.setdefault(repr(cell.recipe.data), Run(cell.recipe, cell.folder))
+                known[key] = epoch_seconds(cell.recipe, run.data(seed), weight)
             seconds += cell.recipe.train.epochs * known[key]
         expected.append((len(missing), seconds))
     return expected
 
 
-def epoch_seconds(recipe: Recipe, weight: float, seed: int) -> float:
+def epoch_seconds(recipe: Recipe, data: DataModule, weight: float) -> float:
     """Seconds of one epoch: training with branches of this weight, and judging the held-out and test samples."""
-    data = Run(recipe, Path()).data(seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     precision = resolve_precision(recipe.train.precision)
     kind = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision)

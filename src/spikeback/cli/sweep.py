@@ -129,7 +129,7 @@ def prune(folder: Path) -> None:
 
 def write_sweep(cells: Iterable[Cell], errors: dict[str, str], config: Any, command: str, out: Path) -> dict[str, Any]:
     """sweep.json and sweep.md, from the results of all cells."""
-    found = [(_card(cell) | {"error": errors.get(cell.name)}, cell.results()) for cell in cells]
+    found = [(_card(cell, errors.get(cell.name)), cell.results()) for cell in cells]
     first = next((results for _, results in found if results), None)
     sweep = {
         "schema": SCHEMA,
@@ -152,5 +152,6 @@ def write_sweep(cells: Iterable[Cell], errors: dict[str, str], config: Any, comm
     return sweep
 
 
-def _card(cell: Cell) -> dict[str, Any]:
-    return {"name": cell.name, "point": cell.point, "options": cell.options, "results": f"{cell.name}/results.json"}
+def _card(cell: Cell, error: str | None = None) -> dict[str, Any]:
+    path = f"{cell.name}/results.json" if cell.results() else None
+    return {"name": cell.name, "point": cell.point, "options": cell.options, "results": path, "error": error}

@@ -10,18 +10,19 @@ from rich.text import Text
 from spikeback.report.tables import MISSING, plus_minus, scientific, summarise
 
 CAPTION = (
-    "Test accuracy of the main branch alone, mean ± sample std over seeds. Gradient: |dL/d(first block)| /\n"
-    "|dL/d(last block)|, before training (after calibration) and, geometric mean, during it."
+    "Test accuracy of the main branch alone, mean ± sample std over seeds.\n"
+    "Gradient: |dL/d(first block)| / |dL/d(last block)|, at the start\n"
+    "(after calibration) and, geometric mean, while training."
 )
-HEADERS = ("method", "seeds", "best %", "last %", "gradient, start", "gradient")
+HEADERS = ("method", "seeds", "best %", "last %", "gradient, start", "gradient, training")
 
-Cell = Mapping[str, Any]  # name, point, options, results (path), error: as in sweep.json
+Cell = Mapping[str, Any]  # an entry of `cells` in sweep.json
 
 
 def sweep_rows(cells: Sequence[tuple[Cell, Mapping[str, Any] | None]]) -> list[dict[str, Any]]:
     """One row a cell and method, from each cell and its results; a cell without a finished trial has none."""
     return [
-        {"cell": cell["name"], **{f"vary.{axis}": name for axis, name in cell["point"].items()}, **row}
+        {"cell": cell["name"], "point": cell["point"], **row}
         for cell, results in cells
         if results and results["trials"]
         for row in summarise(results)
@@ -31,17 +32,20 @@ def sweep_rows(cells: Sequence[tuple[Cell, Mapping[str, Any] | None]]) -> list[d
 def _cells(row: dict[str, Any]) -> list[str]:
     gradients = [scientific(row[key]) for key in ("gradient_ratio_start", "gradient_ratio")]
     accuracies = [plus_minus(row[f"{which}_mean"], row[f"{which}_std"]) for which in ("best", "last")]
-    points = [value for key, value in row.items() if key.startswith("vary.")]
-    return [*points, row["method"], str(row["seeds"]), *accuracies, *gradients]
+    return [*row["point"].values(), row["method"], str(row["seeds"]), *accuracies, *gradients]
 
 
 def sweep_table(axes: Sequence[str], rows: list[dict[str, Any]]) -> Table:
-    """The rows for the console."""
+    """The rows for a console of 80 columns: without what sweep.md has room for."""
     table = Table(box=box.SIMPLE_HEAD, caption=CAPTION, caption_justify="left", show_edge=False, pad_edge=False)
-    for header in (*axes, *HEADERS):
-        table.add_column(header, justify="left" if header in (*axes, "method") else "right")
+    table.collapse_padding = True
+    shown = [i for i, header in enumerate((*axes, *HEADERS)) if header not in ("seeds", "best %")]
+    for i in shown:
+        header = (*(axis.rpartition(".")[2] for axis in axes), *HEADERS)[i]
+        table.add_column(header.replace(", ", "\n"), justify="left" if i <= len(axes) else "right", overflow="fold")
     for row in rows:
-        table.add_row(*map(Text, _cells(row)))
+        cells = _cells(row)
+        table.add_row(*(Text(cells[i].replace(" ± ", "±")) for i in shown))
     return table
 
 
