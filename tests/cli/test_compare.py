@@ -114,6 +114,7 @@ TRIAL = {
     "steps": lambda v: v == STEPS,
     "history": anything,
     "gradients": anything,
+    "calibration": either(None),
 }
 HISTORY = {
     "epoch": lambda v: v == [1, 2],

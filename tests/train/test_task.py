@@ -48,6 +48,19 @@ def test_only_weights_decay(
     assert all(decay[id(p)] == (5e-4 if p.ndim > 1 else 0.0) for p in parameters)
 
 
+def test_adam_is_adamw_with_the_same_cosine(
+    train: Callable[..., Any], make_recipe: Callable[..., Any], watch: Callable[[], Any]
+) -> None:
+    seen = watch()
+    train("vanilla", make_recipe(optimizer="adam", lr=0.003, momentum=0.8, weight_decay=0.5), seen)
+    assert isinstance(seen.task.optimizers().optimizer, torch.optim.AdamW)
+    assert {group["betas"] for group in seen.groups} == {(0.8, 0.999)}
+    assert [group["weight_decay"] for group in seen.groups] == [0.5, 0.0]
+    assert seen.rates == [0.003 * (0.5 * (1 + math.cos(math.pi * i / 12))) for i in range(12)]
+    step = (seen.weights[1]["net.fc.bias"] - seen.weights[0]["net.fc.bias"]).abs()
+    assert torch.allclose(step, torch.tensor(0.003), rtol=1e-3)  # Adam's first step is the learning rate
+
+
 def test_no_branch_learns_at_weight_zero(
     train: Callable[..., Any], make_recipe: Callable[..., Any], watch: Callable[[], Any]
 ) -> None:

@@ -54,16 +54,21 @@ def tidy(message: str) -> str:
 def with_recipe_paths(argv: list[str]) -> list[str]:
     """Replace a packaged recipe's name after --config by its path; a file of that name comes first.
 
+    `sweep` takes studies as well.
+
     Raises:
         UsageError: neither a file nor a packaged recipe.
     """
+    from spikeback.cli.options import recipes, studies
+
+    known = studies() | recipes() if argv[:1] == ["sweep"] else recipes()
     result: list[str] = []
     for word in argv:
         option, equals, value = word.partition("=")
         if result[-1:] == ["--config"]:
-            result.append(_recipe_path(word))
+            result.append(_recipe_path(word, known))
         elif option == "--config" and equals:
-            result.append(f"--config={_recipe_path(value)}")
+            result.append(f"--config={_recipe_path(value, known)}")
         else:
             result.append(word)
     return result
@@ -87,12 +92,10 @@ def _options(value: str) -> bool:
     return value.startswith(("{", "-")) or Path(value).is_file()
 
 
-def _recipe_path(name: str) -> str:
-    from spikeback.cli.options import recipes
-
-    path = Path(name) if Path(name).is_file() else recipes().get(name)
+def _recipe_path(name: str, known: dict[str, Path]) -> str:
+    path = Path(name) if Path(name).is_file() else known.get(name)
     if path is None:
-        raise UsageError(f"--config: no file and no recipe {name!r}; recipes in the package: {', '.join(recipes())}")
+        raise UsageError(f"--config: no file and no recipe {name!r}; recipes in the package: {', '.join(known)}")
     try:
         with path.open() as file:
             content = yaml.safe_load(file)
@@ -108,13 +111,13 @@ def _recipe_path(name: str) -> str:
 
 def build_parser() -> tuple[Parser, dict[str, Any]]:
     """The parser and the function that runs each subcommand."""
-    from spikeback.cli import bench, compare, data, fit, predict, report, test
+    from spikeback.cli import bench, compare, data, fit, predict, report, sweep, test
 
     children: dict[str, Parser] = {}
     parser = Parser(prog="spikeback", description=spikeback.__doc__, version=spikeback.__version__)
     subcommands = parser.add_subcommands(dest="subcommand", metavar="SUBCOMMAND")
     runs = {}
-    for module in (compare, fit, test, predict, report, data, bench):
+    for module in (compare, fit, sweep, test, predict, report, data, bench):
         name = module.__name__.rpartition(".")[2]
         child = Parser(description=module.__doc__)
         children[name] = child

@@ -33,14 +33,23 @@ def run_folder(config: Any, suffix: str = "") -> Path:
     name = f"{config.data.name.replace(':', '-')}-{config.model.name}"
     if config.config:
         path = Path(str(config.config[-1]))
-        packaged = {p.resolve(): recipe for recipe, p in recipes().items()}
+        packaged = {p.resolve(): recipe for recipe, p in (recipes() | studies()).items()}
         name = packaged.get(path.resolve(), path.stem).replace("/", "-")
     return Path("runs") / f"{name}{suffix}"
 
 
 def recipes() -> dict[str, Path]:
     """The recipes in the package, by name: `demo`, `fashion-mnist/resnet18`, ..."""
-    root = Path(str(files("spikeback") / "recipes"))
+    return _packaged("recipes")
+
+
+def studies() -> dict[str, Path]:
+    """The studies in the package, by name: recipes that `spikeback sweep` varies."""
+    return _packaged("studies")
+
+
+def _packaged(folder: str) -> dict[str, Path]:
+    root = Path(str(files("spikeback") / folder))
     return {str(p.relative_to(root).with_suffix("")): p for p in sorted(root.rglob("*.yaml"))}
 
 

@@ -86,13 +86,17 @@ class BranchConfig:
 
 @dataclass
 class TrainConfig:
-    """Optimisation: SGD with a cosine to zero, stepped with every iteration.
+    """Optimisation: SGD or Adam with a cosine to zero, stepped with every iteration.
 
     Args:
         epochs: Passes over the training pictures.
+        optimizer: SGD with momentum (decay added to the gradient), or Adam with decoupled decay (torch.optim.AdamW).
+            Each needs an lr of its own.
         lr: Learning rate at the start.
-        momentum: Of SGD.
+        momentum: Of SGD; of adam the first beta (the second is 0.999).
         weight_decay: Of weights only: biases and norms have none.
+        calibrate: Before the first step, on the probe pictures: set the surrogates' gains so that every block passes
+            the gradient on with gain 1, the residual norms so that the forward pass keeps its fidelity, or both.
         precision: auto is bf16-mixed where the processor computes in bfloat16, else 32-true.
         best_on: Choose the best epoch on held-out training pictures or, the authors' rule, on the test pictures.
         probe: Pictures on which the gradient of every block is measured after each epoch.
@@ -102,9 +106,11 @@ class TrainConfig:
     """
 
     epochs: int = 300
+    optimizer: Literal["sgd", "adam"] = "sgd"
     lr: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 1e-4
+    calibrate: Literal["none", "gain", "fidelity", "both"] = "none"
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
     best_on: Literal["held-out", "test"] = "held-out"
     probe: int = 128
@@ -149,7 +155,7 @@ class Recipe:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Recipe":
-        """The inverse of `as_dict`."""
+        """The inverse of `as_dict`; options that an earlier version did not know have their defaults."""
         return cls(
             title=values["title"],
             data=DataConfig(**values["data"]),

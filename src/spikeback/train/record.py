@@ -40,6 +40,7 @@ def trial_record(task: Task, data: DataModule, method: Method, seed: int) -> dic
         "steps": task.total_steps,
         "history": history,
         "gradients": task.gradients,
+        "calibration": task.calibration,
     }
 
 

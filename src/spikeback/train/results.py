@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,10 @@ def read_results(path: Path) -> dict[str, Any]:
 
 def write_results(results: dict[str, Any], path: Path) -> None:
     """Write results.json whole or not at all; a number that is not finite becomes null."""
-    write_atomic(path, json.dumps(_finite(results), indent=1, allow_nan=False).encode())
+    text = json.dumps(_finite(results), indent=1, allow_nan=False)
+    # No string holds a line break, so this is never within one: a list of numbers takes one line, not one a number.
+    text = re.sub(r'\[\n([^][{}"]*)\n *\]', lambda numbers: f"[{' '.join(numbers[1].split())}]", text)
+    write_atomic(path, text.encode())
 
 
 def check_resumable(
@@ -51,7 +55,8 @@ def check_resumable(
 
 def check_recipe(old: dict[str, Any], recipe: Recipe, path: Path) -> None:
     """Raise UsageError that names every option in which a recipe differs from that of `path`, but for harmless ones."""
-    before, now = _flat(old), _flat(recipe.as_dict())
+    # An option that is missing did not exist when `old` was made, and the default of a new one changes nothing.
+    before, now = flat(Recipe().as_dict()) | flat(old), flat(recipe.as_dict())
     # Harmless: the samples themselves are compared by hash.
     harmless = ("title", "data.root", "data.cache", "data.download", "data.num_workers")
     differ = [f"--{k}" for k in sorted(before | now) if k not in harmless and before.get(k) != now.get(k)]
@@ -62,12 +67,12 @@ def check_recipe(old: dict[str, Any], recipe: Recipe, path: Path) -> None:
         )
 
 
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested options by dotted name."""
-    flat: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
+        result |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return result
 
 
 def _finite(value: Any) -> Any:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torchmetrics.classification import MulticlassAccuracy
 
-from spikeback.doctor import block_gradients, block_names
+from spikeback.doctor import block_gradients, block_names, calibrate
 from spikeback.errors import TrainingError, UsageError
 from spikeback.ops import packed_spikes
 from spikeback.shortcut import Schedule, ShortcutNet
@@ -20,7 +20,8 @@ from spikeback.train.recipe import BranchConfig, TrainConfig
 
 HELD_OUT = 0  # the first validation loader; the second has the test pictures
 METRICS = ("train", "held_out", "test", "test_sum")
-RECORD = ("total_steps", "history", "gradients", "step_seconds")  # kept in the checkpoint
+TARGETS = {"gain": 1.0, "fidelity": 0.7}  # of --train.calibrate: of every block; correlation at the last block
+RECORD = ("total_steps", "history", "gradients", "step_seconds", "calibration")  # kept in the checkpoint
 
 
 class Task(L.LightningModule):
@@ -32,7 +33,7 @@ class Task(L.LightningModule):
         branches, train: the recipe's options.
         seed: the global random state at the start of each epoch is a function of it and the epoch, so a resumed run
             continues as if it had not been interrupted.
-        probe: pictures and labels on which the gradient of every block is measured.
+        probe: pictures and labels on which the gradient of every block is measured, and the network calibrated.
 
     The accuracy that counts is the main branch's alone.
     """
@@ -57,6 +58,7 @@ class Task(L.LightningModule):
         self.history: dict[str, list[float]] = {}
         self.gradients: dict[str, list[Any]] = {"blocks": block_names(net), "step": [], "norm": []}
         self.step_seconds: list[float] = []
+        self.calibration: dict[str, Any] | None = None
         self._losses: list[Tensor] = []
         self._seconds: list[float] = []
 
@@ -109,7 +111,8 @@ class Task(L.LightningModule):
         self.total_steps = total
 
     def on_train_start(self) -> None:
-        if self.global_step == 0:
+        if self.global_step == 0:  # a checkpoint brings its gains and norms along
+            self.calibrate()
             self.measure_gradients()
 
     def on_train_epoch_start(self) -> None:
@@ -146,6 +149,15 @@ class Task(L.LightningModule):
         self._seconds.clear()
         self.measure_gradients()
 
+    def calibrate(self) -> None:
+        """Set gains and norm scales on the probe as the recipe asks, and keep what was set."""
+        chosen = self.train_config.calibrate
+        if self.probe is None or chosen == "none":
+            return
+        x, y = (t.to(self.device) for t in self.probe)
+        gain, fidelity = (value if chosen in (name, "both") else None for name, value in TARGETS.items())
+        self.calibration = calibrate(self.model.net, x, y, gain=gain, fidelity=fidelity).as_dict()
+
     def measure_gradients(self) -> None:
         """Append the norm of dL/d(block output) on the probe, for the loss of the step just done."""
         if self.probe is None or not self.gradients["blocks"]:
@@ -158,14 +170,17 @@ class Task(L.LightningModule):
         self.gradients["norm"].append(list(norms.values()))
 
     def configure_optimizers(self) -> Any:
-        """SGD with decay of weights only, and a cosine to zero over all steps."""
+        """SGD or AdamW with decay of weights only, and a cosine to zero over all steps."""
         config = self.train_config
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         groups = [
             {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
             {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
         ]
-        optimiser = torch.optim.SGD(groups, config.lr, config.momentum)
+        if config.optimizer == "adam":
+            optimiser = torch.optim.AdamW(groups, config.lr, betas=(config.momentum, 0.999))
+        else:
+            optimiser = torch.optim.SGD(groups, config.lr, config.momentum)
         total = int(self.trainer.estimated_stepping_batches)
         cosine = torch.optim.lr_scheduler.LambdaLR(
             optimiser, lambda step: 0.5 * (1 + math.cos(math.pi * min(step, total) / total))
@@ -176,5 +191,6 @@ class Task(L.LightningModule):
         checkpoint["record"] = {name: getattr(self, name) for name in RECORD}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        record = {"calibration": None} | checkpoint["record"]  # which earlier versions did not have
         for name in RECORD:
-            setattr(self, name, checkpoint["record"][name])
+            setattr(self, name, record[name])

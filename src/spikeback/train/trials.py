@@ -121,7 +121,7 @@ def run_trial(run: Run, method: Method, seed: int, resume: bool = False) -> dict
     log = EventLog(folder / "events.jsonl", method, seed)
     fit(task, data, recipe, [Checkpoints(folder, card), log, *run.callbacks(method, seed)], folder, last)
     record = trial_record(task, data, method, seed)
-    log.write("finished", **{k: v for k, v in record.items() if k not in ("history", "gradients")})
+    log.write("finished", **{k: v for k, v in record.items() if k not in ("history", "gradients", "calibration")})
     plain, _ = read_checkpoint(folder / BEST)
     plain = {name: value.contiguous() for name, value in plain.items()}  # all that the format knows
     write_atomic(folder / "net.safetensors", safetensors_bytes(plain, {"card": json.dumps(card)}))

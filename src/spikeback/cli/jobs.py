@@ -1,0 +1,78 @@
+"""Several `spikeback` processes at a time."""
+
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+
+COMMAND = [sys.executable, "-m", "spikeback"]
+PATIENCE = 30  # seconds that an interrupted process has to leave
+
+
+class Job:
+    """A running `spikeback ...`. In a process group of its own: Ctrl-C reaches it through `interrupt` alone, once."""
+
+    def __init__(self, name: str, words: list[str]) -> None:
+        self.name = name
+        self.errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `close`
+        self.process = subprocess.Popen(
+            [*COMMAND, *words],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self.errors, process_group=0,
+        )  # fmt: skip
+
+    def close(self) -> str | None:
+        """Wait for the end; the last line that it had to say if it failed."""
+        code = self.process.wait()
+        self.errors.seek(0)
+        lines = self.errors.read().decode(errors="replace").split("\n")
+        self.errors.close()
+        if code == 0:
+            return None
+        if code < 0:
+            return f"killed by {signal.Signals(-code).name}"
+        last = next((line.strip() for line in reversed(lines) if line.strip()), f"exit code {code}")
+        return last.removeprefix("error: ")
+
+    def interrupt(self) -> None:
+        """Ctrl-C for this process, which keeps what it has."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+
+
+def run_jobs(
+    jobs: dict[str, list[str]],
+    at_once: int,
+    ended: Callable[[str, str | None], None],
+    watch: Callable[[list[str]], None],
+) -> None:
+    """Run `spikeback WORDS` for every name, `at_once` at a time, in order.
+
+    Args:
+        jobs: name -> words.
+        at_once: how many run at a time.
+        ended: called with the name, and None or the error, as each ends.
+        watch: called several times a second with the names of those that run.
+
+    Any exception, Ctrl-C among them, interrupts those that run and waits for them.
+    """
+    waiting, running = list(jobs), []
+    try:
+        while waiting or running:
+            while waiting and len(running) < at_once:
+                running.append(Job(waiting[0], jobs[waiting.pop(0)]))
+            for job in [job for job in running if job.process.poll() is not None]:
+                running.remove(job)
+                ended(job.name, job.close())
+            watch([job.name for job in running])
+            time.sleep(0.2)
+    finally:
+        for job in running:
+            job.interrupt()
+        for job in running:
+            try:
+                job.process.wait(PATIENCE)
+            except subprocess.TimeoutExpired:
+                job.process.kill()
+            job.close()

@@ -1,0 +1,111 @@
+"""How long a study will take: one training step of each network in it, timed here and now, times their number."""
+
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from rich import box
+from rich.table import Table
+from rich.text import Text
+from torch import nn
+
+from spikeback.cli.study import Cell
+from spikeback.data import DataModule
+from spikeback.train import Method, Recipe
+from spikeback.train.environment import resolve_precision
+from spikeback.train.results import flat
+from spikeback.train.trials import Run
+
+TIMED = 3  # steps, after one that warms up
+FREE = (
+    "title",
+    "train.lr",
+    "train.momentum",
+    "train.weight_decay",
+    "train.calibrate",
+    "train.optimizer",
+    "train.epochs",
+)
+CAPTION = (
+    "Minutes: a step and a forward pass of each network, timed here and now, times their number. Not in it: start\n"
+    "and report of a run, gradient probes, and that runs at the same time slow each other down."
+)
+
+
+def expect(cells: list[Cell]) -> list[tuple[int, float]]:
+    """For each cell the number of trials that it lacks, and the seconds they will take, one at a time."""
+    known: dict[str, float] = {}
+    runs: dict[str, Run] = {}  # by data, whose samples are read once
+    expected = []
+    for cell in cells:
+        missing, seconds = cell.missing(), 0.0
+        for name, seed in missing:
+            weight = Method.from_text(name).schedule(0.0)
+            key = repr([(k, v) for k, v in flat(cell.recipe.as_dict()).items() if k not in FREE] + [bool(weight)])
+            if key not in known:
+                run = runs.setdefault(repr(cell.recipe.data), Run(cell.recipe, cell.folder))
+                known[key] = epoch_seconds(cell.recipe, run.data(seed), weight)
+            seconds += cell.recipe.train.epochs * known[key]
+        expected.append((len(missing), seconds))
+    return expected
+
+
+def epoch_seconds(recipe: Recipe, data: DataModule, weight: float) -> float:
+    """Seconds of one epoch: training with branches of this weight, and judging the held-out and test samples."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    precision = resolve_precision(recipe.train.precision)
+    kind = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision)
+    model = recipe.branches.build(recipe.model.build(len(data.classes), data.channels, data.time_steps)).to(device)
+    optimiser = torch.optim.SGD(model.parameters(), recipe.train.lr, recipe.train.momentum)
+    loader = data.train_dataloader()
+    x, y = (t.to(device) for t in next(iter(loader)))
+
+    def step() -> None:
+        with torch.autocast(device.type, kind, enabled=kind is not None):
+            loss = nn.functional.cross_entropy(model(x, weight, per_step=False).mean(0), y)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+
+    def judge() -> None:
+        with torch.inference_mode(), torch.autocast(device.type, kind, enabled=kind is not None):
+            model(x, per_step=False)
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(recipe.train.threads or before)
+    try:
+        judged = (data.sizes["held_out"] + data.sizes["test"]) / len(x)
+        return len(loader) * _timed(step) + judged * _timed(judge)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _timed(call: Callable[[], None]) -> float:
+    times = []
+    for _ in range(1 + TIMED):
+        start = time.perf_counter()
+        call()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[1:])
+
+
+def plan_table(cells: list[Cell], jobs: int) -> Table:
+    """Trials that are missing and the minutes they will take: one row a cell; then all, and all by `jobs` at a time."""
+    table = Table(box=box.SIMPLE_HEAD, caption=CAPTION, caption_justify="left", show_edge=False, pad_edge=False)
+    for axis in cells[0].point:
+        table.add_column(axis, no_wrap=True)
+    for header in ("trials", "s/trial", "minutes"):
+        table.add_column(header, justify="right")
+    expected = expect(cells)
+    for cell, (trials, seconds) in zip(cells, expected, strict=True):
+        each = f"{seconds / trials:.0f}" if trials else "–"
+        table.add_row(*map(Text, cell.point.values()), str(trials), each, f"{seconds / 60:.1f}")
+    table.add_section()
+    trials, seconds = (sum(column) for column in zip(*expected, strict=True))
+    blank = [""] * (len(cells[0].point) - 1)
+    table.add_row("all", *blank, str(trials), "", f"{seconds / 60:.0f}")
+    table.add_row(f"all, --jobs {jobs}", *blank, str(trials), "", f"{seconds / 60 / min(jobs, len(cells)):.0f}")
+    return table

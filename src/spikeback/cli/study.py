@@ -1,0 +1,136 @@
+"""A study: a recipe, and the axes along which it varies. Their points are crossed; every combination is a cell."""
+
+import re
+from dataclasses import dataclass
+from difflib import get_close_matches
+from itertools import product
+from pathlib import Path
+from typing import Any, NoReturn
+
+from spikeback.cli.main import Parser, tidy
+from spikeback.cli.options import add_recipe, recipe_of
+from spikeback.errors import UsageError
+from spikeback.train import Method, Recipe
+from spikeback.train.results import flat, read_results
+from spikeback.train.trials import trials_of
+
+Axes = dict[str, dict[str, dict[str, Any]]]  # axis -> point -> dotted option -> value
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One combination: a plain run of `spikeback compare` in a folder of its own.
+
+    Args:
+        folder: of the run.
+        point: the name of the point on every axis.
+        options: what the points set, by dotted name.
+        recipe: the study's recipe with these options.
+        trials: (method, seed) of every trial, by name.
+    """
+
+    folder: Path
+    point: dict[str, str]
+    options: dict[str, Any]
+    recipe: Recipe
+    trials: list[tuple[str, int]]
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    def results(self) -> dict[str, Any] | None:
+        """What is in the folder's results.json; None where there is none yet."""
+        path = self.folder / "results.json"
+        return read_results(path) if path.is_file() else None
+
+    def missing(self) -> list[tuple[str, int]]:
+        """The trials that are yet to be finished."""
+        results = self.results()
+        finished = {(t["method"], t["seed"]) for t in results["trials"]} if results else set()
+        return [trial for trial in self.trials if trial not in finished]
+
+
+def cells_of(base: Recipe, vary: Any, methods: list[str], seeds: list[int], out: Path) -> list[Cell]:
+    """Every combination of the points of `vary` (docs/sweep.md), the first axis varying slowest.
+
+    A cell has one thread unless the recipe says otherwise, so that its numbers do not depend on how many run at a time.
+
+    Raises:
+        UsageError: names the key of the study that is wrong, and the choices.
+    """
+    axes = axes_of(vary)
+    trials = [(method.name, seed) for method, seed in trials_of([Method.from_text(text) for text in methods], seeds)]
+    cells: list[Cell] = []
+    for names in product(*axes.values()):
+        point = dict(zip(axes, names, strict=True))
+        folder = out / "-".join(map(_slug, names))
+        options: dict[str, Any] = {}
+        for axis, name in point.items():
+            if both := options.keys() & axes[axis][name].keys():
+                raise UsageError(f"vary.{axis}.{name}: {min(both)} is set by another axis as well; keep it in one")
+            options |= axes[axis][name]
+        if folder in (cell.folder for cell in cells):
+            raise UsageError(f"vary: two cells would have the folder {folder.name!r}; give their points other names")
+        where = "vary." + " x ".join(f"{axis}.{name}" for axis, name in point.items())
+        recipe = _varied(base, {"title": f"{base.title}: {folder.name}", **options}, where)
+        recipe.train.threads = recipe.train.threads or 1
+        cells.append(Cell(folder, point, options, recipe, trials))
+    return cells
+
+
+def axes_of(vary: Any) -> Axes:
+    """Both spellings of an axis, `option: [values]` and `name: {point: {option: value}}`, as the latter."""
+    known = sorted(flat(Recipe().as_dict()))
+    if not isinstance(vary, dict) or not vary:
+        raise UsageError("vary: needs at least one axis, e.g. --vary '{train.lr: [0.1, 0.3]}'")
+    axes: Axes = {}
+    for axis, points in vary.items():
+        if isinstance(points, list):
+            _check_option(f"vary.{axis}", axis, known)
+            points = {str(value): {axis: value} for value in points}
+        if not isinstance(points, dict) or not all(isinstance(options, dict) for options in points.values()):
+            raise UsageError(
+                f"vary.{axis}: must be a list of values, or options by name of the point: {{slow: {{train.lr: 0.1}}}}"
+            )
+        if not points:
+            raise UsageError(f"vary.{axis}: has no point")
+        for name, options in points.items():
+            for option in options:
+                _check_option(f"vary.{axis}.{name}", option, known)
+        axes[str(axis)] = {str(name): options for name, options in points.items()}
+    return axes
+
+
+def _check_option(where: str, option: str, known: list[str]) -> None:
+    if option not in known:
+        near = get_close_matches(str(option), known, 3, 0.5)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(known)}"
+        raise UsageError(f"{where}: no option {option!r}; {hint}")
+
+
+def _varied(base: Recipe, options: dict[str, Any], where: str) -> Recipe:
+    values = base.as_dict()
+    for option, value in options.items():
+        *groups, last = option.split(".")
+        group = values
+        for name in groups:
+            group = group[name]
+        group[last] = value
+    parser = _Parser()
+    add_recipe(parser)
+    try:
+        return recipe_of(parser.parse_object(values))
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from error
+
+
+class _Parser(Parser):
+    """Checks types as the command line does, but leaves it to others to say whose mistake it is."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        raise UsageError(tidy(message))
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^\w.]+", "-", name).strip("-.") or "-"
