@@ -92,3 +92,56 @@ def test_a_layer_registered_twice_counts_once() -> None:
     lif = sb.LIF()
     assert list(spiking_layers(nn.Sequential(lif, nn.Sequential(lif), sb.LIF()))) == ["0", "2"]
     assert list(spiking_layers(lif)) == [""]
+
+
+def foreign(module: str, *names: str) -> Any:
+    """A neuron of a framework that need not be installed: a class of the name last given, derived from the others."""
+    kind: type = nn.Module
+    for name in names:
+        kind = type(name, (kind,), {"__module__": module})
+    return kind()
+
+
+def jelly(*names: str) -> Any:
+    node = foreign("spikingjelly.activation_based.neuron", "BaseNode", *names)
+    node.v_threshold, node.v_reset, node.tau, node.decay_input, node.detach_reset = 0.7, 0.0, 4.0, True, True
+    node.surrogate_function = torch.nn.functional.hardtanh  # derivative 1 within 1 of the threshold
+    return node
+
+
+def test_a_framework_is_recognised_by_its_names() -> None:
+    neuron = known(jelly("LIFNode"))
+    assert (neuron.threshold, neuron.leak, neuron.scale) == (0.7, 0.75, 0.25)
+    assert (neuron.reset, neuron.detach_reset) == ("hard", True)
+    assert neuron.derivative(torch.tensor([-0.4, 0.0, 1.6, 1.8])).tolist() == [0, 1, 1, 0]
+    x, s = torch.tensor([4.0, 4.0, 4.0]), torch.tensor([0.0, 1.0, 0.0])
+    assert neuron.membrane(x, s).tolist() == [1.0, 1.75, 1.0]  # the spikes that are given count
+
+
+def test_a_users_subclass_is_its_neuron_and_another_kind_is_not() -> None:
+    mine = jelly("LIFNode")
+    mine.__class__ = type("Mine", (type(mine),), {})
+    assert list(spiking_layers(nn.Sequential(mine, jelly("LIFNode", "KLIFNode")))) == ["0", "1"]
+    assert known(mine).leak == 0.75
+    assert neuron_of(jelly("LIFNode", "KLIFNode")) is None
+
+
+def test_a_neuron_of_another_version_or_with_many_thresholds_is_spiking_but_not_known() -> None:
+    old, many = foreign("snntorch", "SpikingNeuron", "Leaky"), jelly("LIFNode")
+    many.v_threshold = torch.tensor([0.5, 0.6])
+    assert list(spiking_layers(nn.Sequential(old, many))) == ["0", "1"]
+    assert neuron_of(old) is None
+    assert neuron_of(many) is None
+
+
+def test_what_puts_out_a_membrane_does_not_spike() -> None:
+    leaky = foreign("sinabs.layers.exp_leak", "StatefulLayer", "LIF", "ExpLeak")
+    leaky.does_spike = False
+    net = nn.Sequential(foreign("norse.torch", "SNNCell", "LICell"), leaky, foreign("spikingjelly", "Linear"))
+    assert spiking_layers(net) == {}
+
+
+def test_a_function_without_derivative_has_derivative_zero() -> None:
+    node = jelly("IFNode")
+    node.surrogate_function = lambda u: (u >= 0).float()
+    assert known(node).derivative(torch.ones(3)).tolist() == [0, 0, 0]

@@ -1,6 +1,7 @@
 """Which modules of a network spike, and what is known of them: our `LIF` and the neurons of four other frameworks."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -54,5 +55,8 @@ def _ours(lif: LIF) -> Neuron:
     def derivative(u: Tensor) -> Tensor:
         return lif.gain.detach() * lif.surrogate(u, lif.threshold)
 
-    membrane = replay(lambda v, x: lif.tau * v + x, lambda u, s: u * (1 - s))
-    return Neuron(lif.threshold, lif.tau, 1.0, "hard", lif.detach_reset, membrane, derivative)
+    def step(v: Any, x: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+        u = lif.tau * v + x
+        return u, u * (1 - s)
+
+    return Neuron(lif.threshold, lif.tau, 1.0, "hard", lif.detach_reset, replay(step, 0.0), derivative)

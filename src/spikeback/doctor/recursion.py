@@ -34,17 +34,14 @@ class Neuron:
     batch_first: bool = False
 
 
-def replay(
-    charge: Callable[[Any, Tensor], Tensor], post: Callable[[Tensor, Tensor], Tensor], start: Any = 0.0
-) -> Callable[[Tensor, Tensor], Tensor]:
-    """The `membrane` of u_t = charge(v, c_t), v = post(u_t, s_t), from v = start."""
+def replay(step: Callable[[Any, Tensor, Tensor], tuple[Tensor, Any]], start: Any) -> Callable[[Tensor, Tensor], Tensor]:
+    """The `membrane` of a recursion `step(state, c_t, s_t) -> (u_t, state)` that begins in the state `start`."""
 
     @torch.no_grad()
     def membrane(current: Tensor, spikes: Tensor) -> Tensor:
-        v, membranes = start, []
+        state, membranes = start, []
         for c, s in zip(current.float(), spikes.float(), strict=True):
-            u = charge(v, c)
-            v = post(u, s)
+            u, state = step(state, c, s)
             membranes.append(u)
         return torch.stack(membranes)
 
@@ -67,5 +64,5 @@ def slope(fire: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
 
 def number(value: Any) -> float | None:
     """A parameter of a neuron as one number; None if it differs from neuron to neuron."""
-    values = torch.as_tensor(value).detach().flatten()
+    values = torch.as_tensor(value, dtype=torch.float64).detach().flatten()
     return values[0].item() if len(values) and bool((values == values[0]).all()) else None
