@@ -3,8 +3,9 @@
 from spikeback.doctor.calibrate import Calibration, calibrate
 from spikeback.doctor.decompose import decompose
 from spikeback.doctor.diagnosis import PASSES, Diagnosis, diagnose
-from spikeback.doctor.measure import block_gradients, block_names, firing_rate
+from spikeback.doctor.measure import block_gradients, block_names, firing_rate, keep_histogram, propagate
 from spikeback.doctor.remedies import Remedy
+from spikeback.doctor.undisturbed import undisturbed
 from spikeback.doctor.verdict import Verdict
 
 __all__ = [
@@ -19,4 +20,7 @@ __all__ = [
     "decompose",
     "diagnose",
     "firing_rate",
+    "keep_histogram",
+    "propagate",
+    "undisturbed",
 ]

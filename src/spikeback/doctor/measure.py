@@ -15,6 +15,8 @@ from spikeback.doctor.spikes import Layer, Seen, look, time_first
 from spikeback.doctor.undisturbed import entering, listening, undisturbed
 from spikeback.shortcut.adapt import first
 
+LOGARITHMS = torch.linspace(-12, 2, 57)  # of a gradient's entries, to the base of 10
+
 
 @dataclass
 class Flow:
@@ -133,3 +135,15 @@ def firing_rate(net: nn.Module, x: Tensor) -> float:
             hooks.enter_context(listening(layer, lambda _, out: rates.append(first(out).float().mean().item())))
         net(x)
     return sum(rates) / len(rates) if rates else 0.0
+
+
+def keep_histogram(record: dict[str, Any], gradient: Tensor | None) -> None:
+    """Append the distribution of log10 |gradient| to `record`: `edges`, and rows of `counts` and `zeros`.
+
+    What lies beyond the edges is counted in the outermost bins.
+    """
+    record.setdefault("edges", LOGARITHMS.tolist())
+    values = torch.zeros(0) if gradient is None else gradient.detach().float().abs().flatten().cpu()
+    logs = values[values > 0].log10().clamp(LOGARITHMS[0], LOGARITHMS[-1])
+    record.setdefault("counts", []).append(torch.histogram(logs, LOGARITHMS).hist.int().tolist())
+    record.setdefault("zeros", []).append(int((values == 0).sum()))
