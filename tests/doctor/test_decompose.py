@@ -34,7 +34,7 @@ def by_hand(model: sb.ShortcutNet, x: Tensor, y: Tensor, weight: float, combine:
     for source in ("main", *model.taps):
         twin, outs = copy.deepcopy(model), {}
         for block in blocks:
-            keep = lambda _, __, output, block=block: outs.update({block: output})
+            keep = lambda _, __, output, block=block, outs=outs: outs.update({block: output})
             twin.net.get_submodule(block).register_forward_hook(keep)
         main, side = twin.logits(x)
         main = main if source == "main" else main.detach()

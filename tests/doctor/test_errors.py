@@ -42,7 +42,7 @@ def test_predicate_that_finds_none(make_net: MakeNet) -> None:
     try:  # a predicate may stand beside the known neurons, or replace them
         sb.diagnose(net, smooth_pictures(8), some_labels(8), passes=(), **given)
     except UsageError as error:
-        assert "is_spiking" in str(error)
+        assert "is_spiking" in str(error)  # noqa: PT017 - either is right
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -55,7 +55,7 @@ def test_loss_not_finite(make_net: MakeNet, bad: float) -> None:
 
 
 def test_pictures_not_finite(make_net: MakeNet) -> None:
-    """A NaN pixel makes the loss or the input not finite, or, where no spike shows it, at least no NaN in the figures."""
+    """A NaN pixel makes loss or input not finite; where no spike shows it there is at least no NaN in the figures."""
     net, x = make_net(), smooth_pictures(8)
     x[0, 0, 0, 0] = float("nan")
     before = snapshot(net)
@@ -63,7 +63,7 @@ def test_pictures_not_finite(make_net: MakeNet) -> None:
         found = sb.diagnose(net, x, some_labels(8), passes=()).as_dict()
         assert all(block["gradient"] == block["gradient"] for block in found["blocks"])
     except UsageError as error:
-        assert "finite" in str(error)
+        assert "finite" in str(error)  # noqa: PT017 - either is right
     assert_same(before, snapshot(net))
 
 
@@ -109,7 +109,7 @@ def test_logits_that_are_not_by_time_step(make_net: MakeNet) -> None:
     try:
         assert sb.diagnose(net, smooth_pictures(8), some_labels(8), passes=()).as_dict()["blocks"]
     except UsageError as error:
-        assert "TimeAveraged" in str(error) or "blocks" in str(error)
+        assert "TimeAveraged" in str(error) or "blocks" in str(error)  # noqa: PT017 - either is right
     assert_same(before, snapshot(net))
 
 

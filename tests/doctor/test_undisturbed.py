@@ -62,7 +62,7 @@ def spiking(module: nn.Module) -> bool:
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("kind", ["spiking_resnet18", "spiking_vgg11", "shortcut"])
 def test_everything_is_as_it_was(make_net: MakeNet, kind: str, training: bool) -> None:
-    options = {"num_classes": K, "time_steps": 2, "width": 4}
+    options: dict[str, Any] = {"num_classes": K, "time_steps": 2, "width": 4}
     net = sb.create_model("spiking_resnet18" if kind == "shortcut" else kind, **options)
     net = sb.ShortcutNet(net, taps="block") if kind == "shortcut" else net
     lived_in(net.train(training))
@@ -77,22 +77,22 @@ def test_stateful_neuron_and_dropout() -> None:
     with torch.no_grad():
         net(x)
     lived_in(net)
-    membrane = net.first[1].v
+    membrane: Any = net.get_submodule("first.1").v
     assert isinstance(membrane, Tensor)
     assert membrane.any()
     before = snapshot(net, x, y)
     sb.diagnose(net, x, y, is_spiking=spiking)
     assert_same(before, snapshot(net, x, y))
-    assert torch.equal(net.first[1].v, membrane)
+    assert net.get_submodule("first.1").v is membrane
 
 
 def test_state_that_hangs_in_a_graph_still_hangs_there() -> None:
     """A membrane with a history, as another framework's user has between two truncated backward passes."""
     net, x, y = Mixed(), 2 * torch.rand(3, 16, 6), some_labels(16)
     net(x)
-    membrane = net.first[1].v
+    membrane: Any = net.get_submodule("first.1").v
     sb.diagnose(net, x, y, is_spiking=spiking)
-    assert net.first[1].v is membrane
+    assert net.get_submodule("first.1").v is membrane
     assert isinstance(membrane, Tensor)
     membrane.sum().backward()
     assert net.first[0].weight.grad is not None
