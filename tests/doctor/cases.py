@@ -129,7 +129,8 @@ def account(
     grad = lambda wanted: torch.autograd.grad(value, wanted, retain_graph=True, allow_unused=True)
     zero = lambda grads, like: [torch.zeros_like(t) if g is None else g for g, t in zip(grads, like, strict=True)]
     outputs = [outs[b] for b in blocks]
-    entering = {b: grad([ins[b]])[0] if ins[b].requires_grad else None for b in blocks}
+    linked = [b for b in blocks if ins[b].requires_grad]
+    entering = dict.fromkeys(blocks) | dict(zip(linked, grad([ins[b] for b in linked]), strict=True))
     return Account(
         value.item(),
         {b: outs[b].detach() for b in blocks},
