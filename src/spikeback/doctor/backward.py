@@ -1,6 +1,7 @@
-"""The gradient's way back through the modules of a network, as mean field theory has it (`theory` says what it takes).
+"""The gradient's way back through the modules of a network, as mean field theory has it (assumptions: `theory`).
 
-K is the covariance over time of the gradient in each channel, K[c, t, s] = sum over neurons of dL/dz_t dL/dz_s, (C, T, T).
+K is the covariance over time of the gradient in each channel, K[c, t, s] = sum over neurons of dL/dz_t dL/dz_s,
+(C, T, T).
 """
 
 from dataclasses import dataclass, field
@@ -106,7 +107,7 @@ class Way:
 
 
 def slope(norm: Any, sigma: Tensor) -> Tensor:
-    """dy/dx = gamma / sigma of a batch norm whose statistics are taken as given, (C,); tdBN's scale belongs to gamma."""
+    """dy/dx = gamma / sigma of a batch norm with its statistics taken as given, (C,); tdBN's scale is part of gamma."""
     gamma = torch.ones_like(sigma) if norm.weight is None else norm.weight.detach().float()
     return gamma * (norm.scale if isinstance(norm, TdBatchNorm2d) else 1.0) / sigma
 
@@ -119,7 +120,7 @@ def through_convolution(conv: Any, size: tuple[int, ...], K: Tensor) -> Tensor:
 
 
 def inside(conv: Any, size: tuple[int, ...]) -> Tensor:
-    """Of each tap of a kernel: the share of outputs for which it lies inside the picture, not in its zeros, (kH, kW)."""
+    """The share of outputs for which each tap of a kernel lies inside the picture, not in the padding, (kH, kW)."""
     if conv.padding_mode != "zeros":
         return torch.ones(conv.kernel_size)
     share = torch.ones(())

@@ -37,15 +37,15 @@ def jacobians(u: Tensor, s: Tensor, neuron: Neuron) -> Tensor:
     return torch.stack(rows).movedim((0, 1), (-2, -1))
 
 
-def time_map(u: Tensor, s: Tensor, neuron: Neuron) -> Tensor:
+def time_map(u: Tensor, s: Tensor, neuron: Neuron, most: int = NEURONS) -> Tensor:
     """M[i, j, t, s] = E[J[t, i] J[s, j]] over the neurons, (T, ...) -> (T, T, T, T).
 
     If the gradient dL/ds of a neuron does not depend on its membrane, a covariance K over time of dL/ds becomes
-    K'[i, j] = sum_ts M[i, j, t, s] K[t, s] of dL/dc. At most `NEURONS` neurons count, at a fixed stride.
+    K'[i, j] = sum_ts M[i, j, t, s] K[t, s] of dL/dc. At most so many neurons count, at a fixed stride.
     """
     steps = len(u)
     u, s = u.flatten(1), s.flatten(1)
-    count = max(1, min(NEURONS, ENTRIES // steps**2))
+    count = max(1, min(most, ENTRIES // steps**2))
     stride = -(-u.shape[1] // count)
     J = jacobians(u[:, ::stride], s[:, ::stride], neuron).flatten(1)  # (N, T*T)
     return (J.T @ J / len(J)).unflatten(0, (steps, steps)).unflatten(2, (steps, steps)).permute(1, 3, 0, 2)

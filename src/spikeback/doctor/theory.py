@@ -16,13 +16,18 @@ carried from the last block to the first.
 - Average pooling over separate windows of n: exactly 1 / n, whatever the correlations. Max pooling: 1.
 
 At the top the gradient is alike at all time steps, because the loss reads the mean over time, and in all channels.
+
+How near it comes: within 10 percent for every block of untrained ResNet-18 and 34 (three surrogates, thresholds 0.5 and
+1, T = 2 and 4) and of their ReLU twins, mostly 3 percent below. In training the gradient comes to know the weights, and
+theory falls short, first in the last block: by 35 to 45 percent there after 150 steps of ResNet-18.
+Branches of a `ShortcutNet` are not in it.
 """
 
 import copy
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
-from math import gcd, prod
 from typing import Any
 
 import torch
@@ -34,7 +39,7 @@ from spikeback.doctor.measure import undisturbed
 from spikeback.doctor.neurons import Neuron, neuron_of, spiking_layers
 from spikeback.nn import LIF
 from spikeback.nn.fuse import by_batch
-from spikeback.shortcut.adapt import first, reset_state
+from spikeback.shortcut.adapt import first, loose_tensors, reset_state
 
 RELU = Neuron(0.0, 0.0, 1.0, "none", False, lambda current, spikes: current.float(), lambda u: (u > 0).float())
 
@@ -48,7 +53,7 @@ def predict(net: nn.Module, record: Record, blocks: Sequence[str]) -> dict[str, 
         blocks: modules by name, in network order. Known are our residual blocks and layers of a VGG, residual blocks
             with SpikingJelly's names (conv1, bn1, sn1, conv2, bn2, sn2, downsample), and `nn.Sequential` of such, of
             convolutions, linear layers, batch norms, poolings and known neurons. Any other has None, and K begins
-            anew in the block before it, as it does where channels do not match.
+            anew in the block before it, as it does where channels do not match or a block passes nothing on.
     """
     way = Way(net, record)
     gains: dict[str, float | None] = {}
@@ -57,9 +62,9 @@ def predict(net: nn.Module, record: Record, blocks: Sequence[str]) -> dict[str, 
         block = net.get_submodule(name)
         try:
             top = way.top(block)
-            above = top if K is None or K.shape != top.shape else K / K.mean().clamp_min(1e-30)
+            above = top if K is None or K.shape != top.shape or not _trace(K) > 0 else K / _trace(K)
             K = way.back(block, above)
-            gains[name] = (_trace(K) / _trace(above)) ** 0.5 if _trace(above) > 0 else 0.0
+            gains[name] = math.sqrt(max(_trace(K) / _trace(above), 0.0))
         except UnknownModule:
             gains[name], K = None, None
     return {name: gains[name] for name in blocks}
@@ -107,7 +112,7 @@ def relu_twin(net: nn.Module, layers: Iterable[str]) -> nn.Module | None:
     if any(_returns_tuple(module) for module in spiking):
         return None
     # Hidden state may hang in an autograd graph, which deepcopy refuses.
-    memo: dict[int, Any] = {id(t): t.detach().clone() for m in net.modules() for t in _loose_tensors(m)}
+    memo: dict[int, Any] = {id(t): t.detach().clone() for m in net.modules() for t in loose_tensors(m)}
     memo |= {id(module): nn.ReLU() for module in spiking}
     return copy.deepcopy(net, memo)
 
@@ -118,15 +123,8 @@ def _returns_tuple(module: nn.Module) -> bool:
     return package == "norse" or (package == "snntorch" and not hidden)
 
 
-def _loose_tensors(module: nn.Module) -> Iterable[Tensor]:
-    """Tensors a module holds outside parameters and buffers: hidden state, one level of dict or list deep."""
-    for value in vars(module).values():
-        items = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else [value]
-        yield from (t for t in items if isinstance(t, Tensor) and not t.is_leaf)
-
-
 def _trace(K: Tensor) -> float:
-    return K.diagonal(dim1=-2, dim2=-1).sum().item()
+    return K.double().diagonal(dim1=-2, dim2=-1).sum().item()
 
 
 def _keep_neurons(calls: list[tuple[Tensor, Tensor]], module: nn.Module, args: Any, output: Any) -> None:
@@ -141,7 +139,7 @@ def _sample(z: Tensor) -> Tensor:
     flat = z.movedim(2, -1).flatten(1, -2)  # (T, B*H*W, C)
     count = max(1, min(NEURONS, ENTRIES // len(z) ** 2) // flat.shape[2])
     stride = max(1, flat.shape[1] // count)
-    while gcd(stride, prod(z.shape[3:])) > 1:  # or it would see the same columns of every picture
+    while math.gcd(stride, math.prod(z.shape[3:])) > 1:  # or it would see the same columns of every picture
         stride += 1
     return flat[:, ::stride].reshape(len(z), -1, *z.shape[2:3], *[1] * (z.ndim - 3))
 
@@ -155,7 +153,7 @@ def _consistent(calls: list[tuple[Tensor, Tensor]]) -> bool:
 def _seen(calls: list[tuple[Tensor, Tensor]], neuron: Neuron) -> Seen:
     current, spikes = (torch.cat(z).float() for z in zip(*calls, strict=True))
     u = neuron.membrane(current, spikes)  # with H = W = 1, for parameters by channel
-    return Seen(*(z.flatten(2) for z in (current, spikes, u)), neuron)
+    return Seen(current.flatten(2), spikes.flatten(2), u.flatten(2), neuron)
 
 
 def _keep_variance(variances: list[Tensor], norm: Any, args: Any, _output: Any) -> None:
