@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import spikeback as sb
-from spikeback.doctor.backward import Record, Way, inside, slope
+from spikeback.doctor.backward import Record, Way, inside, through_norm
 from spikeback.doctor.jacobian import back_in_time, jacobians, time_map
 from spikeback.doctor.mean_field import critical_height, fixed_rate, mean_field, population, relu_mean_field
 from spikeback.doctor.measure import block_names
@@ -202,11 +202,19 @@ def test_a_norm_multiplies_by_gamma_over_sigma() -> None:
     net = nn.Sequential(norm)
     x = torch.randn(2000, 5, 2, 2) * torch.arange(1.0, 6)[:, None, None]
     record = observe(net, x, {})
-    torch.testing.assert_close(record.deviations["0"], x.transpose(0, 1).flatten(1).std(1), rtol=1e-3, atol=0)
+    torch.testing.assert_close(record.deviations["0"][0], x.transpose(0, 1).flatten(1).std(1), rtol=1e-3, atol=0)
     z = x.clone().requires_grad_()
     (g,) = torch.autograd.grad(net(z), z, delta := torch.randn_like(x))
     by_channel = g.square().sum((0, 2, 3)) / delta.square().sum((0, 2, 3))
-    torch.testing.assert_close(slope(norm, record.deviations["0"]) ** 2, by_channel, rtol=0.01, atol=0)
+    power = through_norm(norm, record.deviations["0"], torch.ones(5, 1, 1))
+    torch.testing.assert_close(power.flatten(), by_channel, rtol=0.01, atol=0)
+
+
+def test_a_norm_that_is_called_at_every_step_has_a_deviation_for_each() -> None:
+    norm = nn.BatchNorm2d(2)
+    sigma = torch.tensor([[1.0, 2.0], [4.0, 8.0]])
+    K = through_norm(norm, sigma, torch.ones(2, 2, 2))
+    torch.testing.assert_close(K[1], torch.tensor([[1 / 4, 1 / 16], [1 / 16, 1 / 64]]))
 
 
 @pytest.mark.parametrize("size", [8, 7])

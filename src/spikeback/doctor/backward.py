@@ -38,7 +38,7 @@ class Seen:
 class Record:
     """What theory needs of one forward pass in training mode, by module name.
 
-    deviations: sigma = sqrt(variance + eps) of every channel of a batch norm, (C,).
+    deviations: sigma = sqrt(variance + eps) of every channel of a batch norm, one row for each call: (1, C) or (T, C).
     sizes: the shape (H, W) of the pictures that enter a convolution or a pooling.
     """
 
@@ -77,7 +77,7 @@ class Way:
                 K = self.back(layer, K)
             return K
         if name in self.record.deviations:
-            return (slope(module, self.record.deviations[name]) ** 2)[:, None, None] * K
+            return through_norm(module, self.record.deviations[name], K)
         if isinstance(module, nn.Linear):
             return torch.einsum("oi,ots->its", module.weight.detach().float() ** 2, K)
         if name in self.record.sizes and isinstance(module, CONVOLUTIONS):
@@ -106,10 +106,19 @@ class Way:
         return K + aside
 
 
-def slope(norm: Any, sigma: Tensor) -> Tensor:
-    """dy/dx = gamma / sigma of a batch norm with its statistics taken as given, (C,); tdBN's scale is part of gamma."""
-    gamma = torch.ones_like(sigma) if norm.weight is None else norm.weight.detach().float()
-    return gamma * (norm.scale if isinstance(norm, TdBatchNorm2d) else 1.0) / sigma
+def through_norm(norm: Any, sigma: Tensor, K: Tensor) -> Tensor:
+    """K of a batch norm's output -> of its input, its statistics taken as given; tdBN's scale is part of gamma.
+
+    Args:
+        norm: dy/dx = gamma / sigma.
+        sigma: of all time steps, (1, C), or of each, (T, C).
+        K: (C, T, T).
+    """
+    gamma = torch.ones_like(sigma[0]) if norm.weight is None else norm.weight.detach().float()
+    slope = (gamma * (norm.scale if isinstance(norm, TdBatchNorm2d) else 1.0) / sigma).T  # (C, T) or (C, 1)
+    if slope.shape[1] not in (1, K.shape[1]):
+        raise UnknownModule
+    return slope[:, :, None] * slope[:, None, :] * K
 
 
 def through_convolution(conv: Any, size: tuple[int, ...], K: Tensor) -> Tensor:
