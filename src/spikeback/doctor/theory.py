@@ -37,7 +37,7 @@ from torch import Tensor, nn
 
 from spikeback.doctor.backward import AVERAGE_POOLS, BATCH_NORMS, CONVOLUTIONS, Record, Seen, UnknownModule, Way
 from spikeback.doctor.jacobian import ENTRIES, NEURONS
-from spikeback.doctor.measure import undisturbed
+from spikeback.doctor.undisturbed import undisturbed
 from spikeback.doctor.neurons import Neuron, neuron_of, spiking_layers
 from spikeback.nn import LIF
 from spikeback.nn.fuse import by_batch
