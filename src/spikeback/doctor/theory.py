@@ -18,11 +18,11 @@ carried from the last block to the first.
 At the top the gradient is alike at all time steps, because the loss reads the mean over time, and in all channels.
 
 How near it comes: within 10 percent for every block of untrained ResNet-18 and 34 (three surrogates, thresholds 0.5 and
-1, T = 2 and 4) and of their ReLU twins, mostly 3 percent below, as a gradient that is weaker at the borders loses less
-there. Where neurons fire rarely, gradients are large at the places that are active, and theory falls further below: by 2
-to 18 percent in SpikingJelly's ResNet-18 of LIF nodes (4 percent of them fire), 7 to 36 where its norms see one step at
-a time. In training the gradient comes to know the weights, and theory falls short in the last block first: by 35 to 45
-percent there after 150 steps of ResNet-18. Branches of a `ShortcutNet` are not in it.
+1, T = 2 and 4) and of their ReLU twins. Mostly it is 3 percent below, because gradients are weaker at the borders and
+less of them is lost there than theory has it. Where neurons fire rarely, gradients are larger at active places, and
+theory falls further below: by up to 18 percent in SpikingJelly's ResNet-18 of LIF nodes (4 percent of them fire), up to
+36 where its norms see one step at a time. In training the gradient comes to know the weights, and theory falls short in
+the last block first: by 35 to 45 percent there after 150 steps of ResNet-18. Branches of a `ShortcutNet` are not in it.
 """
 
 import copy
