@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from spikeback.doctor import passes as extra
 from spikeback.doctor.case import Case, Criterion, examine
 from spikeback.doctor.measure import Pass, propagate
+from spikeback.doctor.residual import residual_norms, residual_shares
 from spikeback.doctor.theory import RELU, observe, predict, relu_twin
 from spikeback.doctor.undisturbed import undisturbed
 from spikeback.doctor.verdict import Verdict, judge
@@ -27,6 +28,7 @@ MEASURED = (
     "relu",
     "relu_predicted",
     "relu_fidelity",
+    "share",
 )
 
 
@@ -151,6 +153,8 @@ def _further(case: Case, found: Pass, passes: Sequence[str], chunks: int, noise:
     figures: list[extra.Figures] = []
     if "fidelity" in passes:
         figures.append(extra.fidelity(case, noise))
+        shares = residual_shares(case, residual_norms(case.net))
+        figures.append({name: {"share": shares.get(name)} for name in case.blocks})
     if "coherence" in passes:
         figures.append(extra.coherence(case, chunks))
     if "descent" in passes:
