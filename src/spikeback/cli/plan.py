@@ -101,11 +101,14 @@ def plan_table(cells: list[Cell], jobs: int) -> Table:
         table.add_column(header, justify="right")
     expected = expect(cells)
     for cell, (trials, seconds) in zip(cells, expected, strict=True):
-        each = f"{seconds / trials:.0f}" if trials else "–"
-        table.add_row(*map(Text, cell.point.values()), str(trials), each, f"{seconds / 60:.1f}")
+        mean = f"{seconds / trials:.0f}" if trials else "–"
+        table.add_row(*map(Text, cell.point.values()), str(trials), mean, f"{seconds / 60:.1f}")
     table.add_section()
     trials, seconds = (sum(column) for column in zip(*expected, strict=True))
+    busy = [0.0] * jobs  # until when; the next run goes to the one that is free first
+    for _, each in expected:
+        busy[busy.index(min(busy))] += each
     blank = [""] * (len(cells[0].point) - 1)
     table.add_row("all", *blank, str(trials), "", f"{seconds / 60:.0f}")
-    table.add_row(f"all, --jobs {jobs}", *blank, str(trials), "", f"{seconds / 60 / min(jobs, len(cells)):.0f}")
+    table.add_row(f"all, --jobs {jobs}", *blank, str(trials), "", f"{max(busy) / 60:.0f}")
     return table
