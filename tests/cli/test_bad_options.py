@@ -102,7 +102,7 @@ def test_fit_names_its_own_option(refused: Refused, tiny: list[str], tmp_path: P
     assert not any(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", ["compare", "fit", "test", "predict", "report"])
+@pytest.mark.parametrize("name", ["compare", "fit", "sweep", "test", "predict", "report"])
 def test_every_subcommand_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as leaving:
         main([name, "--help"])

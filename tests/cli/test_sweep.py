@@ -19,15 +19,16 @@ from spikeback.cli.interrupt import Interrupted
 from spikeback.cli.main import main
 from spikeback.cli.options import recipe_of, studies
 from spikeback.cli.study import cells_of
+from spikeback.files import write_atomic
 from spikeback.report import summarise
 from spikeback.train import Recipe
 
 REGIMES = {"low": {"model.surrogate": "Triangle(gamma=1.0)"}, "high": {"model.surrogate": "Rectangle(a=1.0)"}}
 STUDY = {
     "title": "Tiny",
-    "data": {"size": 8, "limit": 64, "batch_size": 32},
+    "data": {"name": "folder", "batch_size": 7, "num_workers": 0},
     "model": {"name": "spiking_resnet20_he", "width": 4, "time_steps": 1},
-    "train": {"epochs": 1, "precision": "32-true", "probe": 8},
+    "train": {"epochs": 1, "precision": "32-true", "probe": 7},
     "methods": ["vanilla"],
     "seeds": [0],
     "vary": {"regime": REGIMES},
@@ -35,21 +36,20 @@ STUDY = {
 
 
 @pytest.fixture
-def write(tmp_path: Path) -> Callable[..., Path]:
-    """write(vary=...): the study with other keys, as a file."""
+def write(tmp_path: Path, draw_tree: Callable[..., Path]) -> Callable[..., Path]:
+    """write(vary=...): the study with other keys, as a file; 20 pictures, of which 14 are trained on."""
+    data = STUDY["data"] | {"root": str(draw_tree("cats", "dogs"))}
 
     def to_file(**changes: Any) -> Path:
         path = tmp_path / "study.yaml"
-        path.write_text(yaml.safe_dump(STUDY | changes, sort_keys=False))
+        path.write_text(yaml.safe_dump(STUDY | {"data": data} | changes, sort_keys=False))
         return path
 
     return to_file
 
 
-@pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Runs happen one after the other in this process, which saves the start of others; the names of those started."""
-    names: list[str] = []
+def in_this_process(names: list[str]) -> Callable[..., None]:
+    """`run_jobs` one after the other, without the start of processes; the names of those started go into the list."""
 
     def run(words_by_name: dict[str, list[str]], at_once: int, ended: Any, watch: Any) -> None:
         for name, words in words_by_name.items():
@@ -63,7 +63,16 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
                 error = printed.getvalue().strip().removeprefix("error: ")
             ended(name, error)
 
-    monkeypatch.setattr(sweep, "run_jobs", run)
+    return run
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the cells that were trained, in this process and without their plots, which take seconds."""
+    names: list[str] = []
+    monkeypatch.setattr("spikeback.cli.live.save_plots", lambda results, out: [write_atomic(out / "accuracy.png", b"")])
+    monkeypatch.setattr("spikeback.cli.live.write_report", lambda results, path: write_atomic(path, b""))
+    monkeypatch.setattr(sweep, "run_jobs", in_this_process(names))
     return names
 
 
@@ -176,30 +185,36 @@ def test_failing_cell_stops_no_other(write: Any, command: Any, started: list[str
     assert started == ["huge", "small", "huge"]
 
 
-def test_interrupted_cells_keep_whole_epochs(write: Any, command: Any, monkeypatch: Any, tmp_path: Path) -> None:
-    """Two processes, stopped after an epoch by Ctrl-C; in-process, they go on from there."""
-    out, run = tmp_path / "out", jobs.run_jobs
-    checkpoints = [out / name / "vanilla-seed0" / "last.ckpt" for name in REGIMES]
+def test_interrupted_cells_keep_whole_epochs(
+    write: Any, command: Any, started: list[str], monkeypatch: Any, tmp_path: Path
+) -> None:
+    """Two processes, stopped by Ctrl-C as soon as one has done an epoch; in this process, they go on from there."""
+    out = tmp_path / "out"
 
-    def until_both_started(words: Any, at_once: int, ended: Any, watch: Any) -> None:
+    def until_an_epoch(words: Any, at_once: int, ended: Any, watch: Any) -> None:
         def look(names: list[str]) -> None:
             watch(names)
-            if all(path.is_file() for path in checkpoints):
+            if list(out.glob("*/*/last.ckpt")):
                 os.kill(os.getpid(), signal.SIGINT)
 
-        run(words, at_once, ended, look)
+        jobs.run_jobs(words, at_once, ended, look)
 
-    monkeypatch.setattr(sweep, "run_jobs", until_both_started)
-    words = ["sweep", "--config", write(), "--train.epochs", "400", "--out", out]
-    outcome = command(*words, "--jobs", 2)
+    words = ["sweep", "--config", write(), "--train.epochs", "25", "--out", out, "--jobs", 2]
+    with monkeypatch.context() as patched:
+        patched.setattr(sweep, "run_jobs", until_an_epoch)
+        outcome = command(*words)
     assert outcome.code == 130
     assert outcome.err.startswith("error: interrupted: 0 of 2 trials are finished and kept, those under way to their")
     assert outcome.err.endswith("--jobs 2 --resume\n")
-    assert all(path.is_file() for path in checkpoints)
     assert not [path for path in out.rglob("*") if path.suffix == ".part"]
     assert not (out / "sweep.json").exists()
-    steps = [json.loads((p.parent / "events.jsonl").read_text().splitlines()[-1])["step"] for p in checkpoints]
-    assert all(0 < step < 800 for step in steps)
+    kept = list(out.glob("*/*/last.ckpt"))
+
+    assert command(*words, "--resume").code == 0
+    assert started == ["low", "high"]
+    assert [row["seeds"] for row in json.loads((out / "sweep.json").read_text())["rows"]] == [1, 1]
+    for path in kept:
+        assert '"resumed"' in (path.parent / "events.jsonl").read_text()
 
 
 def script(code: str) -> list[str]:
@@ -231,14 +246,18 @@ def test_killed_job_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_interrupt_reaches_every_job_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     code = """
-import pathlib, sys, time
+import pathlib, signal, sys, time
 path = pathlib.Path(sys.argv[1])
-try:
-    path.write_text("started")
-    time.sleep(60)
-except KeyboardInterrupt:
-    time.sleep(0.2)  # a second one would end it here
+
+def keep(*args):
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one ends it
+    time.sleep(0.2)
     path.write_text("kept")
+    sys.exit()
+
+signal.signal(signal.SIGTERM, keep)
+path.write_text("started")
+time.sleep(60)
 """
     monkeypatch.setattr(jobs, "COMMAND", script(code))
     paths = [tmp_path / name for name in "ab"]

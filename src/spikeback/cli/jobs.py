@@ -12,7 +12,7 @@ PATIENCE = 30  # seconds that an interrupted process has to leave
 
 
 class Job:
-    """A running `spikeback ...`. In a process group of its own: Ctrl-C reaches it through `interrupt` alone, once."""
+    """A running `spikeback ...`, in a process group of its own: Ctrl-C reaches it through `interrupt` alone, once."""
 
     def __init__(self, name: str, words: list[str]) -> None:
         self.name = name
@@ -36,9 +36,9 @@ class Job:
         return last.removeprefix("error: ")
 
     def interrupt(self) -> None:
-        """Ctrl-C for this process, which keeps what it has."""
+        """End this process, which keeps what it has. (A process of a background job may ignore SIGINT.)"""
         if self.process.poll() is None:
-            self.process.send_signal(signal.SIGINT)
+            self.process.terminate()
 
 
 def run_jobs(

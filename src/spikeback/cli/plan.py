@@ -1,6 +1,5 @@
 """How long a study will take: one training step of each network in it, timed here and now, times their number."""
 
-import statistics
 import time
 from collections.abc import Callable
 
@@ -17,7 +16,7 @@ from spikeback.train.environment import resolve_precision
 from spikeback.train.results import flat
 from spikeback.train.trials import Run
 
-TIMED = 3  # steps, after one that warms up
+TIMED = 5  # steps, after one that warms up; others use the machine as well, so the fastest counts
 FREE = (
     "title",
     "train.lr",
@@ -28,8 +27,8 @@ FREE = (
     "train.epochs",
 )
 CAPTION = (
-    "Minutes: a step and a forward pass of each network, timed here and now, times their number. Not in it: start\n"
-    "and report of a run, gradient probes, and that runs at the same time slow each other down."
+    "Minutes: a step and a forward pass of each network, the fastest of 5 here and now, times their number. Not in it: "
+    "start and report of a run, gradient probes, and that runs at the same time slow each other down."
 )
 
 
@@ -89,7 +88,7 @@ def _timed(call: Callable[[], None]) -> float:
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         times.append(time.perf_counter() - start)
-    return statistics.median(times[1:])
+    return min(times[1:])
 
 
 def plan_table(cells: list[Cell], jobs: int) -> Table:
@@ -101,11 +100,14 @@ def plan_table(cells: list[Cell], jobs: int) -> Table:
         table.add_column(header, justify="right")
     expected = expect(cells)
     for cell, (trials, seconds) in zip(cells, expected, strict=True):
-        each = f"{seconds / trials:.0f}" if trials else "–"
-        table.add_row(*map(Text, cell.point.values()), str(trials), each, f"{seconds / 60:.1f}")
+        mean = f"{seconds / trials:.0f}" if trials else "–"
+        table.add_row(*map(Text, cell.point.values()), str(trials), mean, f"{seconds / 60:.1f}")
     table.add_section()
     trials, seconds = (sum(column) for column in zip(*expected, strict=True))
+    busy = [0.0] * jobs  # until when; the next run goes to the one that is free first
+    for _, each in expected:
+        busy[busy.index(min(busy))] += each
     blank = [""] * (len(cells[0].point) - 1)
     table.add_row("all", *blank, str(trials), "", f"{seconds / 60:.0f}")
-    table.add_row(f"all, --jobs {jobs}", *blank, str(trials), "", f"{seconds / 60 / min(jobs, len(cells)):.0f}")
+    table.add_row(f"all, --jobs {jobs}", *blank, str(trials), "", f"{max(busy) / 60:.0f}")
     return table

@@ -77,13 +77,17 @@ def _train(cells: list[Cell], config: Any, console: Console, again: str) -> dict
     errors: dict[str, str] = {}
     done = lambda: total - sum(lacking.values())
 
+    def tidy(cell: Cell) -> None:
+        if config.keep == "results" and not lacking[cell.name]:
+            prune(cell.folder)
+
     def ended(name: str, error: str | None) -> None:
         cell = by_name[name]
         lacking[name] = len(cell.missing())
         if error:
             errors[name] = error
-        elif config.keep == "results":
-            prune(cell.folder)
+        else:
+            tidy(cell)
         rows = sweep_rows([(_card(cell), cell.results())])
         found = [f"{row['method']} {plus_minus(row['last_mean'], row['last_std'])} %" for row in rows]
         progress.console.print(f"{name}: {error or ', '.join(found)}", markup=False, highlight=False, soft_wrap=True)
@@ -94,11 +98,10 @@ def _train(cells: list[Cell], config: Any, console: Console, again: str) -> dict
         progress.update(bar, completed=done(), description=", ".join(names))
 
     jobs = {cell.name: _words(cell, config) for cell in cells if lacking[cell.name]}
-    progress = Progress(
-        TextColumn("{task.description}"), BarColumn(None), MofNCompleteColumn(), TextColumn("trials"),
-        TimeElapsedColumn(), TextColumn("left:"), TimeRemainingColumn(), console=console, expand=True, transient=True,
-    )  # fmt: skip
+    progress = _progress(console)
     bar = progress.add_task("starting", total=total, completed=done())
+    for cell in cells:  # of an earlier call
+        tidy(cell)
     try:
         with progress:
             run_jobs(jobs, config.jobs, ended, watch)
@@ -106,6 +109,13 @@ def _train(cells: list[Cell], config: Any, console: Console, again: str) -> dict
         kept = f"{done()} of {total} trials are finished and kept, those under way to their last whole epoch"
         raise Interrupted(f"{error}: {kept}; to go on: {again}") from error
     return errors
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(None), MofNCompleteColumn(), TextColumn("trials"),
+        TimeElapsedColumn(), TextColumn("left:"), TimeRemainingColumn(), console=console, expand=True, transient=True,
+    )  # fmt: skip
 
 
 def _words(cell: Cell, config: Any) -> list[str]:

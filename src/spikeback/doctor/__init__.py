@@ -1,17 +1,13 @@
 """The gradient doctor: where a network's gradient dies, why, and what helps. Measuring leaves the network as it was."""
 
-<<<<<<< HEAD
 from spikeback.doctor.calibrate import Calibration, calibrate
 from spikeback.doctor.decompose import decompose
 from spikeback.doctor.diagnosis import PASSES, Diagnosis, diagnose
-=======
-from spikeback.doctor.calibrate import calibrate
->>>>>>> wip-sweep
-from spikeback.doctor.measure import block_gradients, block_names, firing_rate
+from spikeback.doctor.measure import block_gradients, block_names, firing_rate, keep_histogram, propagate
 from spikeback.doctor.remedies import Remedy
+from spikeback.doctor.undisturbed import undisturbed
 from spikeback.doctor.verdict import Verdict
 
-<<<<<<< HEAD
 __all__ = [
     "PASSES",
     "Calibration",
@@ -24,7 +20,7 @@ __all__ = [
     "decompose",
     "diagnose",
     "firing_rate",
+    "keep_histogram",
+    "propagate",
+    "undisturbed",
 ]
-=======
-__all__ = ["block_gradients", "block_names", "calibrate", "firing_rate"]
->>>>>>> wip-sweep

@@ -1,7 +1,6 @@
 """Set a network up so that its gradient neither dies nor explodes, and its forward pass stays faithful."""
 
 import math
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -11,11 +10,11 @@ from torch import Tensor, nn
 from spikeback.doctor.case import Case, examine, forward
 from spikeback.doctor.measure import propagate
 from spikeback.doctor.passes import fidelity as measure_fidelity
-from spikeback.doctor.undisturbed import entering, listening, undisturbed
+from spikeback.doctor.residual import neurons_in, residual_norms, residual_shares
+from spikeback.doctor.undisturbed import undisturbed
 from spikeback.errors import UsageError
-from spikeback.nn import LIF, BasicBlock
+from spikeback.nn import LIF
 from spikeback.ops.surrogate import ATan, Rectangle, Sigmoid, Tanh
-from spikeback.shortcut.adapt import first
 
 NOISE = 0.01  # of x's deviation: what fidelity is measured with
 CLOSE = 0.02  # in the logarithm of a block's gain: near enough
@@ -23,7 +22,6 @@ SMALLEST = 2.0**-6  # scale of the residual norms that is tried
 BISECTIONS = 7
 ENOUGH = 0.95  # of the fidelity asked for: norms that were set once are not set again for another batch's noise
 WIDTHS: dict[type, str] = {Rectangle: "a", Tanh: "k", Sigmoid: "alpha", ATan: "alpha"}  # the parameter that sets it
-NORMS = ("bn3", "bn2", "norm3", "norm2")  # what other libraries call a residual branch's last norm
 
 
 @dataclass
@@ -95,7 +93,7 @@ def calibrate(
     with undisturbed(net):
         net.train()
         case = examine(net, x, _labels(net, x) if y is None else y, blocks=blocks)
-        neurons = {block: _neurons(net, block) for block in case.blocks}
+        neurons = {block: neurons_in(net, block) for block in case.blocks}
         if not any(neurons.values()):
             raise UsageError("calibrate: no spikeback.LIF in any block, and other neurons have no gain to set")
         branches = residual_norms(net) if norms is None else _named_norms(net, case.blocks, norms)
@@ -109,7 +107,7 @@ def calibrate(
             measured = _level(case, knobs, gain or 1.0, batches)
             done = Calibration(
                 {block: knob.value for block, knob in knobs.items()}, measured, scale,
-                _shares(case, branches), measure_fidelity(case, NOISE)[case.blocks[-1]]["fidelity"],
+                residual_shares(case, branches), measure_fidelity(case, NOISE)[case.blocks[-1]]["fidelity"],
             )  # fmt: skip
         except BaseException:
             _scale(weights, kept, 1.0)
@@ -192,50 +190,12 @@ def _scale(weights: list[Tensor], kept: list[Tensor], scale: float) -> None:
         weight.copy_(scale * before)
 
 
-def _shares(case: Case, branches: dict[str, nn.Module]) -> dict[str, float]:
-    """By block, var(branch) / (var(branch) + var(rest)) of the current into the block's last neuron."""
-    branch: dict[str, Tensor] = {}
-    shares: dict[str, float] = {}
-
-    def compare(block: str, current: Tensor) -> None:
-        if (out := branch.pop(block, None)) is not None and out.numel() == current.numel():
-            inside, rest = out.var().item(), (current.reshape(out.shape) - out).var().item()
-            shares[block] = inside / (inside + rest) if inside + rest > 0 else 0.0
-
-    with torch.no_grad(), ExitStack() as hooks:
-        for block, norm in branches.items():
-            hooks.enter_context(listening(norm, lambda _, out, block=block: branch.update({block: out.float()})))
-            if neurons := _neurons(case.net, block):
-                heard = lambda x, block=block: compare(block, first(x).float())
-                hooks.enter_context(entering(neurons[-1], heard))
-        case.logits()
-    return shares
-
-
-def residual_norms(net: nn.Module) -> dict[str, Any]:
-    """The last norm of every residual branch, by the block's name, of our blocks and of those with torchvision's names."""
-    found = {}
-    for name, module in net.named_modules():
-        block: Any = module
-        last = block.conv2[1] if isinstance(block, BasicBlock) else None
-        last = last or next(
-            (norm for attribute in NORMS if (norm := getattr(block, attribute, None)) is not None), None
-        )
-        if isinstance(getattr(last, "weight", None), Tensor):
-            found[name] = last
-    return found
-
-
 def _named_norms(net: nn.Module, blocks: list[str], norms: list[str]) -> dict[str, Any]:
     modules = dict(net.named_modules())
     for name in norms:
         if not isinstance(getattr(modules.get(name), "weight", None), Tensor):
             raise UsageError(f"norms: no module {name!r} with a weight; name a norm, e.g. 'layer1.0.bn2'")
     return {next((b for b in blocks if name.startswith(f"{b}.")), name): modules[name] for name in norms}
-
-
-def _neurons(net: nn.Module, block: str) -> list[LIF]:
-    return [module for module in net.get_submodule(block).modules() if isinstance(module, LIF)]
 
 
 def _labels(net: nn.Module, x: Tensor) -> Tensor:

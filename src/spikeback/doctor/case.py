@@ -108,6 +108,8 @@ def examine(
         raise UsageError(f"y must be whole numbers (B,), the classes, got {y.dtype} {tuple(y.shape)}; or give loss=...")
     if not math.isfinite(weight):
         raise UsageError(f"weight must be a finite number, got {weight}")
+    if weight and not isinstance(net, ShortcutNet):
+        raise UsageError(f"weight={weight} is for the branches of a ShortcutNet; {type(net).__name__} has none")
     layers = spiking_layers(net, is_spiking)
     return Case(net, x, y, find_blocks(net, layers, blocks), layers, weight, loss or cross_entropy)
 

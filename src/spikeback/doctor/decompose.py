@@ -45,7 +45,7 @@ def decompose(
     """
     if not isinstance(model, ShortcutNet):
         raise UsageError(f"decompose needs a ShortcutNet, which has branches, not a {type(model).__name__}")
-    names = find_blocks(model.net, spiking_layers(model.net), blocks)
+    names = blocks or find_blocks(model.net, spiking_layers(model.net))
     outputs: dict[str, list[Tensor]] = {name: [] for name in names}
     with undisturbed(model), torch.enable_grad(), ExitStack() as hooks:
         model.train()

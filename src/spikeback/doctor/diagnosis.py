@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from spikeback.doctor import passes as extra
 from spikeback.doctor.case import Case, Criterion, examine
 from spikeback.doctor.measure import Pass, propagate
+from spikeback.doctor.residual import residual_norms, residual_shares
+from spikeback.doctor.theory import RELU, observe, predict, relu_twin
 from spikeback.doctor.undisturbed import undisturbed
 from spikeback.doctor.verdict import Verdict, judge
 from spikeback.errors import UsageError
@@ -26,6 +28,7 @@ MEASURED = (
     "relu",
     "relu_predicted",
     "relu_fidelity",
+    "share",
 )
 
 
@@ -150,6 +153,8 @@ def _further(case: Case, found: Pass, passes: Sequence[str], chunks: int, noise:
     figures: list[extra.Figures] = []
     if "fidelity" in passes:
         figures.append(extra.fidelity(case, noise))
+        shares = residual_shares(case, residual_norms(case.net))
+        figures.append({name: {"share": shares.get(name)} for name in case.blocks})
     if "coherence" in passes:
         figures.append(extra.coherence(case, chunks))
     if "descent" in passes:
@@ -164,18 +169,17 @@ def _further(case: Case, found: Pass, passes: Sequence[str], chunks: int, noise:
 
 def _theory(case: Case, noise: float | None) -> extra.Figures:
     """Predicted gains, and gains and fidelity of the network's ReLU twin, measured and predicted."""
-    from spikeback.doctor.theory import predict, relu_twin
-
-    predicted = predict(case)
-    found: extra.Figures = {name: {"predicted": predicted.get(name)} for name in case.blocks}
-    twin = relu_twin(case)
-    if twin is None:
+    predicted = predict(case.net, observe(case.net, case.x), case.blocks)
+    found: extra.Figures = {name: {"predicted": predicted[name]} for name in case.blocks}
+    net = relu_twin(case.net, case.layers)
+    if net is None:
         return found
-    twin_predicted = predict(twin)
-    gains = propagate(twin.net, twin.blocks, with_input_gradient(twin).loss).gains
+    twin = replace(case, net=net)
+    gains = propagate(net, twin.blocks, with_input_gradient(twin).loss).gains
+    predicted = predict(net, observe(net, twin.x, dict.fromkeys(case.layers, RELU)), twin.blocks)
     faithful = extra.fidelity(twin, noise) if noise is not None else {}
     for name, values in found.items():
-        values |= {"relu": gains[name], "relu_predicted": twin_predicted.get(name)}
+        values |= {"relu": gains[name], "relu_predicted": predicted[name]}
         values |= {"relu_fidelity": faithful[name]["fidelity"]} if faithful else {}
     return found
 

@@ -15,6 +15,8 @@ from spikeback.doctor.spikes import Layer, Seen, look, time_first
 from spikeback.doctor.undisturbed import entering, listening, undisturbed
 from spikeback.shortcut.adapt import first
 
+LOGARITHMS = torch.linspace(-12, 2, 57)  # of a gradient's entries, to the base of 10
+
 
 @dataclass
 class Flow:
@@ -31,8 +33,9 @@ class Flow:
             z.register_hook(partial(self._note, call))
 
     def _note(self, call: int, grad: Tensor) -> None:
-        rows = torch.linalg.vector_norm(grad.detach().flatten(1), dim=1, dtype=torch.float32)
-        self.squares[call] = rows.double().square()
+        grad = grad.detach()
+        rows = torch.linalg.vector_norm(grad.to(torch.promote_types(grad.dtype, torch.float32)).flatten(1), dim=1)
+        self.squares[call] = rows.double().square().cpu()
 
     @property
     def norm(self) -> float:
@@ -52,11 +55,11 @@ class Flow:
 
 @dataclass
 class Pass:
-    """One forward and backward pass: gradients at block outputs, at the first block's input, and of the weights."""
+    """One forward and backward pass: gradients at inputs and outputs of blocks, and of the weights."""
 
     loss: float
     flows: dict[str, Flow]
-    entry: Flow
+    inputs: dict[str, Flow]
     gradients: dict[str, Tensor]
     layers: list[Layer]
 
@@ -67,12 +70,9 @@ class Pass:
 
     @property
     def gains(self) -> dict[str, float | None]:
-        """||dL/d(output of the block before)|| / ||dL/d(output)|| by block; the first block's: of its input."""
-        norms = [self.entry.norm, *self.norms.values()]
-        return {
-            name: before / after if after > 0 else None
-            for name, before, after in zip(self.flows, norms, norms[1:], strict=False)
-        }
+        """||dL/d(block input)|| / ||dL/d(block output)|| by block; None where either is unknown or 0."""
+        pairs = {name: (self.inputs[name], flow) for name, flow in self.flows.items()}
+        return {name: x.norm / z.norm if x.squares and z.norm > 0 else None for name, (x, z) in pairs.items()}
 
 
 def propagate(
@@ -87,23 +87,40 @@ def propagate(
     Args:
         net: the network whose modules are named.
         blocks: dotted module names, in network order.
-        loss: the scalar loss.
-        layers: spiking layers to look at, by name, and the number of samples.
+        loss: computes the scalar loss.
+        layers: spiking layers to look at, by name.
+        batch: the number of samples, which tells time and samples apart.
     """
-    flows, entry, seen = {name: Flow() for name in blocks}, Flow(), {name: Seen() for name in layers or {}}
+    flows, inputs = {name: Flow() for name in blocks}, {name: Flow() for name in blocks}
+    seen = {name: Seen() for name in layers or {}}
+    latest: list[tuple[Any, Flow]] = [(None, Flow())]  # the last block's output is mostly the next one's input
+
+    def left(name: str, z: Tensor) -> None:
+        flows[name].watch(z)
+        latest[0] = (z, flows[name])
+
+    def entered(name: str, x: Any) -> None:
+        z, flow = latest[0]
+        if x is z and len(flow.shapes) == 1 and not inputs[name].shapes:
+            inputs[name] = flow
+        elif x is not None:
+            inputs[name].watch(first(x))
+
     with torch.enable_grad(), ExitStack() as hooks:
-        hooks.enter_context(entering(net.get_submodule(blocks[0]), lambda x: entry.watch(first(x))))
-        for name, flow in flows.items():
-            hooks.enter_context(listening(net.get_submodule(name), lambda _, out, flow=flow: flow.watch(first(out))))
+        for name in blocks:
+            block = net.get_submodule(name)
+            hooks.enter_context(entering(block, partial(entered, name)))
+            hooks.enter_context(listening(block, lambda _, out, name=name: left(name, first(out))))
         for name, calls in seen.items():
             hooks.enter_context(listening(net.get_submodule(name), calls.add))
         value = loss()
+        latest.clear()
         found = [look(name, (layers or {})[name], calls, batch) for name, calls in seen.items() if calls.spikes]
         seen.clear()
         parameters = {name: p for name, p in net.named_parameters() if p.requires_grad}
-        grads = torch.autograd.grad(value, [*parameters.values()], allow_unused=True)
+        grads = torch.autograd.grad(value, [value, *parameters.values()], allow_unused=True)[1:]
     known = {name: g for name, g in zip(parameters, grads, strict=True) if g is not None}
-    return Pass(value.item(), flows, entry, known, found)
+    return Pass(value.item(), flows, inputs, known, found)
 
 
 def block_gradients(net: nn.Module, blocks: list[str], loss: Callable[[], Tensor]) -> dict[str, float]:
@@ -133,3 +150,15 @@ def firing_rate(net: nn.Module, x: Tensor) -> float:
             hooks.enter_context(listening(layer, lambda _, out: rates.append(first(out).float().mean().item())))
         net(x)
     return sum(rates) / len(rates) if rates else 0.0
+
+
+def keep_histogram(record: dict[str, Any], gradient: Tensor | None) -> None:
+    """Append the distribution of log10 |gradient| to `record`: `edges`, and rows of `counts` and `zeros`.
+
+    What lies beyond the edges is counted in the outermost bins.
+    """
+    record.setdefault("edges", LOGARITHMS.tolist())
+    values = torch.zeros(0) if gradient is None else gradient.detach().float().abs().flatten().cpu()
+    logs = values[values > 0].log10().clamp(LOGARITHMS[0], LOGARITHMS[-1])
+    record.setdefault("counts", []).append(torch.histogram(logs, LOGARITHMS).hist.int().tolist())
+    record.setdefault("zeros", []).append(int((values == 0).sum()))

@@ -101,6 +101,8 @@ def coherence(case: Case, chunks: int) -> Figures:
         )
     weights = weights_by_block(case)
     parameters = [p for ps in weights.values() for p in ps.values()]
+    if not parameters:
+        return {name: {"coherence": None} for name in weights}
     sums, squares = [torch.zeros_like(p) for p in parameters], torch.zeros(len(parameters), dtype=torch.float64)
     samples = torch.arange(case.batch - case.batch % chunks, device=case.y.device).chunk(chunks)  # of the same size
     with torch.enable_grad():

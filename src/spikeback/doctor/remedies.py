@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spikeback.doctor.calibrate import calibrate, residual_norms
+from spikeback.doctor.calibrate import calibrate
 from spikeback.doctor.case import forward
 from spikeback.doctor.neurons import spiking_layers
+from spikeback.doctor.residual import residual_norms
 from spikeback.doctor.spikes import Layer, Seen, look, stuck
 from spikeback.doctor.undisturbed import listening, undisturbed
 from spikeback.errors import UsageError

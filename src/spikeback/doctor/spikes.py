@@ -1,6 +1,7 @@
 """What one spiking layer does in a forward pass: rates, silent and saturated neurons, where its membranes are."""
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -71,8 +72,16 @@ def over_time(calls: list[Tensor], batch: int) -> Tensor:
     return z if time_first(z.shape, batch) else z.unflatten(0, (-1, batch))
 
 
+def _swap(batch: int, z: Tensor) -> Tensor:
+    """(B, T, ...) or (B*T, ...) -> (T, B, ...)."""
+    return (z if z.shape[0] == batch else z.unflatten(0, (batch, -1))).transpose(0, 1)
+
+
 def look(name: str, module: nn.Module, seen: Seen, batch: int) -> Layer:
     """The numbers of one layer, from what was seen of it; currents and membranes of the first samples only."""
+    neuron = neuron_of(module)
+    if neuron is not None and neuron.batch_first:
+        seen = Seen([*map(partial(_swap, batch), seen.currents)], [*map(partial(_swap, batch), seen.spikes)])
     current, spikes = seen.over_time(batch)
     current, some = current[:, :SAMPLES].float(), spikes[:, :SAMPLES].float()
     counts = spikes.sum(1, dtype=torch.float32) / batch  # (T, ...): over the whole batch in one go
@@ -86,7 +95,6 @@ def look(name: str, module: nn.Module, seen: Seen, batch: int) -> Layer:
         current_mean=current.mean().item(),
         current_std=current.std(correction=0).item(),
     )
-    neuron = neuron_of(module)
     if neuron is not None:
         with torch.no_grad():
             _membranes(layer, neuron, current, some)

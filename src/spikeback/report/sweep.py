@@ -10,9 +10,8 @@ from rich.text import Text
 from spikeback.report.tables import MISSING, plus_minus, scientific, summarise
 
 CAPTION = (
-    "Test accuracy of the main branch alone, mean ± sample std over seeds.\n"
-    "Gradient: |dL/d(first block)| / |dL/d(last block)|, at the start\n"
-    "(after calibration) and, geometric mean, while training."
+    "Test accuracy of the main branch alone, mean ± sample std over seeds. Gradient: |dL/d(first block)| / "
+    "|dL/d(last block)|, at the start (after calibration) and, geometric mean, while training."
 )
 HEADERS = ("method", "seeds", "best %", "last %", "gradient, start", "gradient, training")
 
@@ -59,7 +58,7 @@ def sweep_markdown(sweep: Mapping[str, Any]) -> str:
     failed = [f"- {cell['name']}: {cell['error']}" for cell in sweep["cells"] if cell["error"]]
     lines = [
         f"# {study['title']}", "", f"`{sweep['command']}`", "", data or MISSING, "",
-        *(f"| {' | '.join(line)} |" for line in (headers, rule, *rows)), "", CAPTION.replace("\n", " "), "",
+        *(f"| {' | '.join(line)} |" for line in (headers, rule, *rows)), "", CAPTION, "",
         *(["Failed:", *failed, ""] if failed else []),
     ]  # fmt: skip
     return "\n".join(lines)

@@ -1,6 +1,7 @@
 """Adapters for networks whose logits are not (T, B, K), and the reset of hidden neuron state."""
 
 import inspect
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +33,13 @@ def reset_state(net: nn.Module) -> None:
             method = getattr(module, name, None)
             if callable(method) and not required(method):
                 method()
+
+
+def loose_tensors(module: nn.Module) -> Iterator[Tensor]:
+    """Tensors a module holds outside parameters and buffers: hidden state, one level of dict or list deep."""
+    for value in vars(module).values():
+        items = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else [value]
+        yield from (t for t in items if isinstance(t, Tensor) and not t.is_leaf)
 
 
 def required(method: object) -> list[str]:

@@ -13,7 +13,7 @@ from spikeback.errors import UsageError
 from spikeback.models.network import Network
 from spikeback.nn.block import firing_rates
 from spikeback.nn.neuron import LIF
-from spikeback.shortcut.adapt import first, reset_state
+from spikeback.shortcut.adapt import first, loose_tensors, reset_state
 
 
 class Branch(nn.Linear):
@@ -156,7 +156,7 @@ class ShortcutNet(nn.Module):
             what = f"no channels of {', '.join(unknown)} in feature_info" if unknown else "no num_classes"
             option = "example=<one input batch>" if unknown else "num_classes=... or example=<one input batch>"
             raise UsageError(f"{type(self.net).__name__} has {what}: pass {option}")
-        state = {id(t): t.detach().clone() for m in self.net.modules() for t in _loose_tensors(m)}
+        state = {id(t): t.detach().clone() for m in self.net.modules() for t in loose_tensors(m)}
         twin = copy.deepcopy(self.net, state)  # hidden state may hang in an autograd graph, which deepcopy refuses
         with torch.no_grad(), torch.random.fork_rng(), self._record(twin, unknown) as seen:
             reset_state(twin)
@@ -244,13 +244,6 @@ def _time_first(tap: str, calls: list[Tensor], steps: int, batch: int) -> Tensor
         f"tap {tap!r}: {shapes}, but the logits have T = {steps}, B = {batch}; a tap is called once with "
         "(T, B, C, ...) or (T*B, C, ...), or T times with (B, C, ...)"
     )
-
-
-def _loose_tensors(module: nn.Module) -> Iterator[Tensor]:
-    """Tensors a module holds outside parameters and buffers: hidden state, one level of dict or list deep."""
-    for value in vars(module).values():
-        items = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else [value]
-        yield from (t for t in items if isinstance(t, Tensor) and not t.is_leaf)
 
 
 class _Touch(torch.autograd.Function):

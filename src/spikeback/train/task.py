@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 from torchmetrics.classification import MulticlassAccuracy
 
-from spikeback.doctor import block_gradients, block_names, calibrate
+from spikeback.doctor import block_names, calibrate, decompose, keep_histogram, propagate, undisturbed
 from spikeback.errors import TrainingError, UsageError
 from spikeback.ops import packed_spikes
 from spikeback.shortcut import Schedule, ShortcutNet
 from spikeback.train.losses import branch_loss
 from spikeback.train.recipe import BranchConfig, TrainConfig
 
+SHARED = 32  # samples of the probe on which the branches' shares are measured
 HELD_OUT = 0  # the first validation loader; the second has the test pictures
 METRICS = ("train", "held_out", "test", "test_sum")
 TARGETS = {"gain": 1.0, "fidelity": 0.7}  # of --train.calibrate: of every block; correlation at the last block
@@ -56,7 +57,7 @@ class Task(L.LightningModule):
         )
         self.total_steps = 0
         self.history: dict[str, list[float]] = {}
-        self.gradients: dict[str, list[Any]] = {"blocks": block_names(net), "step": [], "norm": []}
+        self.gradients: dict[str, Any] = {"blocks": block_names(net), "step": [], "norm": []}
         self.step_seconds: list[float] = []
         self.calibration: dict[str, Any] | None = None
         self._losses: list[Tensor] = []
@@ -159,15 +160,37 @@ class Task(L.LightningModule):
         self.calibration = calibrate(self.model.net, x, y, gain=gain, fidelity=fidelity).as_dict()
 
     def measure_gradients(self) -> None:
-        """Append the norm of dL/d(block output) on the probe, for the loss of the step just done."""
+        """Append what the gradient on the probe is, for the loss of the step just done.
+
+        That is the norm of dL/d(block output) by block, the distribution of the first layer's gradient, and what each
+        branch supplies to the first block.
+        """
         if self.probe is None or not self.gradients["blocks"]:
             return
         x, y = (t.to(self.device) for t in self.probe)
-        last = max(self.global_step - 1, 0)
+        last, net, record = max(self.global_step - 1, 0), self.model.net, self.gradients
         with self.trainer.precision_plugin.forward_context():  # as in training
-            norms = block_gradients(self.model.net, self.gradients["blocks"], lambda: self.loss(x, y, last)[0])
-        self.gradients["step"].append(self.global_step)
-        self.gradients["norm"].append(list(norms.values()))
+            with undisturbed(net):
+                net.train()
+                found = propagate(net, record["blocks"], lambda: self.loss(x, y, last)[0])
+            shares = self.first_block_shares(x, y, last)
+        record["step"].append(self.global_step)
+        record["norm"].append([*found.norms.values()])
+        first = next(name for name, p in net.named_parameters() if p.ndim > 1)
+        keep_histogram(record.setdefault("first_layer", {"name": first}), found.gradients.get(first))
+        if shares:
+            kept = record.setdefault("shares", {"sources": [*shares], "step": [], "first_block": []})
+            kept["step"].append(self.global_step)
+            kept["first_block"].append([*shares.values()])
+
+    def first_block_shares(self, x: Tensor, y: Tensor, step: int) -> dict[str, float]:
+        """What the main branch and every tap supply to the first block's gradient (Eq. 9); empty without branches."""
+        weight, few = self.weight(step), min(SHARED, len(y))
+        if not weight:
+            return {}
+        first, some = self.gradients["blocks"][:1], x.narrow(0 if x.ndim == 4 else 1, 0, few)
+        (parts,) = decompose(self.model, some, y[:few], weight, self.branches.combine, first).values()
+        return {source: part["share"] for source, part in parts.items()}
 
     def configure_optimizers(self) -> Any:
         """SGD or AdamW with decay of weights only, and a cosine to zero over all steps."""
