@@ -4,7 +4,6 @@ Every method keeps its colour (Okabe and Ito's palette, safe for the colour-blin
 figures. Text avoids TeX, so a method's name is drawn as it is spelt.
 """
 
-import io
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -17,38 +16,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from spikeback.files import write_atomic
-from spikeback.report.tables import Results, by_method, check, finite, power_of_ten
+from spikeback.report.style import COLOURS, LINES, MARKERS, REFERENCE, STYLE, beside, decades, legend, png
+from spikeback.report.tables import Results, by_method, check, finite
 
-INK = "#22262b"  # text, axes and grid; no method has this colour, so a page can exchange it
-STYLE: dict[Any, Any] = {
-    "font.size": 10,
-    "font.family": "sans-serif",
-    "text.color": INK,
-    "text.parse_math": False,
-    "text.usetex": False,
-    "axes.edgecolor": INK,
-    "axes.labelcolor": INK,
-    "axes.titlesize": 10.5,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": INK,
-    "grid.alpha": 0.13,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "legend.frameon": False,
-    "legend.handlelength": 2.5,
-    "legend.columnspacing": 1.5,
-    "lines.linewidth": 2.0,
-    "lines.markersize": 6.0,
-    "svg.fonttype": "none",
-}
-COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-MARKERS = {"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼", "P": "✚", "X": "✖", "*": "★"}
-LINES = ("--", "-.", "-", ":")
 RESERVED = ("vanilla", "shortcut", "evolutionary")  # the same look in every report, whoever finishes first
-_REFERENCE: dict[str, Any] = {"color": INK, "linewidth": 1, "linestyle": (0, (4, 3)), "alpha": 0.7}
 MOMENTS = ("before training", "half-way", "at the end")
 
 
@@ -82,15 +53,15 @@ def accuracy_curves(results: Results, width: float = 8.0) -> Figure:
     sums = [(t["history"].get("test_sum_accuracy") or [], t["history"]["test_accuracy"]) for t in results["trials"]]
     if any(finite(total) and total != alone for total, alone in sums):
         panels["test_sum_accuracy"] = "main + λ · branches, as trained"
-    figure, axes = _figure(len(panels), width)
+    figure, axes = beside(len(panels), width)
     chance = 100 / len(results["dataset"]["classes"])
     for ax, (key, title) in zip(axes, panels.items(), strict=True):
         _curves(ax, results, key, scale=100)
-        ax.axhline(chance, **_REFERENCE, label="chance")
+        ax.axhline(chance, **REFERENCE, label="chance")
         ax.set(title=title, xlabel="epoch", ylabel="test accuracy, %")
         ax.label_outer()
     _from_zero(axes[0])
-    _legend(figure, axes[0])
+    legend(figure, axes[0])
     return figure
 
 
@@ -117,10 +88,10 @@ def gradient_by_block(results: Results, width: float = 8.0) -> Figure:
     probed = {m: [t for t in ts if (t.get("gradients") or {}).get("norm")] for m, ts in by_method(results).items()}
     rows = max((len(t["gradients"]["norm"]) for ts in probed.values() for t in ts), default=1)
     moments = [m for m, needed in zip(MOMENTS, (1, 3, 2), strict=True) if rows >= needed]
-    figure, axes = _figure(len(moments), width)
+    figure, axes = beside(len(moments), width)
     floor, ceiling = 0.1, 1.0
     for ax, moment in zip(axes, moments, strict=True):
-        ax.axhline(1, **_REFERENCE)
+        ax.axhline(1, **REFERENCE)
         for method, look in looks(results).items():
             if trials := probed.get(method):
                 low, high = _gradient_line(ax, method, look, np.ma.stack([_relative(t, moment) for t in trials]))
@@ -128,8 +99,8 @@ def gradient_by_block(results: Results, width: float = 8.0) -> Figure:
         ax.set(title=moment, xlabel="block, first → last", ylabel="|dL/d(block)|, last = 1")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         ax.label_outer()
-    _decades(axes[0], floor, ceiling)
-    _legend(figure, axes[0])
+    decades(axes[0], floor, ceiling)
+    legend(figure, axes[0])
     return figure
 
 
@@ -149,26 +120,13 @@ def save_plots(results: Results, folder: str | Path) -> list[Path]:
     return [write_atomic(Path(folder) / f"{name}.png", png(figure)) for name, figure in figures.items()]
 
 
-def png(figure: Figure) -> bytes:
-    data = io.BytesIO()
-    figure.savefig(data, format="png", dpi=150, facecolor="white", metadata={"Software": None})
-    return data.getvalue()
-
-
-def _figure(panels: int, width: float) -> tuple[Figure, list[Axes]]:
-    """Panels that share their axes, in a row if `width` (inches) has room for it, else in a column."""
-    rows, columns = (1, panels) if width >= 6 else (panels, 1)
-    figure = Figure(figsize=(width, 0.7 + rows * (2.9 if columns > 1 else 2.5)), layout="constrained")
-    return figure, list(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat)
-
-
 def _single(results: Results, key: str, label: str, width: float) -> Figure:
     check(results)
-    figure, (ax,) = _figure(1, width)
+    figure, (ax,) = beside(1, width)
     _curves(ax, results, key)
     ax.set(xlabel="epoch", ylabel=label)
     _from_zero(ax)
-    _legend(figure, ax)
+    legend(figure, ax)
     return figure
 
 
@@ -210,22 +168,5 @@ def _gradient_line(ax: Axes, method: str, look: Look, ratios: Any) -> tuple[floa
     return (10 ** logs.min(), 10 ** logs.max()) if logs.count() else (1.0, 1.0)
 
 
-def _decades(ax: Axes, floor: float, ceiling: float) -> None:
-    """A log axis over whole powers of ten, at most eight of them labelled."""
-    low, high = math.floor(math.log10(floor)), math.ceil(math.log10(ceiling))
-    ticks = [p for p in range(low, high + 1) if p % math.ceil((high - low) / 8) == 0]
-    ax.set_yscale("log")
-    ax.set_yticks([10.0**p for p in ticks], [power_of_ten(p) if p else "1" for p in ticks])
-    ax.minorticks_off()
-    ax.set_ylim(10.0**low, 10.0**high * 1.3)
-
-
 def _from_zero(ax: Axes) -> None:
     ax.set_ylim(0, 1.04 * ax.get_ylim()[1])  # headroom for the topmost marker
-
-
-def _legend(figure: Figure, ax: Axes) -> None:
-    handles, labels = ax.get_legend_handles_labels()
-    if labels:
-        column = 0.65 + 0.075 * max(map(len, labels))  # inches: the handle and the longest name
-        figure.legend(handles, labels, loc="outside upper left", ncols=max(1, int(figure.get_figwidth() / column)))
