@@ -2,7 +2,8 @@
 
 from spikeback.report.findings import headline
 from spikeback.report.html import write_report
-from spikeback.report.plots import accuracy_curves, gradient_by_block, loss_curves, save_plots, weight_curve
+from spikeback.report.pictures import save_plots
+from spikeback.report.plots import accuracy_curves, gradient_by_block, loss_curves, weight_curve
 from spikeback.report.tables import console_table, markdown, summarise, write_csv
 
 __all__ = [

@@ -19,6 +19,7 @@ from spikeback.report.style import (
     STYLE,
     decades,
     faded,
+    handful,
     key,
     over_blocks,
     save,
@@ -120,10 +121,10 @@ def membrane(ax: Axes, facts: Facts) -> None:
         image, edges = image[:, ::2] + image[:, 1::2], edges[::2]
     x = np.arange(len(image) + 1) + 0.5
     top = max(np.nanmax(image[:, 1:-1], initial=0.0), 1e-9)
-    ax.pcolormesh(x, edges[1:-1], image.T[1:-1], cmap=faded(BLUE), vmin=0, vmax=top, antialiased=False)
+    ax.pcolormesh(x, edges[1:-1], image.T[1:-1], cmap=faded(BLUE), vmin=0, vmax=top)
     for ends in (slice(0, 2), slice(-2, None)):  # the outermost bins hold all that lies beyond
         beyond = image.T[:1] if ends.start == 0 else image.T[-1:]
-        ax.pcolormesh(x, edges[ends], beyond, cmap=faded(INK), vmin=0, vmax=1, antialiased=False)
+        ax.pcolormesh(x, edges[ends], beyond, cmap=faded(INK), vmin=0, vmax=1)
     ax.axhline(1, **REFERENCE)
     ax.grid(visible=False)
     ax.set(title="Membranes before firing (grey: share beyond)", ylabel="u / threshold", ylim=(edges[0], edges[-1]))
@@ -135,7 +136,7 @@ def moments(ax: Axes, facts: Facts) -> None:
     with np.errstate(invalid="ignore", divide="ignore"):
         shares = steps / steps.sum(1, keepdims=True)
     blocks, t = np.arange(len(steps) + 1) + 0.5, np.arange(steps.shape[1] + 1) + 0.5
-    ax.pcolormesh(blocks, t, np.ma.masked_invalid(shares.T), cmap=faded(BLUE), vmin=0, vmax=1, antialiased=False)
+    ax.pcolormesh(blocks, t, np.ma.masked_invalid(shares.T), cmap=faded(BLUE), vmin=0, vmax=1)
     ax.grid(visible=False)
     ax.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))
     ax.set(title="Time steps the gradient comes from", ylabel="time step")
@@ -236,13 +237,7 @@ def _log(ax: Axes, drawn: Sequence[Any]) -> None:
     low, high = min(values, default=1.0), max(values, default=1.0)
     if high / low > 30:
         return decades(ax, min(low, 0.5), max(high, 1.0))
-    low, high = min(0.8 * low, 0.4), max(1.25 * high, 1.5)
-    choice = (1, 1.5, 2, 3, 5, 7) if high / low < 12 else (1, 2, 5)
-    ticks = [t for p in (-2, -1, 0, 1) for t in (m * 10**p for m in choice) if low <= t <= high]
-    ax.set_yscale("log")
-    ax.set_yticks(ticks, [f"{t:g}" for t in ticks])
-    ax.minorticks_off()
-    ax.set_ylim(low, high)
+    handful(ax.yaxis, min(0.8 * low, 0.4), max(1.25 * high, 1.5))
 
 
 def _extremes(ax: Axes, values: Any, colour: str) -> None:

@@ -8,6 +8,7 @@ import yaml
 from spikeback.report import findings, plots, tables
 from spikeback.report.page import HALF, NARROW, WIDE, inline_svg, write_page
 from spikeback.report.tables import Results
+from spikeback.report.training_plots import training_figures
 
 
 def write_report(results: Results, path: str | Path) -> Path:
@@ -36,4 +37,8 @@ def _content(results: Results) -> dict[str, Any]:
         "blocks": [inline_svg(plots.gradient_by_block, results, width) for width in (WIDE, NARROW)],
         "weight": inline_svg(plots.weight_curve, results, HALF),
         "loss": inline_svg(plots.loss_curves, results, HALF),
+        "doctor": {
+            name: [inline_svg(draw, results, width) for width in (WIDE, NARROW)]
+            for name, draw in training_figures(results).items()
+        },
     }

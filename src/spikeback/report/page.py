@@ -51,7 +51,7 @@ def inline_svg(draw: Callable[[Any, float], Figure], data: Any, width: float) ->
     )
     text = svg(draw(data, width), salt, transparent=True)
     text = text[text.index("<svg") :].replace(INK, "currentColor")
-    text = re.sub(r'<g id="[^"]*"', "<g", text)  # "axes_1" of every figure; nothing refers to them
+    text = re.sub(r'(<g[^>]*) id="[^"]*"', r"\1", text)  # "axes_1" of every figure; nothing refers to them
     return Markup(re.sub(r' (width|height|version|xmlns|xmlns:xlink)="[^"]*"', "", text, count=5))
 
 

@@ -5,8 +5,6 @@ figures. Text avoids TeX, so a method's name is drawn as it is spelt.
 """
 
 import math
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,8 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from spikeback.files import write_atomic
-from spikeback.report.style import COLOURS, LINES, MARKERS, REFERENCE, STYLE, beside, decades, legend, png
+from spikeback.report.style import COLOURS, LINES, MARKERS, REFERENCE, STYLE, beside, decades, legend
 from spikeback.report.tables import Results, by_method, check, finite
 
 RESERVED = ("vanilla", "shortcut", "evolutionary")  # the same look in every report, whoever finishes first
@@ -94,7 +91,7 @@ def gradient_by_block(results: Results, width: float = 8.0) -> Figure:
         ax.axhline(1, **REFERENCE)
         for method, look in looks(results).items():
             if trials := probed.get(method):
-                low, high = _gradient_line(ax, method, look, np.ma.stack([_relative(t, moment) for t in trials]))
+                low, high = gradient_line(ax, method, look, np.ma.stack([_relative(t, moment) for t in trials]))
                 floor, ceiling = min(floor, low), max(ceiling, high)
         ax.set(title=moment, xlabel="block, first → last", ylabel="|dL/d(block)|, last = 1")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -102,22 +99,6 @@ def gradient_by_block(results: Results, width: float = 8.0) -> Figure:
     decades(axes[0], floor, ceiling)
     legend(figure, axes[0])
     return figure
-
-
-def save_plots(results: Results, folder: str | Path) -> list[Path]:
-    """Write every figure into `folder` as PNG, each atomically: accuracy, gradient, weight, loss.
-
-    Raises:
-        UsageError: another schema, no finished trial, or a folder that cannot be written to.
-    """
-    drawings: dict[str, Callable[[Results], Figure]] = {
-        "accuracy": accuracy_curves,
-        "gradient": gradient_by_block,
-        "weight": weight_curve,
-        "loss": loss_curves,
-    }
-    figures = {name: draw(results) for name, draw in drawings.items()}
-    return [write_atomic(Path(folder) / f"{name}.png", png(figure)) for name, figure in figures.items()]
 
 
 def _single(results: Results, key: str, label: str, width: float) -> Figure:
@@ -138,12 +119,13 @@ def _curves(ax: Axes, results: Results, key: str, scale: float = 1.0) -> None:
         if epochs := max(map(len, lists), default=0):
             rows = np.array([[*values, *[None] * (epochs - len(values))] for values in lists], dtype=float)
             rows = scale * np.ma.masked_invalid(rows)  # (seeds, epochs); None has become NaN
-            _line(ax, method, look, rows.mean(0), rows.min(0), rows.max(0))
+            line(ax, method, look, rows.mean(0), rows.min(0), rows.max(0))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
-def _line(ax: Axes, method: str, look: Look, mean: Any, low: Any, high: Any) -> None:
-    x = np.arange(1, len(mean) + 1)
+def line(ax: Axes, method: str, look: Look, mean: Any, low: Any, high: Any, x: Any = None) -> None:
+    """A method's mean over seeds and their range, over `x` or, without, over 1, 2, ..."""
+    x = np.arange(1, len(mean) + 1) if x is None else x
     ax.fill_between(x, low, high, color=look.colour, alpha=0.2, linewidth=0)
     every = math.ceil(len(x) / 16)
     ax.plot(x, mean, color=look.colour, marker=look.marker, linestyle=look.line, markevery=every, label=method)
@@ -158,13 +140,14 @@ def _relative(trial: dict[str, Any], moment: str) -> Any:
     return norm / norm[-1:]  # masked arrays mask a division by zero
 
 
-def _gradient_line(ax: Axes, method: str, look: Look, ratios: Any) -> tuple[float, float]:
-    """Draw (seeds, blocks) of ratios; return the smallest and largest that a log axis can show."""
+def gradient_line(ax: Axes, method: str, look: Look, ratios: Any, x: Any = None) -> tuple[float, float]:
+    """Draw (seeds, points) of ratios; return the smallest and largest that a log axis can show."""
     logs = np.ma.log10(np.ma.masked_less_equal(ratios, 0))
-    _line(ax, method, look, *(10 ** log.filled(np.nan) for log in (logs.mean(0), logs.min(0), logs.max(0))))
+    x = np.arange(1, ratios.shape[1] + 1) if x is None else x
+    line(ax, method, look, *(10 ** log.filled(np.nan) for log in (logs.mean(0), logs.min(0), logs.max(0))), x=x)
     for dead in np.flatnonzero((ratios == 0).filled(False).any(0)).tolist():
         place = {"transform": ax.get_xaxis_transform(), "ha": "center", "va": "bottom"}
-        ax.text(dead + 1, 0.01, "0", color=look.colour, weight="bold", **place)
+        ax.text(x[dead], 0.01, "0", color=look.colour, weight="bold", **place)
     return (10 ** logs.min(), 10 ** logs.max()) if logs.count() else (1.0, 1.0)
 
 

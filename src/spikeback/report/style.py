@@ -58,7 +58,8 @@ def svg(figure: Figure, salt: str, **options: Any) -> str:
     with rc_context(STYLE), rc_context({"svg.hashsalt": salt}):
         no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(text, format="svg", metadata=no_metadata, **options)
-    return text.getvalue()
+    crisp = '<g shape-rendering="crispEdges" id="QuadMesh'  # no seams between the cells of a map
+    return text.getvalue().replace('<g id="QuadMesh', crisp)
 
 
 def save(figure: Figure, folder: str | Path, name: str, formats: Sequence[str] = ("png", "svg")) -> list[Path]:
@@ -86,6 +87,20 @@ def decades(ax: Axes, floor: float, ceiling: float) -> None:
     ax.set_yticks([10.0**p for p in ticks], [power_of_ten(p) if p else "1" for p in ticks])
     ax.minorticks_off()
     ax.set_ylim(10.0**low, 10.0**high * 1.3)
+
+
+def handful(axis: Any, low: float, high: float) -> None:
+    """A log axis from `low` to `high` with a handful of round numbers."""
+    spread = math.log10(high / low)
+    choice = (1, 1.5, 2, 3, 5, 7) if spread < 1.1 else (1, 2, 5) if spread < 2.5 else (1,)
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    powers = [p for p in powers if p % math.ceil(spread / 8) == 0 or len(choice) > 1]
+    ticks = [m * 10.0**p for p in powers for m in choice if low <= m * 10.0**p <= high]
+    plain = spread < 5
+    names = [f"{t:.6g}" if plain else power_of_ten(round(math.log10(t))) for t in ticks]
+    axis.axes.set(**{f"{axis.axis_name}scale": "log", f"{axis.axis_name}lim": (low, high)})
+    axis.set_ticks(ticks, names)
+    axis.set_ticks([], minor=True)
 
 
 def legend(figure: Figure, ax: Axes) -> None:
