@@ -17,7 +17,8 @@ from spikeback.data import DataConfig, DataModule
 from spikeback.doctor.phases import HEIGHTS, MODELS, PHASES, SURROGATES, THRESHOLDS, agreement, gains, phases
 from spikeback.errors import UsageError
 from spikeback.files import write_atomic
-from spikeback.report.doctor import gain_scatter, phase_diagram, save_study
+from spikeback.report.doctor import gain_scatter, phase_diagram
+from spikeback.report.style import save
 
 SCHEMA = 1
 
@@ -57,8 +58,8 @@ def run(config: Any, console: Console, command: str) -> None:
         out, facts = Path(config.out), {"schema": SCHEMA, "command": command, "agreement": found}
         facts |= {"networks": nets, "phases": diagram}
         write_atomic(out / "theory.json", json.dumps(facts, indent=1, allow_nan=False).encode())
-        save_study(gain_scatter([(_label(net), net) for net in nets]), out, "gains")
-        save_study(phase_diagram(diagram), out, "phases")
+        save(gain_scatter([(_label(net), net) for net in nets]), out, "gains")
+        save(phase_diagram(diagram, [point for line in diagram for point in line["measured"]]), out, "phases")
         console.print(f"written  {out / 'theory.json'}, gains and phases (png, svg)", soft_wrap=True)
 
 

@@ -77,7 +77,9 @@ class DoctorCallback(Callback):
         with undisturbed(model), trainer.precision_plugin.forward_context():
             model.train()
             found = propagate(net, case.blocks, whole.loss, case.layers, case.batch)
-        last = {block: layer for layer in found.layers for block in case.blocks if f"{layer.name}.".startswith(f"{block}.")}
+        last = {
+            block: layer for layer in found.layers for block in case.blocks if f"{layer.name}.".startswith(f"{block}.")
+        }
         rows = {key: [getattr(last.get(block), key, None) for block in case.blocks] for key in KEPT}
         row = {"step": step, "loss": found.loss, "gradient": [*found.norms.values()], **rows}
         self.record["blocks"] = case.blocks
