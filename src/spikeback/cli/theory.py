@@ -50,7 +50,8 @@ def run(config: Any, console: Console, command: str) -> None:
     console.print(_table(nets))
     console.print(
         f"Theory over measurement, {found['blocks']} blocks: median {found['median']:.2f}, {found['lowest']:.2f} to "
-        f"{found['highest']:.2f}; within a factor of 2: {found['within_factor_2']:.0%}.\nCritical height of the triangle: "
+        f"{found['highest']:.2f}; within a factor of 2: {found['within_factor_2']:.0%}.\n"
+        "Critical height of the triangle: "
         + ", ".join(f"{line['critical']:.3f} at threshold {line['threshold']:g}" for line in diagram),
         soft_wrap=True,
     )

@@ -199,7 +199,7 @@ def _ours(net: nn.Module) -> list[LIF]:
 _CALIBRATE = Remedy(
     "calibrate",
     "residual branches that start small keep what the network is shown; a flat surrogate that reaches 0 and 1, the "
-    "membranes which an identity shortcut makes, set to a height with which every block passes the gradient on as it is",
+    "membranes which an identity shortcut makes, at a height with which every block passes the gradient on as it is",
     "neuron = sb.LIF(surrogate=sb.surrogate.Rectangle(1.5)); sb.calibrate(net, x, fidelity=0.7)  # command: "
     "--model.surrogate 'Rectangle(a=1.5)' --train.calibrate both",
     _calibrate,
