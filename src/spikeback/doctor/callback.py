@@ -53,15 +53,20 @@ class DoctorCallback(Callback):
         self.blocks, self.recalibrate, self.notify = blocks, recalibrate, notify
         self.record: dict[str, list[Any]] = {}
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.global_step == 0:
-            self.measure(trainer, pl_module)
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step == 0:  # not in on_train_start: the module's own comes after it, and may calibrate
+            self._measure_once(trainer, pl_module)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        self._measure_once(trainer, pl_module)
+
+    def _measure_once(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         step = trainer.global_step
-        if step % self.every_n_steps == 0 and self.record["step"][-1] != step:  # accumulation repeats a step
+        if step % self.every_n_steps == 0 and self.record.get("step", [])[-1:] != [step]:  # accumulation repeats a step
             self.measure(trainer, pl_module)
 
     def measure(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -73,7 +78,7 @@ class DoctorCallback(Callback):
             calibrate(net, x, y, **self.recalibrate)
         case = examine(net, x, y, blocks=self.blocks)
         of = self.weight or getattr(pl_module, "weight", None)
-        whole = replace(case, net=model, weight=of(max(step - 1, 0)) if of and model is not net else 0.0)
+        whole = replace(case, net=model, weight=of(max(step - 1, 0)) if callable(of) and model is not net else 0.0)
         with undisturbed(model), trainer.precision_plugin.forward_context():
             model.train()
             found = propagate(net, case.blocks, whole.loss, case.layers, case.batch)
