@@ -21,6 +21,7 @@ from spikeback.errors import UsageError
 from spikeback.files import write_atomic
 from spikeback.report.doctor import save_diagnosis, write_diagnosis
 from spikeback.train import Recipe
+from spikeback.train.trials import SEEDS
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -39,6 +40,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(config: Any, console: Console, command: str) -> None:
     if config.samples < 8:
         raise UsageError(f"--samples must be at least 8, not {config.samples}")
+    if not 0 <= config.seed < SEEDS:
+        raise UsageError(f"--seed must lie in 0 .. {SEEDS - 1}, not {config.seed}")
     with console.status("examining ..."):
         net, (x, y), recipe = _trained(config) if config.run else _untrained(config)
         if recipe.train.threads:
