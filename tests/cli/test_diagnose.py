@@ -30,13 +30,19 @@ QUICK = ["--samples", "16", "--passes", "coherence"]
 
 
 @pytest.fixture
-def examined(command: Command, tmp_path: Path) -> Callable[..., dict[str, Any]]:
-    """examined(*words): diagnosis.json of `spikeback diagnose` with these words."""
+def examined(command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """examined(*words): diagnosis.json of `spikeback diagnose` with these words; without `draw` no picture and no page,
+    which take seconds.
+    """
 
-    def call(*words: object) -> dict[str, Any]:
-        outcome = command("diagnose", *words, "--out", tmp_path / "out")
+    def call(*words: object, draw: bool = False) -> dict[str, Any]:
+        with monkeypatch.context() as patched:
+            if not draw:
+                patched.setattr("spikeback.cli.diagnose.save_diagnosis", lambda facts, out: [])
+                patched.setattr("spikeback.cli.diagnose.write_diagnosis", lambda facts, path: path)
+            outcome = command("diagnose", *words, "--out", tmp_path / "out")
         assert outcome.code == 0, outcome.err
-        assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
+        assert {path.name for path in (tmp_path / "out").iterdir()} == (FILES if draw else {"diagnosis.json"})
         return json.loads((tmp_path / "out" / "diagnosis.json").read_text())
 
     return call
@@ -59,9 +65,9 @@ def assert_same(found: dict[str, Any], expected: Any) -> None:
     assert {k: v for k, v in found.items() if k != "command"} == json.loads(json.dumps(expected.as_dict()))
 
 
-def test_untrained_network_of_a_recipe(examined: Any, command: Command, tiny: list[str], tmp_path: Path) -> None:
+def test_untrained_network_of_a_recipe(examined: Any, tiny: list[str], tmp_path: Path) -> None:
     words = [*tiny, "--seed", 3, "--train.lr", "0.02", "--samples", 16]
-    found = examined(*words)
+    found = examined(*words, draw=True)
     assert set(found) == TOP
     assert all(set(block) == BLOCK for block in found["blocks"])
     assert found["command"].startswith("spikeback diagnose --model.name spiking_resnet20_he")
@@ -131,6 +137,8 @@ BAD: dict[str, tuple[list[str], list[str]]] = {
     "checkpoint": (["--checkpoint", "first"], ["--checkpoint", "first", "best", "last"]),
     "weight in words": (["--weight", "heavy"], ["--weight", "heavy", "float"]),
     "weight is infinite": (["--weight", "inf"], ["--weight", "inf", "float"]),
+    "negative seed": (["--seed", "-1"], ["--seed", "0 ..", "-1"]),
+    "enormous seed": (["--seed", "9" * 30], ["--seed", str(2**32 - 1), "9" * 30]),
     "tap": (["--weight", "1", "--branches.taps", "[layer9]"], ["--branches.taps", "'layer9'", "layer1.0"]),
     "model": (["--model.name", "resnet9"], ["--model.name", "'resnet9'", *sb.list_models()]),
     "option": (["--smaples", "9"], ["--smaples", "--samples"]),

@@ -1,7 +1,6 @@
 """The doctor as a callback in a user's own Lightning training: what it records, and that the training never notices."""
 
 import copy
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import lightning as L
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import Logger
+from lightning.pytorch.loggers.logger import DummyLogger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -23,10 +22,7 @@ from .cases import K, mean_cross_entropy, residual_net, smooth_pictures, some_la
 X, Y = smooth_pictures(8, 1), some_labels(8)
 DATA = TensorDataset(smooth_pictures(32, 1, seed=1), some_labels(32, seed=1))  # four batches
 ACTIVITY = ("rate", "silent", "active")
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
-    pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning"),  # between Lightning and torch
-]
+pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:.*LeafSpec:FutureWarning")
 SAME: Any = {"rel": 1e-5, "abs": 1e-12}
 
 
@@ -69,40 +65,30 @@ class Itself(Plain):
     """The module is the network: no attribute `model`."""
 
     def __init__(self, model: nn.Module) -> None:
-        super().__init__(nn.Identity())
+        super().__init__(model)
         del self.model
         self.body = model
 
     def forward(self, x: Tensor) -> Tensor:
         return self.body(x)
 
-    def logits(self, x: Tensor) -> Tensor:
-        return self(x)
+    logits = forward
 
 
-class Notes(Logger):
+class Notes(DummyLogger):
     """A logger that keeps what it is told."""
 
     def __init__(self) -> None:
         super().__init__()
         self.rows: list[tuple[Any, dict[str, float]]] = []
 
-    @property
-    def name(self) -> str:
-        return "notes"
-
-    @property
-    def version(self) -> int:
-        return 0
-
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+    def log_metrics(self, metrics: dict[str, float], step: Any = None) -> None:
         self.rows.append((step, dict(metrics)))
 
-    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        pass
 
-
-def fit(module: L.LightningModule, *callbacks: Callback, epochs: int = 1, checkpoint: Any = None, **options: Any) -> Any:
+def fit(
+    module: L.LightningModule, *callbacks: Callback, epochs: int = 1, checkpoint: Any = None, **options: Any
+) -> Any:
     """Train on the four batches; returns the trainer."""
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
     options = {"accelerator": "cpu", "logger": False, "log_every_n_steps": 1} | quiet | options
@@ -131,7 +117,7 @@ def test_every_so_many_steps(n: int, steps: list[int], doctor: Any) -> None:
         assert [len(row) for row in record[key]] == [3] * len(steps)
 
 
-def test_none_is_refused(doctor: Any) -> None:
+def test_never_is_refused(doctor: Any) -> None:
     with pytest.raises(UsageError, match="every_n_steps must be at least 1, got 0"):
         doctor(0)
 
@@ -159,8 +145,7 @@ def test_figures_are_those_of_a_diagnosis_at_that_moment(kind: Any, doctor: Any)
         assert min(row["gradient"]) > 0
         for key in ACTIVITY:
             assert row[key] == pytest.approx([layer[key] for layer in layers], **SAME)
-    losses = [row["loss"] for row, *_ in expected]
-    assert len(set(losses)) == 3  # it is the network of the moment
+    assert len({row["loss"] for row, *_ in expected}) == 3  # it is the network of the moment
 
 
 @pytest.mark.parametrize("kind", [Plain, Branched, Itself])
@@ -170,15 +155,17 @@ def test_training_is_the_same_to_the_bit(kind: Any, doctor: Any) -> None:
     fit(other, doctor())
     assert one.state_dict().keys() == other.state_dict().keys()
     assert all(torch.equal(value, other.state_dict()[name]) for name, value in one.state_dict().items())
-    assert all(p.grad is None or torch.equal(p.grad, q.grad) for p, q in zip(one.parameters(), other.parameters(), strict=True))
+    assert all(
+        p.grad is None or torch.equal(p.grad, q.grad) for p, q in zip(one.parameters(), other.parameters(), strict=True)
+    )
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in other.modules())
 
 
 def test_weight_of_the_branches_may_be_given(doctor: Any) -> None:
-    zero, asked = doctor(1, weight=lambda step: 0.0), []
-    fit(Branched(small_net()), zero)
-    one = doctor(1, weight=lambda step: asked.append(step) or 1.0)
-    fit(Branched(small_net()), one)
+    asked: list[int] = []
+    zero, one = doctor(weight=lambda step: 0.0), doctor(weight=lambda step: asked.append(step) or 1.0)
+    for watch in (zero, one):
+        fit(Branched(small_net()), watch)
     assert asked == [0, 0, 1, 2, 3]  # the step just done
     assert zero.record["loss"][0] == pytest.approx(mean_cross_entropy(small_net()(X), Y).item(), **SAME)
     assert zero.record["loss"] != one.record["loss"]
@@ -189,7 +176,7 @@ def test_first_row_is_the_network_that_training_starts_with(doctor: Any) -> None
 
     class Prepared(Plain):
         def on_train_start(self) -> None:
-            nn.init.zeros_(self.model.fc.weight)
+            nn.init.zeros_(self.model.get_parameter("fc.weight"))
 
     watch = doctor(9)
     fit(Prepared(small_net()), watch)
@@ -205,9 +192,9 @@ def test_weight_that_is_no_schedule_is_not_taken_for_one(value: Any, doctor: Any
 
 
 def test_network_may_be_given(doctor: Any) -> None:
-    module = Plain(nn.Sequential(small_net()))
-    watch = doctor(4, net=module.model[0])
-    fit(module, watch)
+    net = small_net()
+    watch = doctor(4, net=net)
+    fit(Plain(nn.Sequential(net)), watch)
     assert watch.record["blocks"] == ["layer1.0", "layer1.1", "layer2.0"]
 
 
@@ -227,7 +214,6 @@ def test_resumed_training_keeps_the_record(doctor: Any, tmp_path: Path) -> None:
     fit(Plain(small_net()), after, epochs=2, checkpoint=path)
     assert after.record["step"] == whole.record["step"] == [0, 2, 4, 6, 8]
     assert {k: v[:3] for k, v in after.record.items()} == {k: v[:3] for k, v in before.record.items()}
-    assert json.loads(json.dumps(after.record)) == after.record
 
 
 def test_it_may_join_a_training_that_is_under_way(doctor: Any, tmp_path: Path) -> None:
@@ -255,13 +241,10 @@ def test_recalibrated_before_every_measurement(doctor: Any) -> None:
 def test_every_logger_gets_the_row(doctor: Any) -> None:
     watch, notes = doctor(2), [Notes(), Notes()]
     fit(Plain(small_net()), watch, logger=notes)
-    record = watch.record
-    for logger in notes:
-        rows = [(step, values) for step, values in logger.rows if any("doctor/" in name for name in values)]
+    for rows in ([row for row in logger.rows if row[1]] for logger in notes):
         assert [step for step, _ in rows] == [0, 2, 4]
         for i, (_, values) in enumerate(rows):
-            assert values == {
-                f"doctor/{key}/{block}": value
-                for key in ("gradient", *ACTIVITY)
-                for block, value in zip(record["blocks"], record[key][i], strict=True)
+            named = {
+                key: zip(watch.record["blocks"], watch.record[key][i], strict=True) for key in ("gradient", *ACTIVITY)
             }
+            assert values == {f"doctor/{key}/{block}": v for key, pairs in named.items() for block, v in pairs}

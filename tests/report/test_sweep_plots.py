@@ -60,9 +60,9 @@ def test_accuracy_has_a_row_a_cell_and_a_marker_a_method(study: Any) -> None:
         "gain-adam": {"vanilla": [0.2]},
         "none": {"evolutionary": [0.5, 0.9]},
     })  # fmt: skip
-    (ax,) = accuracy_by_cell(sweep).axes
+    ax: Any = accuracy_by_cell(sweep).axes[0]
     assert [label.get_text() for label in ax.get_yticklabels()] == ["gain, sgd", "gain, adam", "none"]
-    drawn = {line.get_label(): line for line in ax.get_lines()}
+    drawn: dict[str, Any] = {line.get_label(): line for line in ax.get_lines()}
     assert set(drawn) == {"vanilla", "evolutionary", "chance"}
     assert drawn["vanilla"].get_xdata() == pytest.approx([20, 20])  # means over seeds, per cent
     assert drawn["evolutionary"].get_xdata() == pytest.approx([60, 70])

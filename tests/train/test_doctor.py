@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import Logger
+from lightning.pytorch.loggers.logger import DummyLogger
 from torch import Tensor, nn
 
-import spikeback as sb
 from spikeback.cli.interrupt import Interrupted
 from spikeback.data import DataModule
 from spikeback.doctor import decompose
@@ -32,7 +31,7 @@ class StopAtStep(Callback):
             raise Interrupted("interrupted")
 
 
-class Board(Logger):
+class Board(DummyLogger):
     """Stands in for TensorBoard's logger, and keeps what it is told."""
 
     made: list["Board"]
@@ -42,19 +41,8 @@ class Board(Logger):
         self.folder, self.rows = Path(save_dir) / name / version, []
         self.made.append(self)
 
-    @property
-    def name(self) -> str:
-        return "board"
-
-    @property
-    def version(self) -> int:
-        return 0
-
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+    def log_metrics(self, metrics: dict[str, float], step: Any = None) -> None:
         self.rows.append((step, metrics))
-
-    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        pass
 
 
 @pytest.fixture
@@ -158,7 +146,8 @@ def test_training_is_the_same_with_the_doctor(
     assert "doctor" not in plain
     assert plain | CLOCK == watched | CLOCK
     one, other = (
-        read_checkpoint(tmp_path / out / "evolutionary-seed0" / "last.ckpt")["state_dict"] for out in ("plain", "watched")
+        read_checkpoint(tmp_path / out / "evolutionary-seed0" / "last.ckpt")["state_dict"]
+        for out in ("plain", "watched")
     )
     assert all(torch.equal(value, other[name]) for name, value in one.items())
 
@@ -166,16 +155,14 @@ def test_training_is_the_same_with_the_doctor(
 def test_resumed_equals_uninterrupted(
     train: Any, make_recipe: Any, read_checkpoint: Any, boards: list[Board], tmp_path: Path
 ) -> None:
-    recipe = make_recipe(branches=BLOCK_TAPS, doctor=1, tensorboard=True, calibrate="gain")
+    recipe = make_recipe(branches=BLOCK_TAPS, doctor=1, tensorboard=True, calibrate="gain", epochs=2)
     whole = train("evolutionary", recipe, out="whole")
     with pytest.raises(Interrupted):
         train("evolutionary", recipe, StopAtStep(), out="parts")
     resumed = train("evolutionary", recipe, out="parts", resume=True)
     assert resumed | CLOCK == whole | CLOCK
-    assert resumed["doctor"]["step"] == list(range(13))
-    one, other = (
-        read_checkpoint(tmp_path / out / "evolutionary-seed0" / "last.ckpt") for out in ("whole", "parts")
-    )
+    assert resumed["doctor"]["step"] == list(range(9))
+    one, other = (read_checkpoint(tmp_path / out / "evolutionary-seed0" / "last.ckpt") for out in ("whole", "parts"))
     assert one["state_dict"].keys() == other["state_dict"].keys()
     assert all(torch.equal(value, other["state_dict"][name]) for name, value in one["state_dict"].items())
     assert one["callbacks"] == other["callbacks"]
@@ -204,7 +191,9 @@ def test_tensorboard_gets_losses_and_the_doctors_rows(
     assert sum(losses) / 4 == pytest.approx(record["history"]["train_loss"][0])
     rows = [(step, values) for step, values in board.rows if "doctor/gradient/layer1.0" in values]
     assert [step for step, _ in rows] == record["doctor"]["step"] == [0, 2, 4]
-    assert [values["doctor/gradient/layer1.0"] for _, values in rows] == [row[0] for row in record["doctor"]["gradient"]]
+    assert [values["doctor/gradient/layer1.0"] for _, values in rows] == [
+        row[0] for row in record["doctor"]["gradient"]
+    ]
 
 
 def test_tensorboard_without_its_package(train: Any, make_recipe: Any, monkeypatch: Any, tmp_path: Path) -> None:
