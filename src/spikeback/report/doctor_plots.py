@@ -234,8 +234,8 @@ def _log(ax: Axes, drawn: Sequence[Any]) -> None:
     """A log axis around 1 and everything on it that is finite and above 0."""
     values = np.concatenate(drawn)
     values = values[np.isfinite(values) & (values > 0)]
-    low, high = min(values, default=1.0), max(values, default=1.0)
-    if high / low > 30:
+    low, high = float(min(values, default=1.0)), float(max(values, default=1.0))
+    if math.log10(high) - math.log10(low) > 1.5:
         return decades(ax, min(low, 0.5), max(high, 1.0))
     handful(ax.yaxis, min(0.8 * low, 0.4), max(1.25 * high, 1.5))
 

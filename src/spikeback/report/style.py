@@ -83,10 +83,10 @@ def decades(ax: Axes, floor: float, ceiling: float) -> None:
     """A log axis over whole powers of ten, at most eight of them labelled."""
     low, high = math.floor(math.log10(floor)), math.ceil(math.log10(ceiling))
     ticks = [p for p in range(low, high + 1) if p % math.ceil((high - low) / 8) == 0]
+    ax.set_ylim(10.0**low, 10.0**high * 1.3)  # before the scale, whose margins could overflow
     ax.set_yscale("log")
     ax.set_yticks([10.0**p for p in ticks], [power_of_ten(p) if p else "1" for p in ticks])
     ax.minorticks_off()
-    ax.set_ylim(10.0**low, 10.0**high * 1.3)
 
 
 def handful(axis: Any, low: float, high: float) -> None:
@@ -98,7 +98,8 @@ def handful(axis: Any, low: float, high: float) -> None:
     ticks = [m * 10.0**p for p in powers for m in choice if low <= m * 10.0**p <= high]
     plain = spread < 5
     names = [f"{t:.6g}" if plain else power_of_ten(round(math.log10(t))) for t in ticks]
-    axis.axes.set(**{f"{axis.axis_name}scale": "log", f"{axis.axis_name}lim": (low, high)})
+    axis.axes.set(**{f"{axis.axis_name}lim": (low, high)})
+    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
     axis.set_ticks(ticks, names)
     axis.set_ticks([], minor=True)
 
