@@ -32,9 +32,9 @@ def pictures(seed: int = 0, batch: int = 64) -> Tensor:
     return smooth_pictures(batch, size=SIZE, seed=seed)
 
 
-def held_out_gains(net: Any) -> dict[str, float]:
+def held_out_gains(net: Any, batch: int = 48) -> dict[str, float]:
     """Of every block, by the doctor; the same by hooks of our own to within rounding."""
-    x, y, names = pictures(99, 48), some_labels(48, 10, 99), block_names(net)
+    x, y, names = pictures(99, batch), some_labels(batch, 10, 99), block_names(net)
     figures = found_blocks(sb.diagnose(net, x, y, passes=()))
     with sb.nn.plain():
         truth = account(net, x, y, names)
@@ -145,7 +145,7 @@ def test_fidelity_is_reached_or_reported() -> None:
     assert last_fidelity(net, 99) > sick + 0.1
     assert result.fidelity == pytest.approx(last_fidelity(net), abs=0.1)
     assert result.fidelity >= 0.6 or f"{result.fidelity:.1f}" in str(result)  # not reached: the table says how far
-    assert_in_range(held_out_gains(net))
+    assert_in_range(held_out_gains(net, 256))  # few membranes are active then: of 48 pictures gains differ by a third
     scaled = {f"{block}.conv2.1.weight" for block in block_names(net)}
     for name, value in net.state_dict().items():
         old = twin.state_dict()[name]

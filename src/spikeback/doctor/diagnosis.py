@@ -175,7 +175,10 @@ def _theory(case: Case, noise: float | None) -> extra.Figures:
     if net is None:
         return found
     twin = replace(case, net=net)
-    gains = propagate(net, twin.blocks, with_input_gradient(twin).loss).gains
+    try:
+        gains = propagate(net, twin.blocks, with_input_gradient(twin).loss).gains
+    except UsageError:  # what spikes keep between 0 and 1 may grow beyond all bounds there
+        return found
     predicted = predict(net, observe(net, twin.x, dict.fromkeys(case.layers, RELU)), twin.blocks)
     faithful = extra.fidelity(twin, noise) if noise is not None else {}
     for name, values in found.items():

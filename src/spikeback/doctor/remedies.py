@@ -18,6 +18,7 @@ from spikeback.doctor.spikes import Layer, Seen, look, stuck
 from spikeback.doctor.undisturbed import listening, undisturbed
 from spikeback.errors import UsageError
 from spikeback.nn import LIF
+from spikeback.ops.surrogate import Rectangle
 from spikeback.shortcut import ShortcutNet
 
 Apply = Callable[[nn.Module, Tensor, Tensor], nn.Module]
@@ -94,8 +95,20 @@ def _rates(facts: dict[str, Any]) -> list[Remedy]:
 
 
 def _calibrate(net: nn.Module, x: Tensor, y: Tensor) -> nn.Module:
-    calibrate(net, x, y, fidelity=FAITHFUL if residual_norms(net) else None)
+    """Gains, and where there are residual norms also these, with a surrogate for neurons behind an identity shortcut."""
+    residual = bool(residual_norms(net))
+    for neuron in _ours(net) if residual else []:
+        neuron.surrogate = covering(neuron.threshold)
+    calibrate(net, x, y, fidelity=FAITHFUL if residual else None)
     return net
+
+
+def covering(threshold: float) -> Rectangle:
+    """A rectangle that reaches a quarter beyond 0 and 1, the membranes that an identity shortcut alone would make.
+
+    Where residual branches are small, membranes lie close to these: a surrogate that falls off there makes noise of them.
+    """
+    return Rectangle(2 * max(threshold, 1 - threshold) + 0.5)
 
 
 def _widen(net: nn.Module, x: Tensor, y: Tensor) -> nn.Module:
@@ -131,14 +144,25 @@ def _set_thresholds(net: nn.Module, x: Tensor, y: Tensor) -> nn.Module:
     return net
 
 
+@torch.no_grad()
 def _unit_variance(net: nn.Module, x: Tensor, y: Tensor) -> nn.Module:
-    """Scale weights, layer by layer, so that every current has a spread of 1 (Mishkin and Matas, ICLR 2016: LSUV)."""
+    """Scale weights, layer by layer, so that every current has a spread of 1 (Mishkin and Matas, ICLR 2016: LSUV).
+
+    Filters that lift the mean of their current above the threshold are centred first. Then surrogates' heights are set,
+    for gradients of the same size everywhere.
+    """
     for name in spiking_layers(net):
-        for _ in range(2):  # a second time where two convolutions feed a neuron
+        for _ in range(3):  # a mean, a spread, and the spread again where two convolutions feed a neuron
             layers, feeds = survey(net, x, len(y))
-            if name in layers and name in feeds and layers[name].current_std > 0:
-                with torch.no_grad():
-                    feeds[name].div_(layers[name].current_std)
+            layer, weight = layers.get(name), feeds.get(name)
+            if layer is None or weight is None or layer.current_std == 0:
+                break
+            if layer.current_mean > max(layer.threshold or 0.0, layer.current_std):
+                weight.sub_(weight.mean([*range(1, weight.ndim)], keepdim=True))
+            else:
+                weight.div_(layer.current_std)
+    if any(isinstance(module, LIF) for module in net.modules()):
+        calibrate(net, x, y)
     return net
 
 
@@ -173,9 +197,10 @@ def _ours(net: nn.Module) -> list[LIF]:
 
 _CALIBRATE = Remedy(
     "calibrate",
-    "surrogate heights with which every block passes the gradient on as it is, and residual branches that start small, so "
-    "that the forward pass keeps what it is shown",
-    "sb.calibrate(net, x, fidelity=0.7)  # command: --train.calibrate both",
+    "residual branches that start small keep what the network is shown; a flat surrogate that reaches 0 and 1, the membranes "
+    "which an identity shortcut makes, set to a height with which every block passes the gradient on as it is",
+    "neuron = sb.LIF(surrogate=sb.surrogate.Rectangle(1.5)); sb.calibrate(net, x, fidelity=0.7)  # command: "
+    "--model.surrogate 'Rectangle(a=1.5)' --train.calibrate both",
     _calibrate,
 )
 _WIDTH = Remedy(
@@ -199,7 +224,7 @@ _THRESHOLD = Remedy(
 _VARIANCE = Remedy(
     "initialisation",
     "weights that give every layer's current a spread of 1, layer by layer (LSUV)",
-    "verdict.remedies[0].apply(net, x, y)  # or nn.init.kaiming_normal_(conv.weight, mode='fan_in')",
+    "diagnosis.verdict.remedies[0].apply(net, x, y)  # or nn.init.kaiming_normal_(conv.weight, mode='fan_in')",
     _unit_variance,
 )
 _NORM = Remedy(

@@ -11,7 +11,7 @@ from spikeback.doctor.spikes import stuck
 Kind = Literal["healthy", "vanishing", "exploding", "dead", "saturated", "chaotic"]
 VANISHING, EXPLODING = 0.05, 20.0  # a block's gradient over that of the last block
 REACHED = 0.01  # of the last block's gradient: blocks with more count as reached
-FAITHFUL = 0.2  # of the way from unrelated to equal inputs: below, the forward pass is chaotic
+FAITHFUL = 0.5  # of the way from unrelated to equal inputs: below, the forward pass is chaotic
 OUT_OF_REACH = 0.05  # share of membranes inside the surrogate's support: below, its height is not what is wrong
 LARGE, SMALL = 5.0, 0.1  # spread of the current in thresholds; spread of the current, or tau
 ORDER: tuple[Kind, ...] = ("dead", "saturated", "exploding", "vanishing", "chaotic")
@@ -154,22 +154,24 @@ def _cause_of_saturated(layer: dict[str, Any]) -> tuple[str, str]:
 
 
 def _cause_of_size(kind: Kind, facts: dict[str, Any]) -> tuple[str, str]:
-    rows = facts["blocks"]
+    rows, layers = facts["blocks"], [layer for layer in facts["layers"] if layer["active"] is not None]
     gains = [row["gain"] for row in rows[1:] if row["gain"]]
     mean = math.exp(sum(map(math.log, gains)) / len(gains)) if gains else 0.0
-    far = rows[0]["gradient"] / rows[-1]["gradient"] if rows[-1]["gradient"] > 0 else math.inf
+    ratios = [row["gradient"] / rows[-1]["gradient"] if rows[-1]["gradient"] > 0 else math.inf for row in rows]
+    worst = max(ratios) if kind == "exploding" else ratios[0]
     passed = (
-        f"a block passes on {mean:.2g} times the gradient it gets, the first block is left with {far:.1e} of the last's"
+        f"a block passes on {mean:.2g} times the gradient it gets, "
+        f"{'the first' if worst == ratios[0] else 'one'} is left with {worst:.1e} of the last block's"
     )
-    active = [layer["active"] for layer in facts["layers"] if layer["active"] is not None]
-    if kind == "vanishing" and active and sum(active) / len(active) < OUT_OF_REACH:
-        wild = [x for x in facts["layers"] if x["threshold"] and x["current_std"] > LARGE * x["threshold"]]
-        share = f"only {100 * sum(active) / len(active):.1f} % of the membranes lie where the surrogate is not 0"
-        if len(wild) * 2 > len(facts["layers"]):
-            spread = wild[0]["current_std"] / wild[0]["threshold"]
-            return f"initialisation: {share}, currents spread over {spread:.0f} thresholds; {passed}.", "initialisation"
+    wild = [layer["current_std"] / layer["threshold"] for layer in layers]
+    if sum(spread > LARGE for spread in wild) * 2 > len(layers):
+        what = "the weights are so large that currents spread over"
+        return f"initialisation: {what} {sorted(wild)[len(wild) // 2]:.0f} thresholds; {passed}.", "initialisation"
+    active = sum(layer["active"] for layer in layers) / max(len(layers), 1)
+    if kind == "vanishing" and layers and active < OUT_OF_REACH:
+        share = f"only {100 * active:.1f} % of the membranes lie where the surrogate is not 0"
         return f"surrogate width: {share}; {passed}.", "width"
-    moments = [layer["second_moment"] for layer in facts["layers"] if layer["second_moment"] is not None]
-    why = f"the mean square of the surrogate's derivative is {sum(moments) / len(moments):.2g}, " if moments else ""
+    moment = sum(layer["second_moment"] for layer in layers) / max(len(layers), 1)
+    why = f"the mean square of the surrogate's derivative is {moment:.2g}, " if layers else ""
     low = "low" if kind == "vanishing" else "high"
     return f"surrogate height: {why}too {low} for this network: {passed}.", "height"

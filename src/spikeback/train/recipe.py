@@ -100,6 +100,8 @@ class TrainConfig:
         precision: auto is bf16-mixed where the processor computes in bfloat16, else 32-true.
         best_on: Choose the best epoch on held-out training pictures or, the authors' rule, on the test pictures.
         probe: Pictures on which the gradient of every block is measured after each epoch.
+        doctor: Also measure gradient and activity of every block every so many steps; 0 is never.
+        tensorboard: Write losses and what the doctor measures for TensorBoard, into the trial's folder.
         deterministic: Use deterministic kernels only.
         threads: Threads of the processor; empty leaves PyTorch's choice.
         packed_spikes: Keep spikes for the backward pass as one bit each: less memory, a little more time.
@@ -114,12 +116,14 @@ class TrainConfig:
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
     best_on: Literal["held-out", "test"] = "held-out"
     probe: int = 128
+    doctor: int = 0
+    tensorboard: bool = False
     deterministic: bool = True
     threads: int | None = None
     packed_spikes: bool = False
 
     def __post_init__(self) -> None:
-        for option, least in {"epochs": 1, "probe": 1, "threads": 1}.items():
+        for option, least in {"epochs": 1, "probe": 1, "doctor": 0, "threads": 1}.items():
             value = getattr(self, option)
             if value is not None and value < least:
                 raise UsageError(f"--train.{option} must be at least {least}, not {value}")

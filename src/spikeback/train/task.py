@@ -83,6 +83,8 @@ class Task(L.LightningModule):
                 f"the loss is {loss.item()} at step {self.global_step + 1} of {self.total_steps}: {self.advice()}"
             )
         self._losses.append(loss.detach())
+        if self.logger is not None:
+            self.log("train/loss", loss.detach())
         self.count("train", logits.detach(), y)
         return loss
 

@@ -14,9 +14,11 @@ import lightning as L
 import torch
 import yaml
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from safetensors.torch import save as safetensors_bytes
 
 from spikeback.data import DataModule, DataSet
+from spikeback.doctor.callback import DoctorCallback
 from spikeback.errors import UsageError
 from spikeback.files import write_atomic
 from spikeback.train.checkpoint import BEST, LAST, AtomicCheckpointIO, Checkpoints, EventLog, read_checkpoint
@@ -119,9 +121,11 @@ def run_trial(run: Run, method: Method, seed: int, resume: bool = False) -> dict
     if last:
         check_recipe(read_checkpoint(last)[1]["recipe"], recipe, last)
     log = EventLog(folder / "events.jsonl", method, seed)
-    fit(task, data, recipe, [Checkpoints(folder, card), log, *run.callbacks(method, seed)], folder, last)
-    record = trial_record(task, data, method, seed)
-    log.write("finished", **{k: v for k, v in record.items() if k not in ("history", "gradients", "calibration")})
+    every, notify = recipe.train.doctor, lambda row: log.write("doctor", **row)
+    doctor = [DoctorCallback(every, *data.probe(recipe.train.probe), notify=notify)] if every else []
+    fit(task, data, recipe, [*doctor, log, Checkpoints(folder, card), *run.callbacks(method, seed)], folder, last)
+    record = trial_record(task, data, method, seed) | ({"doctor": doctor[0].record} if doctor else {})
+    log.write("finished", **{k: v for k, v in record.items() if k not in ("history", "gradients", "calibration", "doctor")})
     plain, _ = read_checkpoint(folder / BEST)
     plain = {name: value.contiguous() for name, value in plain.items()}  # all that the format knows
     write_atomic(folder / "net.safetensors", safetensors_bytes(plain, {"card": json.dumps(card)}))
@@ -150,7 +154,7 @@ def fit(
             callbacks=callbacks,
             plugins=[AtomicCheckpointIO()],
             default_root_dir=folder,
-            logger=False,
+            logger=_tensorboard(folder) if recipe.train.tensorboard else False,
             num_sanity_val_steps=0,
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -158,6 +162,13 @@ def fit(
         )
         loaders = [data.val_dataloader(), data.test_dataloader()]
         trainer.fit(task, data.train_dataloader(), loaders, ckpt_path=checkpoint, weights_only=True)
+
+
+def _tensorboard(folder: Path) -> Logger:
+    try:
+        return TensorBoardLogger(folder.parent, folder.name, version="tensorboard")
+    except ModuleNotFoundError as error:
+        raise UsageError("--train.tensorboard needs a package: pip install tensorboard") from error
 
 
 def _open(run: Run, methods: list[Method], seeds: list[int], resume: bool) -> dict[str, Any]:

@@ -1,0 +1,76 @@
+"""Examine a network: where its gradient dies, why, and what helps.
+
+RUN is a trial's folder (runs/demo/evolutionary-seed0), a run's folder with one trial, or a checkpoint file; without it the
+untrained network of a recipe is examined. With --out the page report.html, pictures and diagnosis.json are written there.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse import ArgumentParser
+from rich.console import Console
+from torch import Tensor, nn
+
+from spikeback.cli.options import add_recipe, recipe_of
+from spikeback.cli.trained import load_trained
+from spikeback.data import DataModule
+from spikeback.doctor import PASSES, diagnose
+from spikeback.errors import UsageError
+from spikeback.files import write_atomic
+from spikeback.report.doctor import save_diagnosis, write_diagnosis
+from spikeback.train import Recipe
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("run", type=str, nargs="?", help="what was trained; empty: the untrained network of the recipe")
+    parser.add_argument("--checkpoint", choices=["best", "last"], default="best", help="which checkpoint of the trial")
+    add_recipe(parser)
+    parser.add_argument("--seed", type=int, default=0, help="of the untrained network's weights")
+    parser.add_argument(
+        "--weight", type=float, default=0.0, help="lambda: examine an untrained network with its branches"
+    )
+    parser.add_argument("--samples", type=int, default=128, help="training pictures it is examined on")
+    parser.add_argument("--passes", nargs="*", choices=list(PASSES), default=list(PASSES), help="what else is measured")
+    parser.add_argument("--out", type=str, help="folder for report.html, diagnosis.png, .svg and diagnosis.json")
+
+
+def run(config: Any, console: Console, command: str) -> None:
+    if config.samples < 8:
+        raise UsageError(f"--samples must be at least 8, not {config.samples}")
+    with console.status("examining ..."):
+        net, (x, y), recipe = _trained(config) if config.run else _untrained(config)
+        if recipe.train.threads:
+            torch.set_num_threads(recipe.train.threads)
+        found = diagnose(net, x, y, weight=config.weight, lr=recipe.train.lr, passes=config.passes)
+    console.print(found.table)
+    console.print(str(found.verdict), markup=False, highlight=False, soft_wrap=True)
+    if config.out:
+        facts, out = {**found.as_dict(), "command": command}, Path(config.out)
+        write_atomic(out / "diagnosis.json", json.dumps(facts, indent=1, allow_nan=False).encode())
+        save_diagnosis(facts, out)
+        console.print(f"report   {write_diagnosis(facts, out / 'report.html')}", soft_wrap=True)
+
+
+def _trained(config: Any) -> tuple[nn.Module, tuple[Tensor, Tensor], Recipe]:
+    if config.weight:
+        raise UsageError("--weight: a checkpoint is examined without its branches; leave --weight or RUN out")
+    trained = load_trained(config.run, config.checkpoint)
+    recipe = trained.recipe
+    if config.data.root:
+        recipe.data.root = config.data.root
+    data = DataModule(recipe.data, trained.seed, use_all=recipe.train.best_on == "test")
+    data.setup()
+    data.mean, data.std = trained.mean, trained.std
+    trained.check_data(data.classes, data.shape)
+    return trained.net, data.probe(config.samples), recipe
+
+
+def _untrained(config: Any) -> tuple[nn.Module, tuple[Tensor, Tensor], Recipe]:
+    recipe = recipe_of(config)
+    data = DataModule(recipe.data, config.seed)
+    data.setup()
+    torch.manual_seed(config.seed)
+    net = recipe.model.build(len(data.classes), data.channels, data.time_steps)
+    return recipe.branches.build(net) if config.weight else net, data.probe(config.samples), recipe

@@ -1,0 +1,77 @@
+"""Compare the theory of a block's gradient gain with measurement, on untrained networks: table, JSON, two pictures.
+
+The gain of every block of Spiking ResNet-18 and 34 under the surrogates of Eq. 4, and the phase diagram: gain of an identity
+block against the surrogate's height and the threshold. docs/doctor.md says what the theory is.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse import ArgumentParser
+from rich.console import Console
+from rich.table import Table
+
+from spikeback.data import DataConfig, DataModule
+from spikeback.doctor.phases import HEIGHTS, MODELS, PHASES, SURROGATES, THRESHOLDS, agreement, gains, phases
+from spikeback.errors import UsageError
+from spikeback.files import write_atomic
+from spikeback.report.doctor import gain_scatter, phase_diagram, save_study
+
+SCHEMA = 1
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--samples", type=int, default=64, help="pictures of the embedded set that are looked at")
+    parser.add_argument("--size", type=int, default=16, help="their height and width")
+    parser.add_argument("--width", type=int, default=16, help="channels of the first stage")
+    parser.add_argument("--out", type=str, help="folder for theory.json, gains.png, phases.png (and .svg)")
+
+
+def run(config: Any, console: Console, command: str) -> None:
+    for name in ("samples", "size", "width"):
+        if config[name] < 8:
+            raise UsageError(f"--{name} must be at least 8, not {config[name]}")
+    data = DataModule(DataConfig(name="embedded", size=config.size, batch_size=1), 0)
+    data.setup()
+    x, y = data.probe(config.samples)
+    torch.manual_seed(0)
+    nets, diagram = [], []
+    with console.status("") as status:
+        for net in gains(x, y, width=config.width):
+            nets.append(net)
+            status.update(f"gains: {len(nets)} of {2 * len(MODELS) * len(SURROGATES) * len(THRESHOLDS)} networks")
+        for line in phases(x, y, width=config.width):
+            diagram.append(line)
+            status.update(f"phase diagram: {len(diagram)} of {len(PHASES)} thresholds, {len(HEIGHTS)} networks each")
+    found = agreement(nets)
+    console.print(_table(nets))
+    console.print(
+        f"Theory over measurement, {found['blocks']} blocks: median {found['median']:.2f}, {found['lowest']:.2f} to "
+        f"{found['highest']:.2f}; within a factor of 2: {found['within_factor_2']:.0%}.\nCritical height of the triangle: "
+        + ", ".join(f"{line['critical']:.3f} at threshold {line['threshold']:g}" for line in diagram),
+        soft_wrap=True,
+    )
+    if config.out:
+        out, facts = Path(config.out), {"schema": SCHEMA, "command": command, "agreement": found}
+        facts |= {"networks": nets, "phases": diagram}
+        write_atomic(out / "theory.json", json.dumps(facts, indent=1, allow_nan=False).encode())
+        save_study(gain_scatter([(_label(net), net) for net in nets]), out, "gains")
+        save_study(phase_diagram(diagram), out, "phases")
+        console.print(f"written  {out / 'theory.json'}, gains and phases (png, svg)", soft_wrap=True)
+
+
+def _label(net: dict[str, Any]) -> str:
+    return f"{net['model']}, {net['surrogate']}, V_th {net['threshold']:g}, T {net['time_steps']}"
+
+
+def _table(nets: list[dict[str, Any]]) -> Table:
+    table = Table(title="gain of a block by theory over measured: median (lowest to highest)")
+    for column in ("network", "surrogate", "V_th", "T", "theory / measured"):
+        table.add_column(column)
+    for net in nets:
+        found = agreement([net])
+        row = f"{found['median']:.2f} ({found['lowest']:.2f} to {found['highest']:.2f})"
+        table.add_row(net["model"], net["surrogate"], f"{net['threshold']:g}", str(net["time_steps"]), row)
+    return table
