@@ -23,8 +23,8 @@ def test_a_histogram_shows_the_share_of_weights_at_each_moment(build, record):
     ]  # fmt: skip
     before, after, *_ = figure.axes
     stairs = next(p for p in before.patches if isinstance(p, StepPatch) and p.get_label() == "vanilla").get_data()
-    np.testing.assert_allclose(stairs.values, [25] * 4)
-    np.testing.assert_array_equal(stairs.edges, np.arange(-6, -4.9, 0.25))
+    np.testing.assert_allclose(stairs[0], [25] * 4)
+    np.testing.assert_array_equal(stairs[1], np.arange(-6, -4.9, 0.25))
     assert not before.texts
     assert [text.get_text() for text in after.texts] == ["16.7 % are 0"] * 3
 

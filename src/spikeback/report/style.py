@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_rgba
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from spikeback.files import write_atomic
 from spikeback.report.tables import power_of_ten
@@ -150,6 +151,14 @@ def faded(*colours: str) -> LinearSegmentedColormap:
     return LinearSegmentedColormap.from_list("faded", [*ends, (1.0, last)])
 
 
-def typographic(number: str) -> str:
-    """A minus sign for a hyphen."""
-    return number.replace("-", "−")
+def per_cent(ax: Axes) -> None:
+    """Shares on the vertical axis, written in per cent."""
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g} %".replace("-", "−")))
+
+
+def extremes(ax: Axes, values: Any, colour: str) -> None:
+    """A log axis has no room for 0 and infinity: they are written on its floor and its ceiling."""
+    for found, text, y, va in ((values == 0, "0", 0.01, "bottom"), (np.isposinf(values), "∞", 0.99, "top")):
+        for i in np.flatnonzero(found).tolist():
+            place: Any = {"transform": ax.get_xaxis_transform(), "ha": "center", "va": va}
+            ax.text(i + 1, y, text, color=colour, weight="bold", size=8.5, **place)
