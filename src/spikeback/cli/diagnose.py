@@ -1,7 +1,7 @@
 """Examine a network: where its gradient dies, why, and what helps.
 
-RUN is a trial's folder (runs/demo/evolutionary-seed0), a run's folder with one trial, or a checkpoint file; without it the
-untrained network of a recipe is examined. With --out the page report.html, pictures and diagnosis.json are written there.
+RUN is a trial's folder (runs/demo/evolutionary-seed0), a run's folder with one trial, or a checkpoint file; without it
+the untrained network of a recipe is examined. With --out a page, a picture and diagnosis.json are written there.
 """
 
 import json

@@ -22,6 +22,7 @@ from spikeback.cli.study import Cell, cells_of
 from spikeback.errors import TrainingError, UsageError
 from spikeback.files import write_atomic
 from spikeback.report.sweep import sweep_markdown, sweep_rows, sweep_table
+from spikeback.report.sweep_plots import save_sweep_plots
 from spikeback.report.tables import plus_minus
 from spikeback.train.results import check_recipe
 
@@ -62,7 +63,9 @@ def run(config: Any, console: Console, command: str) -> None:
     errors = _train(cells, config, console, again)
     sweep = write_sweep(cells, errors, config, command, out)
     console.print(sweep_table(sweep["study"]["axes"], sweep["rows"]))
-    console.print(f"results  {out / 'sweep.json'}, sweep.md, {len(cells)} runs", soft_wrap=True)
+    found = {cell.name: results for cell in cells if (results := cell.results()) and results["trials"]}
+    plots = save_sweep_plots(sweep, found, out)
+    console.print(f"results  {out / 'sweep.json'}, sweep.md, {len(plots)} pictures, {len(cells)} runs", soft_wrap=True)
     if errors:
         for name, error in errors.items():
             console.print(f"failed   {name}: {error}", markup=False, soft_wrap=True)

@@ -1,7 +1,7 @@
 """Compare the theory of a block's gradient gain with measurement, on untrained networks: table, JSON, two pictures.
 
-The gain of every block of Spiking ResNet-18 and 34 under the surrogates of Eq. 4, and the phase diagram: gain of an identity
-block against the surrogate's height and the threshold. docs/doctor.md says what the theory is.
+The gain of every block of Spiking ResNet-18 and 34 under the surrogates of Eq. 4, and the phase diagram: gain of an
+identity block against the surrogate's height and the threshold. docs/doctor.md says what the theory is.
 """
 
 import json
@@ -17,7 +17,8 @@ from spikeback.data import DataConfig, DataModule
 from spikeback.doctor.phases import HEIGHTS, MODELS, PHASES, SURROGATES, THRESHOLDS, agreement, gains, phases
 from spikeback.errors import UsageError
 from spikeback.files import write_atomic
-from spikeback.report.doctor import gain_scatter, phase_diagram, save_study
+from spikeback.report.doctor import gain_scatter, phase_diagram
+from spikeback.report.style import save
 
 SCHEMA = 1
 
@@ -49,7 +50,8 @@ def run(config: Any, console: Console, command: str) -> None:
     console.print(_table(nets))
     console.print(
         f"Theory over measurement, {found['blocks']} blocks: median {found['median']:.2f}, {found['lowest']:.2f} to "
-        f"{found['highest']:.2f}; within a factor of 2: {found['within_factor_2']:.0%}.\nCritical height of the triangle: "
+        f"{found['highest']:.2f}; within a factor of 2: {found['within_factor_2']:.0%}.\n"
+        "Critical height of the triangle: "
         + ", ".join(f"{line['critical']:.3f} at threshold {line['threshold']:g}" for line in diagram),
         soft_wrap=True,
     )
@@ -57,13 +59,18 @@ def run(config: Any, console: Console, command: str) -> None:
         out, facts = Path(config.out), {"schema": SCHEMA, "command": command, "agreement": found}
         facts |= {"networks": nets, "phases": diagram}
         write_atomic(out / "theory.json", json.dumps(facts, indent=1, allow_nan=False).encode())
-        save_study(gain_scatter([(_label(net), net) for net in nets]), out, "gains")
-        save_study(phase_diagram(diagram), out, "phases")
+        save(gain_scatter(_by_surrogate(nets)), out, "gains")
+        save(phase_diagram(diagram, [point for line in diagram for point in line["measured"]]), out, "phases")
         console.print(f"written  {out / 'theory.json'}, gains and phases (png, svg)", soft_wrap=True)
 
 
-def _label(net: dict[str, Any]) -> str:
-    return f"{net['model']}, {net['surrogate']}, V_th {net['threshold']:g}, T {net['time_steps']}"
+def _by_surrogate(nets: list[dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
+    """Blocks of all networks with one surrogate and threshold together."""
+    kinds: dict[str, dict[str, Any]] = {}
+    for net in nets:
+        name = f"{net['surrogate'].partition('(')[0]}, threshold {net['threshold']:g}"
+        kinds.setdefault(name, {"blocks": []})["blocks"] += net["blocks"]
+    return [*kinds.items()]
 
 
 def _table(nets: list[dict[str, Any]]) -> Table:

@@ -28,7 +28,7 @@ WIDTHS: dict[type, str] = {Rectangle: "a", Tanh: "k", Sigmoid: "alpha", ATan: "a
 class Calibration:
     """What was set, and what came of it.
 
-    `gains`: by block, the gain of its neurons (with `width`, the surrogate's parameter); empty if these were left alone.
+    `gains`: by block, the gain of its neurons (with `width`, the surrogate's parameter); empty if left alone.
     `measured`: by block, ||dL/d(input)|| / ||dL/d(output)|| afterwards. `norm_scale`: what the weight of every residual
     branch's last norm was multiplied by; None if these were left alone. `shares`: by residual block, the branch's share
     in the variance of the current into its last neuron. `fidelity`: correlation of the last block's spikes for x and

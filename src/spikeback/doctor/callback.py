@@ -22,8 +22,8 @@ class DoctorCallback(Callback):
     """Every n optimiser steps, one forward and backward pass on a fixed batch: gradient and activity of every block.
 
     `record` has lists, one entry a time: `step`, `loss`, and rows of one value a block: `gradient`, ||dL/d(output)||,
-    `rate`, `silent` and `active` (`doctor.spikes.Layer`); `blocks` are their names. Checkpoints keep it. Every logger of
-    the trainer (TensorBoard, ...) gets the same as `doctor/<what>/<block>`.
+    `rate`, `silent` and `active` (`doctor.spikes.Layer`); `blocks` are their names. Checkpoints keep it. Every logger
+    of the trainer (TensorBoard, ...) gets the same as `doctor/<what>/<block>`.
 
     Args:
         every_n_steps: n; before the first step it is measured, too.
@@ -77,7 +77,9 @@ class DoctorCallback(Callback):
         with undisturbed(model), trainer.precision_plugin.forward_context():
             model.train()
             found = propagate(net, case.blocks, whole.loss, case.layers, case.batch)
-        last = {block: layer for layer in found.layers for block in case.blocks if f"{layer.name}.".startswith(f"{block}.")}
+        last = {
+            block: layer for layer in found.layers for block in case.blocks if f"{layer.name}.".startswith(f"{block}.")
+        }
         rows = {key: [getattr(last.get(block), key, None) for block in case.blocks] for key in KEPT}
         row = {"step": step, "loss": found.loss, "gradient": [*found.norms.values()], **rows}
         self.record["blocks"] = case.blocks

@@ -74,8 +74,9 @@ class Case:
         batch = logits.shape[-2] if logits.ndim in (2, 3) else None
         if batch != self.batch:
             raise UsageError(
-                f"the network returned shape {tuple(logits.shape)} for y of shape {tuple(self.y.shape)}; logits must be "
-                "(T, B, K) or (B, K): wrap a net that takes one time step at a time in spikeback.Unrolled(net, time_steps)"
+                f"the network returned shape {tuple(logits.shape)} for y of shape {tuple(self.y.shape)}; logits must "
+                "be (T, B, K) or (B, K): wrap a net that takes one time step at a time in "
+                "spikeback.Unrolled(net, time_steps)"
             )
         classes = logits.shape[-1]
         if self.criterion is cross_entropy and not (int(self.y.min()) >= 0 and int(self.y.max()) < classes):
@@ -102,7 +103,8 @@ def examine(
     """A case whose layers and blocks are found. Raises UsageError for what does not fit together."""
     if y.ndim < 1 or len(y) < 1 or len(y) not in x.shape[:2]:
         raise UsageError(
-            f"x of shape {tuple(x.shape)} and y of shape {tuple(y.shape)} do not fit: x is (B, ...) or (T, B, ...), y is (B,)"
+            f"x of shape {tuple(x.shape)} and y of shape {tuple(y.shape)} do not fit: x is (B, ...) or (T, B, ...), "
+            "y is (B,)"
         )
     if loss is None and (y.ndim != 1 or y.is_floating_point()):
         raise UsageError(f"y must be whole numbers (B,), the classes, got {y.dtype} {tuple(y.shape)}; or give loss=...")

@@ -32,13 +32,14 @@ def decompose(
 
     Args:
         model: the network with its branches.
-        x, y: a batch, and its labels (B,).
+        x: a batch, (B, ...) or (T, B, ...).
+        y: its labels (B,).
         weight: lambda; with 0 there is "main" only.
         combine: one loss of the summed logits (Eq. 10), or a sum of losses.
         blocks: names inside `model.net`; None is those of `feature_info`, else what can be inferred.
 
     Returns:
-        block -> source -> `norm`, ||part||, and `share`, <part, whole> / ||whole||^2: the shares of a block add up to 1.
+        block -> source -> `norm`, ||part||, and `share`, <part, whole> / ||whole||^2, which add up to 1.
 
     Raises:
         UsageError: not a ShortcutNet, or blocks that are not there.

@@ -93,12 +93,13 @@ def diagnose(
 ) -> Diagnosis:
     """Find out where a network's gradient dies, why, and what helps: one forward and backward pass in training mode.
 
-    The network is left exactly as it was: parameters and their gradients, buffers, modes, hooks, neuron and random state.
+    The network is left exactly as it was: parameters, their gradients, buffers, modes, hooks, neuron and random state.
 
     Args:
-        net: any module with spiking layers: ours, SpikingJelly's, snnTorch's, norse's, sinabs's, or what `is_spiking` says.
-            It returns logits (T, B, K) or (B, K).
-        x, y: a batch, (B, C, H, W) pictures or (T, B, ...) frames, and labels (B,).
+        net: any module with spiking layers: ours, SpikingJelly's, snnTorch's, norse's, sinabs's, or what `is_spiking`
+            says. It returns logits (T, B, K) or (B, K).
+        x: a batch, pictures (B, C, H, W) or frames (T, B, ...).
+        y: its labels (B,).
         weight: lambda, if `net` is a `ShortcutNet`.
         blocks: dotted module names in network order; None is those of `feature_info`, else what can be inferred.
         is_spiking: whether a module of another kind is a spiking layer (its membranes stay unknown).
@@ -188,7 +189,7 @@ def _theory(case: Case, noise: float | None) -> extra.Figures:
 
 
 def _block(name: str, case: Case, found: Pass, more: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """A block's row: gradients, what its spiking layers do (rates of the last one, means over all), further measures."""
+    """A block's row: gradients, what its spiking layers do (the last one's rates, means over all), further measures."""
     layers = [layer for layer in found.layers if _home(layer.name, case.blocks) == name]
     last = layers[-1] if layers else None
     mean = lambda key: _mean([getattr(layer, key) for layer in layers])

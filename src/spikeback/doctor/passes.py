@@ -96,8 +96,8 @@ def coherence(case: Case, chunks: int) -> Figures:
     """
     if not 8 <= chunks <= case.batch:
         raise UsageError(
-            f"chunks must lie between 8 and the number of samples, {case.batch}, not {chunks}; or leave 'coherence' out of "
-            "passes"
+            f"chunks must lie between 8 and the number of samples, {case.batch}, not {chunks}; or leave 'coherence' "
+            "out of passes"
         )
     weights = weights_by_block(case)
     parameters = [p for ps in weights.values() for p in ps.values()]

@@ -41,8 +41,8 @@ def gains(x: Tensor, y: Tensor, time_steps: Sequence[int] = (2, 4), width: int =
 def phases(x: Tensor, y: Tensor, time_steps: int = 1, width: int = 16) -> Iterator[dict[str, Any]]:
     """Gain of identity blocks against the height of the triangle, one dictionary a threshold.
 
-    `heights` and `theory`: the line of `mean_field`; `measured`: [height, median gain over the identity blocks of an
-    untrained Spiking ResNet-34, lowest, highest]; `critical`: the height at which theory has gain 1.
+    `height` and `gain`: the line of `mean_field`; `critical`: the height at which it is 1; `measured`: points with
+    `height` and `gain`, the median over the identity blocks of an untrained Spiking ResNet-34, `low` and `high`.
     """
     for threshold in PHASES:
         unit = Triangle(1.0)
@@ -53,12 +53,13 @@ def phases(x: Tensor, y: Tensor, time_steps: int = 1, width: int = 16) -> Iterat
             neuron = LIF(threshold=threshold, surrogate=Triangle(height))
             rows = _blocks("spiking_resnet34", neuron, time_steps, width, x, y)
             same = [row["gain"] for row in rows if not row["name"].endswith(".0")]  # the first of a stage projects
-            measured.append([height, statistics.median(same), min(same), max(same)])
+            at = {"threshold": threshold, "height": height}
+            measured.append({**at, "gain": statistics.median(same), "low": min(same), "high": max(same)})
         yield {
             "threshold": threshold,
             "time_steps": time_steps,
-            "heights": heights,
-            "theory": [mean_field(unit, threshold, time_steps=time_steps, height=h) for h in heights],
+            "height": heights,
+            "gain": [mean_field(unit, threshold, time_steps=time_steps, height=h) for h in heights],
             "measured": measured,
             "critical": critical_height(unit, threshold, time_steps=time_steps),
         }
@@ -66,7 +67,9 @@ def phases(x: Tensor, y: Tensor, time_steps: int = 1, width: int = 16) -> Iterat
 
 def agreement(nets: Sequence[dict[str, Any]]) -> dict[str, float]:
     """How near theory comes: median, lowest and highest prediction over measurement, share within a factor of 2."""
-    ratios = [row["predicted"] / row["gain"] for net in nets for row in net["blocks"] if row["gain"] and row["predicted"]]
+    ratios = [
+        row["predicted"] / row["gain"] for net in nets for row in net["blocks"] if row["gain"] and row["predicted"]
+    ]
     within = sum(0.5 <= ratio <= 2 for ratio in ratios) / len(ratios)
     return {
         "blocks": len(ratios),
@@ -80,7 +83,9 @@ def agreement(nets: Sequence[dict[str, Any]]) -> dict[str, float]:
 def _blocks(model: str, neuron: LIF, time_steps: int, width: int, x: Tensor, y: Tensor) -> list[dict[str, Any]]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        net = create_model(model, int(y.max()) + 1, time_steps=time_steps, in_channels=x.shape[1], width=width, neuron=neuron)
+        net = create_model(
+            model, int(y.max()) + 1, time_steps=time_steps, in_channels=x.shape[1], width=width, neuron=neuron
+        )
     case = examine(net, x, y)
     with undisturbed(net):
         net.train()

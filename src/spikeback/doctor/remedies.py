@@ -73,7 +73,8 @@ def _branches(taps: list[str]) -> Remedy:
         "branches",
         "a branch from each of these blocks hands it a gradient of its own during training, and is removed afterwards "
         "(Take A Shortcut Back)",
-        f"model = sb.ShortcutNet(net, taps={taps}, example=x)  # and sb.Evolutionary(0.25); command: --branches.taps block",
+        f"model = sb.ShortcutNet(net, taps={taps}, example=x)  # with sb.Evolutionary(0.25); command: "
+        "--branches.taps block",
         lambda net, x, y: ShortcutNet(net, taps, example=x),
     )
 
@@ -95,7 +96,7 @@ def _rates(facts: dict[str, Any]) -> list[Remedy]:
 
 
 def _calibrate(net: nn.Module, x: Tensor, y: Tensor) -> nn.Module:
-    """Gains, and where there are residual norms also these, with a surrogate for neurons behind an identity shortcut."""
+    """Gains and, where there are residual norms, these as well, and a surrogate that fits an identity shortcut."""
     residual = bool(residual_norms(net))
     for neuron in _ours(net) if residual else []:
         neuron.surrogate = covering(neuron.threshold)
@@ -106,7 +107,7 @@ def _calibrate(net: nn.Module, x: Tensor, y: Tensor) -> nn.Module:
 def covering(threshold: float) -> Rectangle:
     """A rectangle that reaches a quarter beyond 0 and 1, the membranes that an identity shortcut alone would make.
 
-    Where residual branches are small, membranes lie close to these: a surrogate that falls off there makes noise of them.
+    Where residual branches are small, membranes lie close to these: a surrogate that falls off there makes noise of it.
     """
     return Rectangle(2 * max(threshold, 1 - threshold) + 0.5)
 
@@ -197,8 +198,8 @@ def _ours(net: nn.Module) -> list[LIF]:
 
 _CALIBRATE = Remedy(
     "calibrate",
-    "residual branches that start small keep what the network is shown; a flat surrogate that reaches 0 and 1, the membranes "
-    "which an identity shortcut makes, set to a height with which every block passes the gradient on as it is",
+    "residual branches that start small keep what the network is shown; a flat surrogate that reaches 0 and 1, the "
+    "membranes which an identity shortcut makes, at a height with which every block passes the gradient on as it is",
     "neuron = sb.LIF(surrogate=sb.surrogate.Rectangle(1.5)); sb.calibrate(net, x, fidelity=0.7)  # command: "
     "--model.surrogate 'Rectangle(a=1.5)' --train.calibrate both",
     _calibrate,

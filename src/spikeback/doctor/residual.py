@@ -15,7 +15,7 @@ NORMS = ("bn3", "bn2", "norm3", "norm2")  # what other libraries call a residual
 
 
 def residual_norms(net: nn.Module) -> dict[str, Any]:
-    """The last norm of every residual branch, by the block's name, of our blocks and of those with torchvision's names."""
+    """The last norm of every residual branch, by the block's name: our blocks', and those named as torchvision's."""
     found = {}
     for name, module in net.named_modules():
         block: Any = module

@@ -37,8 +37,8 @@ from torch import Tensor, nn
 
 from spikeback.doctor.backward import AVERAGE_POOLS, BATCH_NORMS, CONVOLUTIONS, Record, Seen, UnknownModule, Way
 from spikeback.doctor.jacobian import ENTRIES, NEURONS
-from spikeback.doctor.undisturbed import undisturbed
 from spikeback.doctor.neurons import Neuron, neuron_of, spiking_layers
+from spikeback.doctor.undisturbed import undisturbed
 from spikeback.nn import LIF
 from spikeback.nn.fuse import by_batch
 from spikeback.shortcut.adapt import first, loose_tensors, reset_state

@@ -107,8 +107,8 @@ def _cause(kind: Kind, facts: dict[str, Any]) -> tuple[str, str]:
         sick = next(row for row in rows if _chaotic(row))
         depth = rows.index(sick) + 1
         return (
-            f"depth: 1 % of noise on the input leaves a spike correlation of {sick['fidelity']:.2f} after block {depth} "
-            f"({sick['name']}) of {len(rows)}, unrelated inputs have {sick['unrelated'] or 0:.2f}; a gradient through "
+            f"depth: 1 % of noise on the input leaves a spike correlation of {sick['fidelity']:.2f} after block "
+            f"{depth} ({sick['name']}) of {len(rows)}, unrelated inputs have {sick['unrelated'] or 0:.2f}; a gradient through "
             "such a map is noise, whatever its size.",
             "depth",
         )

@@ -125,7 +125,9 @@ def run_trial(run: Run, method: Method, seed: int, resume: bool = False) -> dict
     doctor = [DoctorCallback(every, *data.probe(recipe.train.probe), notify=notify)] if every else []
     fit(task, data, recipe, [*doctor, log, Checkpoints(folder, card), *run.callbacks(method, seed)], folder, last)
     record = trial_record(task, data, method, seed) | ({"doctor": doctor[0].record} if doctor else {})
-    log.write("finished", **{k: v for k, v in record.items() if k not in ("history", "gradients", "calibration", "doctor")})
+    log.write(
+        "finished", **{k: v for k, v in record.items() if k not in ("history", "gradients", "calibration", "doctor")}
+    )
     plain, _ = read_checkpoint(folder / BEST)
     plain = {name: value.contiguous() for name, value in plain.items()}  # all that the format knows
     write_atomic(folder / "net.safetensors", safetensors_bytes(plain, {"card": json.dumps(card)}))

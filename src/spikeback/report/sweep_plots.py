@@ -1,0 +1,60 @@
+"""The figures of a study: accuracy of its cells beside each other; gradient against depth, where depth was varied."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from spikeback.report.plots import looks
+from spikeback.report.study_plots import depth, gradient_ratio_by_depth
+from spikeback.report.style import REFERENCE, STYLE, legend, save
+from spikeback.report.tables import Results
+from spikeback.report.training_plots import first_layer_histogram, training_figures
+
+FEW = 4  # cells that get figures of their own
+
+
+def save_sweep_plots(sweep: Mapping[str, Any], found: Mapping[str, Results], folder: str | Path) -> list[Path]:
+    """Write the figures of a study as PNG and SVG.
+
+    Args:
+        sweep: sweep.json (docs/sweep.md).
+        found: results by name of the cell, of those with a finished trial.
+        folder: where to.
+
+    Raises:
+        UsageError: a folder that cannot be written to.
+    """
+    paths = save(accuracy_by_cell(sweep), folder, "accuracy") if sweep["rows"] else []
+    if len({depth(results) for results in found.values()}) > 1 and len(found) <= FEW:
+        paths += save(gradient_ratio_by_depth([*found.values()]), folder, "gradient-by-depth")
+    for name, results in found.items() if len(found) <= FEW else ():
+        if first_layer_histogram in training_figures(results).values():
+            paths += save(first_layer_histogram(results), folder, f"{name}-first-layer")
+    return paths
+
+
+@rc_context(STYLE)
+def accuracy_by_cell(sweep: Mapping[str, Any], width: float = 8.0) -> Figure:
+    """Test accuracy of the main branch after the last epoch, a row a cell, a marker a method: mean, range of seeds."""
+    rows: Sequence[Mapping[str, Any]] = [row for row in sweep["rows"] if row["last_mean"] is not None]
+    cells = list(dict.fromkeys(row["cell"] for row in rows))
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    styles = looks({"trials": [{"method": method, "seed": 0} for method in methods]})
+    figure = Figure(figsize=(width, 1.0 + 0.25 * len(cells)), layout="constrained")
+    ax: Any = figure.subplots()
+    for i, method in enumerate(methods):
+        mine, look = [row for row in rows if row["method"] == method], styles[method]
+        y = [cells.index(row["cell"]) + 0.3 * (i / max(len(methods) - 1, 1) - 0.5) for row in mine]
+        mean, low, high = ([100 * row[f"last_{key}"] for row in mine] for key in ("mean", "min", "max"))
+        ax.hlines(y, low, high, color=look.colour, linewidth=1.5)
+        ax.plot(mean, y, color=look.colour, marker=look.marker, linestyle="none", label=method)
+    if sweep["dataset"]:
+        ax.axvline(100 / len(sweep["dataset"]["classes"]), **REFERENCE, label="chance")
+    ax.set_yticks(range(len(cells)), [cell.replace("-", ", ") for cell in cells])
+    ax.set(xlabel="test accuracy, %", ylim=(len(cells) - 0.4, -0.6))
+    ax.grid(visible=False, axis="y")
+    legend(figure, ax)
+    return figure
