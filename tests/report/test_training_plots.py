@@ -4,7 +4,7 @@ from matplotlib.image import imread
 from matplotlib.patches import StepPatch
 
 from spikeback.errors import UsageError
-from spikeback.report import save_plots, write_report
+from spikeback.report import save_plots, write_csv, write_report
 from spikeback.report.doctor import branch_shares, doctor_over_time, first_layer_histogram
 
 DRAWINGS = [first_layer_histogram, branch_shares, doctor_over_time]
@@ -113,3 +113,8 @@ def test_report_and_plots_have_the_figures_there_are_numbers_for(build, record, 
         trial["doctor"] = trial["gradients"]["shares"] = None
     page = write_report(results, tmp_path / "report.html").read_text(encoding="utf-8")
     assert [title in page for title in titles] == [True, False, False]
+
+
+def test_records_are_no_columns_of_the_csv(build, record, tmp_path):
+    plain = write_csv(build(), tmp_path / "plain.csv").read_text()
+    assert write_csv(record(build()), tmp_path / "recorded.csv").read_text() == plain
