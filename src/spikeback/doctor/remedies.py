@@ -84,15 +84,12 @@ def _rates(facts: dict[str, Any]) -> list[Remedy]:
     updates = [row["update"] for row in facts["weights"] if row["update"]]
     if not updates or UPDATE[0] <= (middle := statistics.median(updates)) <= UPDATE[2]:
         return []
-    better = facts["lr"] * UPDATE[1] / middle
-    return [
-        Remedy(
-            "learning rate",
-            f"with {facts['lr']:g} one step of plain SGD changes the weights by {middle:.1e} of their size (median)",
-            f"--train.lr {better:.2g}  # or an optimiser that scales its steps: --train.optimizer adam",
-            lambda net, x, y: net,
-        )
-    ]
+    factor = UPDATE[1] / middle
+    better = (
+        f"--train.lr {facts['lr'] * factor:.2g}" if 1e-3 < factor < 1e3 else "--train.optimizer adam --train.lr 0.003"
+    )
+    why = f"with {facts['lr']:g} one step of plain SGD changes the weights by {middle:.1e} of their size (median)"
+    return [Remedy("learning rate", why, better, lambda net, x, y: net)]
 
 
 def _calibrate(net: nn.Module, x: Tensor, y: Tensor) -> nn.Module:
@@ -169,18 +166,22 @@ def _unit_variance(net: nn.Module, x: Tensor, y: Tensor) -> nn.Module:
 
 def survey(net: nn.Module, x: Tensor, batch: int) -> tuple[dict[str, Layer], dict[str, Tensor]]:
     """What every spiking layer does, in training mode, and the weights of the layer last called before it."""
-    layers, weights = spiking_layers(net), [m for m in net.modules() if getattr(m, "weight", None) is not None]
-    seen, feeds, latest = {name: Seen() for name in layers}, {}, [torch.empty(0)]
+    layers, feeds = spiking_layers(net), {}
+    seen, latest = {name: Seen() for name in layers}, [torch.empty(0)]
 
     def fed(name: str, current: Any, spikes: Any) -> None:
         seen[name].add(current, spikes)
         feeds[name] = latest[0]
 
+    def weighted(weight: Tensor, _input: Any, _output: Any) -> None:
+        latest[0] = weight
+
     with undisturbed(net), torch.no_grad(), ExitStack() as hooks:
         net.train()
-        for module in weights:
-            if module.weight.ndim > 1:
-                hooks.enter_context(listening(module, lambda _, out, w=module.weight: latest.__setitem__(0, w)))
+        for module in net.modules():
+            weight = getattr(module, "weight", None)
+            if isinstance(weight, Tensor) and weight.ndim > 1:
+                hooks.enter_context(listening(module, partial(weighted, weight)))
         for name, module in layers.items():
             hooks.enter_context(listening(module, partial(fed, name)))
         forward(net, x)

@@ -60,7 +60,7 @@ def judge(facts: dict[str, Any]) -> Verdict:
         row["name"]: _kind(row, last, [layer for layer in layers if layer["block"] == row["name"]]) for row in rows
     }
     kinds = [*blocks.values(), *(_stuck(layer) for layer in layers)]
-    kind: Kind = next((k for k in ORDER if k in kinds), "healthy")
+    kind: Kind = next(iter(k for k in ORDER if k in kinds), "healthy")
     cause, culprit = _cause(kind, facts)
     return Verdict(kind, cause, blocks, _depth(rows), remedies_for(kind, culprit, facts))
 
@@ -108,8 +108,8 @@ def _cause(kind: Kind, facts: dict[str, Any]) -> tuple[str, str]:
         depth = rows.index(sick) + 1
         return (
             f"depth: 1 % of noise on the input leaves a spike correlation of {sick['fidelity']:.2f} after block "
-            f"{depth} ({sick['name']}) of {len(rows)}, unrelated inputs have {sick['unrelated'] or 0:.2f}; a gradient through "
-            "such a map is noise, whatever its size.",
+            f"{depth} ({sick['name']}) of {len(rows)}, unrelated inputs have {sick['unrelated'] or 0:.2f}; a gradient "
+            "through such a map is noise, whatever its size.",
             "depth",
         )
     return "gradients reach every block, and the forward pass keeps what it is shown.", "none"
