@@ -19,14 +19,14 @@ KEPT = ("rate", "silent", "active")  # of a block's last spiking layer
 
 
 class DoctorCallback(Callback):
-    """Every n optimiser steps, one forward and backward pass on a fixed batch: gradient and activity of every block.
+    """Every n optimiser steps, and at the end, gradient and activity of every block on a fixed batch.
 
     `record` has lists, one entry a time: `step`, `loss`, and rows of one value a block: `gradient`, ||dL/d(output)||,
     `rate`, `silent` and `active` (`doctor.spikes.Layer`); `blocks` are their names. Checkpoints keep it. Every logger
     of the trainer (TensorBoard, ...) gets the same as `doctor/<what>/<block>`.
 
     Args:
-        every_n_steps: n; before the first step it is measured, too.
+        every_n_steps: n; it is measured before the steps 0, n, 2n, ... and after the last.
         x: the batch, (B, ...) or (T, B, ...), on any device.
         y: its labels (B,).
         net: the network; None is the LightningModule's `model`, or itself without one.
@@ -53,15 +53,18 @@ class DoctorCallback(Callback):
         self.blocks, self.recalibrate, self.notify = blocks, recalibrate, notify
         self.record: dict[str, list[Any]] = {}
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.global_step == 0:
-            self.measure(trainer, pl_module)
-
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        step = trainer.global_step
-        if step % self.every_n_steps == 0 and self.record["step"][-1] != step:  # accumulation repeats a step
+        if trainer.global_step % self.every_n_steps == 0 or not self.record:
+            self._once(trainer, pl_module)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._once(trainer, pl_module)
+
+    def _once(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Measure, unless it was at this step: with gradients accumulated, several batches make one step."""
+        if self.record.get("step", [])[-1:] != [trainer.global_step]:
             self.measure(trainer, pl_module)
 
     def measure(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -70,10 +73,12 @@ class DoctorCallback(Callback):
         net = model.net if isinstance(model, ShortcutNet) else model
         x, y, step = self.x.to(pl_module.device), self.y.to(pl_module.device), trainer.global_step
         if self.recalibrate is not None:
-            calibrate(net, x, y, **self.recalibrate)
+            with trainer.precision_plugin.forward_context():
+                calibrate(net, x, y, **{"blocks": self.blocks, **self.recalibrate})
         case = examine(net, x, y, blocks=self.blocks)
-        of = self.weight or getattr(pl_module, "weight", None)
-        whole = replace(case, net=model, weight=of(max(step - 1, 0)) if of and model is not net else 0.0)
+        of = getattr(pl_module, "weight", None) if self.weight is None else self.weight
+        weight = of(max(step - 1, 0)) if callable(of) and model is not net else 0.0
+        whole = replace(case, net=model, weight=weight)
         with undisturbed(model), trainer.precision_plugin.forward_context():
             model.train()
             found = propagate(net, case.blocks, whole.loss, case.layers, case.batch)
