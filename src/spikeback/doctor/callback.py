@@ -8,6 +8,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
+from spikeback.doctor.blocks import home
 from spikeback.doctor.calibrate import calibrate
 from spikeback.doctor.case import examine
 from spikeback.doctor.measure import propagate
@@ -19,14 +20,14 @@ KEPT = ("rate", "silent", "active")  # of a block's last spiking layer
 
 
 class DoctorCallback(Callback):
-    """Every n optimiser steps, and at the end, gradient and activity of every block on a fixed batch.
+    """Every n optimiser steps, one forward and backward pass on a fixed batch: gradient and activity of every block.
 
     `record` has lists, one entry a time: `step`, `loss`, and rows of one value a block: `gradient`, ||dL/d(output)||,
     `rate`, `silent` and `active` (`doctor.spikes.Layer`); `blocks` are their names. Checkpoints keep it. Every logger
     of the trainer (TensorBoard, ...) gets the same as `doctor/<what>/<block>`.
 
     Args:
-        every_n_steps: n; it is measured before the steps 0, n, 2n, ... and after the last.
+        every_n_steps: n; before the first step it is measured, too.
         x: the batch, (B, ...) or (T, B, ...), on any device.
         y: its labels (B,).
         net: the network; None is the LightningModule's `model`, or itself without one.
@@ -56,15 +57,17 @@ class DoctorCallback(Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        if trainer.global_step % self.every_n_steps == 0 or not self.record:
-            self._once(trainer, pl_module)
+        if trainer.global_step == 0:  # not in on_train_start: the module's own comes after it, and may calibrate
+            self._measure_once(trainer, pl_module)
 
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._once(trainer, pl_module)
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._measure_once(trainer, pl_module)
 
-    def _once(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Measure, unless it was at this step: with gradients accumulated, several batches make one step."""
-        if self.record.get("step", [])[-1:] != [trainer.global_step]:
+    def _measure_once(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        step = trainer.global_step
+        if step % self.every_n_steps == 0 and self.record.get("step", [])[-1:] != [step]:  # accumulation repeats a step
             self.measure(trainer, pl_module)
 
     def measure(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -76,15 +79,12 @@ class DoctorCallback(Callback):
             with trainer.precision_plugin.forward_context():
                 calibrate(net, x, y, **{"blocks": self.blocks, **self.recalibrate})
         case = examine(net, x, y, blocks=self.blocks)
-        of = getattr(pl_module, "weight", None) if self.weight is None else self.weight
-        weight = of(max(step - 1, 0)) if callable(of) and model is not net else 0.0
-        whole = replace(case, net=model, weight=weight)
+        of = self.weight or getattr(pl_module, "weight", None)
+        whole = replace(case, net=model, weight=of(max(step - 1, 0)) if callable(of) and model is not net else 0.0)
         with undisturbed(model), trainer.precision_plugin.forward_context():
             model.train()
             found = propagate(net, case.blocks, whole.loss, case.layers, case.batch)
-        last = {
-            block: layer for layer in found.layers for block in case.blocks if f"{layer.name}.".startswith(f"{block}.")
-        }
+        last = {home(layer.name, case.blocks): layer for layer in found.layers}
         rows = {key: [getattr(last.get(block), key, None) for block in case.blocks] for key in KEPT}
         row = {"step": step, "loss": found.loss, "gradient": [*found.norms.values()], **rows}
         self.record["blocks"] = case.blocks

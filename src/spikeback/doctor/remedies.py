@@ -100,7 +100,7 @@ def _calibration(residual: bool, threshold: float) -> Remedy:
     return Remedy(
         "calibrate",
         "residual branches that start small keep what the network is shown; a flat surrogate that reaches 0 and 1, the "
-        "membranes which an identity shortcut makes, at a height with which every block passes the gradient on as it is",
+        "membranes that an identity shortcut makes, at a height with which every block passes the gradient on as it is",
         f"neuron = sb.LIF(surrogate=sb.surrogate.{flat}); sb.calibrate(net, x, fidelity={FAITHFUL})  # command: "
         f"--model.surrogate '{flat}' --train.calibrate both",
         _calibrate,

@@ -100,15 +100,15 @@ class Seen:
         return layer
 
     def _joined(self, calls: list[Tensor]) -> Tensor:
-        """Calls of one time step each in a row; several calls over all time, of a layer in several places, side by side."""
+        """Calls of one time step each, in a row; calls over all time, of a layer in several places, side by side."""
         if len(calls) == 1:
             return calls[0]
         if all(len(z) == 1 for z in calls) and len({z.shape for z in calls}) == 1:
             return torch.cat(calls)
         if len({len(z) for z in calls}) > 1 or len(calls[0]) == 1:
             raise UsageError(
-                f"layer {self.name!r} is called with different shapes, one time step at a time: it seems to be shared by "
-                "several places; give each place a neuron of its own"
+                f"layer {self.name!r} is called with different shapes, one time step at a time: several places seem to "
+                "share it; give each place a neuron of its own"
             )
         parts = [z.flatten(2) if calls is not self.rates else z.flatten(1) for z in calls]
         return torch.cat(parts, -1)

@@ -179,6 +179,8 @@ def _open(run: Run, methods: list[Method], seeds: list[int], resume: bool) -> di
     plan = [{"method": method.name, "seed": seed} for seed in seeds for method in methods]
     data = run.data(seeds[0])
     data.val_dataloader()  # what cannot work fails here, before anything is written
+    if recipe.train.tensorboard:
+        _tensorboard(run.out)
     made = environment(resolve_precision(recipe.train.precision))
     if resume and path.is_file():
         results = read_results(path)
