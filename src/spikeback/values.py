@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import math
 from typing import Any, TypeVar, cast
 
 from spikeback.errors import UsageError
@@ -50,3 +51,12 @@ def _floats(value: T) -> T:
         if isinstance(given, bool) != (kinds[name] is bool):
             raise TypeError(f"{name} must be a {kinds[name].__name__}")
     return type(value)(**{name: kinds[name](given) for name, given in fields.items()})
+
+
+def json_ready(value: Any) -> Any:
+    """The same nested lists and dictionaries with None for every number that is not finite, which JSON has not."""
+    if isinstance(value, dict):
+        return {k: json_ready(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_ready(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -16,7 +16,8 @@ from spikeback.doctor import PASSES
 
 Command = Callable[..., Any]
 FILES = {"report.html", "diagnosis.json", "diagnosis.png", "diagnosis.svg"}
-TOP = {"schema", "net", "batch_size", "time_steps", "loss", "lr", "blocks", "layers", "weights", "verdict", "command"}
+TOP = {"schema", "net", "residual", "branches", "batch_size", "time_steps", "loss", "lr", "blocks", "layers", "weights",
+       "verdict", "command"}  # fmt: skip
 BLOCK = {"name", "kind", "gradient", "gradient_by_step", "gain", "predicted", "relu", "relu_predicted", "rate",
          "rate_by_step", "silent", "saturated", "active", "derivative", "second_moment", "fidelity", "unrelated",
          "relu_fidelity", "coherence", "descent", "participation", "share"}  # fmt: skip
@@ -153,9 +154,11 @@ def test_bad_options_are_one_line(case: str, refused: Any, tiny: list[str], tmp_
     assert not any(tmp_path.iterdir())
 
 
-def test_weight_is_for_untrained_networks(refused: Any, finished: Path, tmp_path: Path) -> None:
+def test_weight_and_recipe_are_for_untrained_networks(refused: Any, finished: Path, tmp_path: Path) -> None:
     line = refused("diagnose", finished / "vanilla-seed0", "--weight", "0.25", "--out", tmp_path / "out")
     assert "--weight: a checkpoint is examined without its branches" in line
+    line = refused("diagnose", finished / "vanilla-seed0", "--config", "demo", "--out", tmp_path / "out")
+    assert "--config: a trained network brings its recipe along" in line
     assert not any(tmp_path.iterdir())
 
 

@@ -41,7 +41,7 @@ def test_a_foreign_neuron_without_predicate() -> None:
 
 def test_predicate_that_finds_none(make_net: MakeNet) -> None:
     net = make_net()
-    given = {"is_spiking": lambda module: isinstance(module, MemoryNeuron)}
+    given: dict[str, Any] = {"is_spiking": lambda module: isinstance(module, MemoryNeuron)}
     try:  # a predicate may stand beside the known neurons, or replace them
         sb.diagnose(net, smooth_pictures(8), some_labels(8), passes=(), **given)
     except UsageError as error:
@@ -132,7 +132,7 @@ def test_blocks_that_cannot_be_inferred() -> None:
 
 def test_unknown_block_lists_the_choices(make_net: MakeNet) -> None:
     net = make_net()
-    given = {"blocks": ["layer1.0", "layer9"]}
+    given: dict[str, Any] = {"blocks": ["layer1.0", "layer9"]}
     for call in (sb.diagnose, sb.calibrate):
         message = refused(lambda call=call: call(net, smooth_pictures(8), some_labels(8), **given), net)
         assert "'layer9'" in message
@@ -141,14 +141,14 @@ def test_unknown_block_lists_the_choices(make_net: MakeNet) -> None:
 
 def test_block_named_twice(make_net: MakeNet) -> None:
     net = make_net()
-    given = {"blocks": ["layer1", "layer1", "layer2"]}
+    given: dict[str, Any] = {"blocks": ["layer1", "layer1", "layer2"]}
     message = refused(lambda: sb.diagnose(net, smooth_pictures(8), some_labels(8), **given), net)
     assert "layer1" in message
 
 
 def test_unknown_pass_lists_the_choices(make_net: MakeNet) -> None:
     net = make_net()
-    given = {"passes": as_any(("fidelity", "coherance"))}
+    given: dict[str, Any] = {"passes": as_any(("fidelity", "coherance"))}
     message = refused(lambda: sb.diagnose(net, smooth_pictures(8), some_labels(8), **given), net)
     assert "'coherance'" in message
     assert all(name in message for name in ("fidelity", "coherence", "descent", "theory"))
@@ -203,7 +203,7 @@ def test_decompose_unknown_combination(make_net: MakeNet) -> None:
     from spikeback.doctor import decompose
 
     model = sb.ShortcutNet(make_net())
-    given = {"combine": as_any("sums")}
+    given: dict[str, Any] = {"combine": as_any("sums")}
     message = refused(lambda: decompose(model, smooth_pictures(8), some_labels(8), 0.25, **given), model)
     assert all(word in message for word in ("'sums'", "logits", "losses"))
 

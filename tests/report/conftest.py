@@ -13,6 +13,8 @@ METHODS: dict[str, tuple[str, Callable[[float], float], float, float]] = {
     "shortcut": ("Shortcut()", lambda p: 1.0, 0.124, 0.80),
     "evolutionary": ("Evolutionary(start=0.25)", lambda p: 0.25 * (1 - p), 0.731, 0.86),
 }
+KINDS = ("vanishing", "exploding", "dead", "saturated", "chaotic", "healthy")
+EDGES = [-2 + i / 8 for i in range(49)]
 
 
 def make_trial(method: str, seed: int, accuracy: float | None = None) -> dict[str, Any]:
@@ -109,6 +111,67 @@ def make_results(accuracies: dict[str, list[float]] | None = None, seeds: int = 
     }
 
 
+def make_facts(blocks: int = 8, shrink: float = 0.5, steps: int = 2, **changed: Any) -> dict[str, Any]:
+    """A diagnosis of so many blocks, each passing on `shrink` times its gradient; `changed` in every block."""
+    rows = [_row(i, blocks, shrink, steps) | changed for i in range(blocks)]
+    return {
+        "schema": 1, "net": "SpikingResNet", "batch_size": 32, "time_steps": steps, "loss": 2.3125, "lr": 0.1,
+        "blocks": rows, "layers": [_layer(row["name"]) for row in rows],
+        "weights": [
+            {"name": f"{row['name']}.conv.weight", "block": row["name"], "norm": 2.5, "gradient": 1e-5,
+             "relative": 4e-6, "update": 4e-7} for row in rows
+        ],
+        "verdict": {
+            "kind": "vanishing", "cause": "surrogate height: too low, 6.0e-04 is left.", "effective_depth": 3,
+            "remedies": [{"title": "calibrate", "why": "heights that fit", "code": "sb.calibrate(net, x)  # a < b"}],
+            "text": "vanishing: surrogate height: too low. 3 of 8 blocks.\n1. calibrate: heights that fit\n"
+            "     sb.calibrate(net, x)  # a < b",
+        },
+    }  # fmt: skip
+
+
+def _row(i: int, blocks: int, shrink: float, steps: int) -> dict[str, Any]:
+    gradient = 1e-3 * shrink ** (blocks - 1 - i)
+    return {
+        "name": f"layer{i}", "kind": KINDS[i % 6], "gradient": gradient, "gradient_by_step": [gradient] * steps,
+        "gain": shrink, "predicted": 1.2 * shrink, "relu": 0.98, "relu_predicted": 1.0, "rate": 0.3,
+        "rate_by_step": [0.3] * steps, "silent": 0.001, "saturated": 0.0, "active": 0.4, "derivative": 0.2,
+        "second_moment": 0.1, "fidelity": 0.9**i, "unrelated": 0.05, "relu_fidelity": 0.99, "coherence": -0.001,
+        "descent": -2e4 if i == 1 else 0.97, "participation": 12.3,
+    }  # fmt: skip
+
+
+def _layer(block: str) -> dict[str, Any]:
+    return {
+        "name": f"{block}.lif", "block": block, "threshold": 0.5, "rate": 0.3, "rate_by_step": [0.3], "silent": 0.001,
+        "saturated": 0.0, "active": 0.4, "derivative": 0.2, "second_moment": 0.1, "current_mean": 0.0,
+        "current_std": 1.0, "leak": 0.25, "fires_without_leak": 0.9,
+        "membrane": {"edges": EDGES, "density": [1 / 48] * 48},
+    }  # fmt: skip
+
+
+def add_records(results: dict[str, Any], taps: int = 3, blocks: int = 16) -> dict[str, Any]:
+    """The results with what the doctor recorded in every trial: first layer, shares, blocks over time."""
+    edges = [-12 + 0.25 * i for i in range(57)]
+    for trial in results["trials"]:
+        probes, branches = len(trial["gradients"]["step"]), taps if trial["method"] != "vanilla" else 0
+        counts = [[100 if 24 <= i < 28 + row else 0 for i in range(56)] for row in range(probes)]
+        trial["gradients"]["first_layer"] = {
+            "name": "encoder.0.weight", "edges": edges, "counts": counts, "zeros": [100 * row for row in range(probes)]
+        }  # fmt: skip
+        shares = [0.4, *[0.6 / branches] * branches] if branches else [1.0]
+        sources = ["main", *(f"layer{i}" for i in range(branches))]
+        trial["gradients"]["shares"] = {"sources": sources, "first_block": [shares] * probes}
+        steps = list(range(0, trial["steps"] + 1, 6))
+        wave = [[0.2 + 0.1 * math.sin(b / 2 + s / 30) for b in range(blocks)] for s in steps]
+        gradient = [[0.6 ** (blocks - 1 - b) for b in range(blocks)] for _ in steps]
+        trial["doctor"] = {
+            "step": steps, "blocks": [f"layer{b}" for b in range(blocks)], "gradient": gradient, "rate": wave,
+            "active": wave, "silent": wave,
+        }  # fmt: skip
+    return results
+
+
 @pytest.fixture
 def results() -> dict[str, Any]:
     """Three methods, two seeds, 16 blocks, 6 epochs."""
@@ -119,3 +182,15 @@ def results() -> dict[str, Any]:
 def build() -> Callable[..., dict[str, Any]]:
     """`build({"vanilla": [0.1, 0.2]})`: results with these last accuracies, one trial each."""
     return make_results
+
+
+@pytest.fixture(scope="session")
+def diagnosis() -> Callable[..., dict[str, Any]]:
+    """`diagnosis(8)`: a diagnosis of eight blocks."""
+    return make_facts
+
+
+@pytest.fixture(scope="session")
+def record() -> Callable[..., dict[str, Any]]:
+    """`record(results)`: the results with what the doctor records."""
+    return add_records

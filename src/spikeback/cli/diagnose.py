@@ -57,6 +57,8 @@ def run(config: Any, console: Console, command: str) -> None:
 
 
 def _trained(config: Any) -> tuple[nn.Module, tuple[Tensor, Tensor], Recipe]:
+    if config.config:
+        raise UsageError("--config: a trained network brings its recipe along; leave --config or RUN out")
     if config.weight:
         raise UsageError("--weight: a checkpoint is examined without its branches; leave --weight or RUN out")
     trained = load_trained(config.run, config.checkpoint)

@@ -136,8 +136,9 @@ def prune(folder: Path) -> None:
     """Remove what a finished run has besides its results: `spikeback report` draws plots and page anew."""
     for checkpoint in folder.glob("*-seed*/last.ckpt"):
         shutil.rmtree(checkpoint.parent)
-    for path in (*folder.glob("*.png"), folder / "results.csv", folder / "report.html"):
-        path.unlink(missing_ok=True)
+    for path in folder.iterdir():
+        if path.is_file() and path.name not in KEPT:
+            path.unlink()
 
 
 def write_sweep(cells: Iterable[Cell], errors: dict[str, str], config: Any, command: str, out: Path) -> dict[str, Any]:

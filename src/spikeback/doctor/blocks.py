@@ -102,3 +102,8 @@ def _choices(net: nn.Module, layers: dict[str, nn.Module], most: int = 24) -> st
     except UsageError:
         names = [name for name, _ in net.named_modules() if name]
     return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+
+
+def home(name: str, blocks: Collection[str]) -> str | None:
+    """The block that a dotted name lies in."""
+    return next((block for block in blocks if name == block or name.startswith(f"{block}.")), None)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spikeback.doctor.case import Case, examine, forward
+from spikeback.doctor.case import Case, examine, forward, with_input_gradient
 from spikeback.doctor.measure import propagate
 from spikeback.doctor.passes import fidelity as measure_fidelity
 from spikeback.doctor.residual import neurons_in, residual_norms, residual_shares
@@ -96,18 +96,21 @@ def calibrate(
         neurons = {block: neurons_in(net, block) for block in case.blocks}
         if not any(neurons.values()):
             raise UsageError("calibrate: no spikeback.LIF in any block, and other neurons have no gain to set")
-        branches = residual_norms(net) if norms is None else _named_norms(net, case.blocks, norms)
-        if fidelity is not None and not branches:
-            raise UsageError("calibrate: no residual branch's norm is known; name them: norms=['layer1.0.bn2', ...]")
+        scaled = [*residual_norms(net).values()] if norms is None else _named_norms(net, norms)
+        if fidelity is not None and not scaled:
+            raise UsageError(
+                "calibrate: no residual branch's norm is known, so fidelity cannot be set; name them, "
+                "norms=['layer1.0.bn2', ...], or leave fidelity out"
+            )
         knobs = {} if gain is None else {block: Knob(found, width) for block, found in neurons.items() if found}
-        weights = [norm.weight for norm in branches.values()]
+        weights = [norm.weight for norm in scaled]
         kept = [w.detach().clone() for w in weights]
         try:
             scale = None if fidelity is None else _tame(case, weights, kept, fidelity)
             measured = _level(case, knobs, gain or 1.0, batches)
             done = Calibration(
                 {block: knob.value for block, knob in knobs.items()}, measured, scale,
-                residual_shares(case, branches), measure_fidelity(case, NOISE)[case.blocks[-1]]["fidelity"],
+                residual_shares(case, residual_norms(net)), measure_fidelity(case, NOISE)[case.blocks[-1]]["fidelity"],
             )  # fmt: skip
         except BaseException:
             _scale(weights, kept, 1.0)
@@ -130,6 +133,8 @@ class Knob:
                     f"calibrate: {self.surrogate} has no width to set, only {known} have; leave width=False"
                 )
         self.value = neurons[-1].gain.mean().item() if width is False else getattr(self.surrogate, str(self.parameter))
+        if not self.value > 0:
+            raise UsageError(f"calibrate: a neuron's gain must be a positive number, it is {self.value}")
         self.slope = -1.0 if self.parameter == "a" else 1.5  # d log(gain of the block) / d log(value), a first guess
         self.last: tuple[float, float] | None = None  # logarithms of value and of the block's gain
 
@@ -156,15 +161,20 @@ class Knob:
 
 
 def _level(case: Case, knobs: dict[str, Knob], target: float, batches: int) -> dict[str, float | None]:
-    """Turn the knobs until every block has the gain; returns the gains last measured."""
-    for _ in range(batches):
-        gains = propagate(case.net, case.blocks, case.loss).gains
-        off = {block: g for block in knobs if (g := gains[block]) and abs(math.log(g / target)) > CLOSE}
+    """Turn the knobs until every block has the gain; returns the gains last measured. A block without any is left."""
+    case = with_input_gradient(case)
+    measure = lambda: propagate(case.net, case.blocks, case.loss, x=case.x).gains
+    for knob in knobs.values():
+        knob.turn(knob.value)  # so that all neurons of a block begin alike
+    for _ in range(batches - 1):
+        gains = measure()
+        known = {block: g for block in knobs if (g := gains[block]) and math.isfinite(g)}
+        off = {block: g for block, g in known.items() if abs(math.log(g / target)) > CLOSE}
         if not off:
             return gains
         for block, g in off.items():
             knobs[block].towards(target, g)
-    return propagate(case.net, case.blocks, case.loss).gains
+    return measure()
 
 
 def _tame(case: Case, weights: list[Tensor], kept: list[Tensor], target: float) -> float:
@@ -190,12 +200,13 @@ def _scale(weights: list[Tensor], kept: list[Tensor], scale: float) -> None:
         weight.copy_(scale * before)
 
 
-def _named_norms(net: nn.Module, blocks: list[str], norms: list[str]) -> dict[str, Any]:
+def _named_norms(net: nn.Module, norms: list[str]) -> list[Any]:
     modules = dict(net.named_modules())
-    for name in norms:
+    names = [norms] if isinstance(norms, str) else norms
+    for name in names:
         if not isinstance(getattr(modules.get(name), "weight", None), Tensor):
             raise UsageError(f"norms: no module {name!r} with a weight; name a norm, e.g. 'layer1.0.bn2'")
-    return {next((b for b in blocks if name.startswith(f"{b}.")), name): modules[name] for name in norms}
+    return [modules[name] for name in names]
 
 
 def _labels(net: nn.Module, x: Tensor) -> Tensor:

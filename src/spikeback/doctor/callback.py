@@ -8,6 +8,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
+from spikeback.doctor.blocks import home
 from spikeback.doctor.calibrate import calibrate
 from spikeback.doctor.case import examine
 from spikeback.doctor.measure import propagate
@@ -75,16 +76,15 @@ class DoctorCallback(Callback):
         net = model.net if isinstance(model, ShortcutNet) else model
         x, y, step = self.x.to(pl_module.device), self.y.to(pl_module.device), trainer.global_step
         if self.recalibrate is not None:
-            calibrate(net, x, y, **self.recalibrate)
+            with trainer.precision_plugin.forward_context():
+                calibrate(net, x, y, **{"blocks": self.blocks, **self.recalibrate})
         case = examine(net, x, y, blocks=self.blocks)
         of = self.weight or getattr(pl_module, "weight", None)
         whole = replace(case, net=model, weight=of(max(step - 1, 0)) if callable(of) and model is not net else 0.0)
         with undisturbed(model), trainer.precision_plugin.forward_context():
             model.train()
             found = propagate(net, case.blocks, whole.loss, case.layers, case.batch)
-        last = {
-            block: layer for layer in found.layers for block in case.blocks if f"{layer.name}.".startswith(f"{block}.")
-        }
+        last = {home(layer.name, case.blocks): layer for layer in found.layers}
         rows = {key: [getattr(last.get(block), key, None) for block in case.blocks] for key in KEPT}
         row = {"step": step, "loss": found.loss, "gradient": [*found.norms.values()], **rows}
         self.record["blocks"] = case.blocks

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from spikeback.doctor.blocks import find_blocks
 from spikeback.doctor.neurons import spiking_layers
+from spikeback.doctor.spikes import time_first
 from spikeback.errors import UsageError
 from spikeback.shortcut import ShortcutNet
 from spikeback.shortcut.adapt import first, reset_state
@@ -17,8 +18,8 @@ from spikeback.shortcut.adapt import first, reset_state
 Criterion = Callable[[Tensor, Tensor], Tensor]  # (logits, labels) of some samples -> their mean loss
 
 
-def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
-    """Of logits (B, K) or of the time-mean of (T, B, K)."""
+def mean_cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
+    """Cross-entropy of logits (B, K) or of the time-mean of (T, B, K), in float32 at least."""
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     return F.cross_entropy(logits.mean(0) if logits.ndim == 3 else logits, y)
 
@@ -41,7 +42,7 @@ class Case:
     blocks: list[str]
     layers: dict[str, nn.Module]
     weight: float = 0.0
-    criterion: Criterion = cross_entropy
+    criterion: Criterion = mean_cross_entropy
 
     @property
     def batch(self) -> int:
@@ -49,7 +50,7 @@ class Case:
 
     @property
     def axis(self) -> int:
-        """Which axis of x counts the samples: 0 of pictures and features, 1 of frames."""
+        """Which axis of x counts the samples."""
         return batch_axis(self.x, self.batch)
 
     def logits(self, x: Tensor | None = None) -> Tensor:
@@ -79,7 +80,7 @@ class Case:
                 "spikeback.Unrolled(net, time_steps)"
             )
         classes = logits.shape[-1]
-        if self.criterion is cross_entropy and not (int(self.y.min()) >= 0 and int(self.y.max()) < classes):
+        if self.criterion is mean_cross_entropy and not (int(self.y.min()) >= 0 and int(self.y.max()) < classes):
             raise UsageError(
                 f"y: labels must lie in 0 .. {classes - 1}, got {int(self.y.min())} .. {int(self.y.max())}"
             )
@@ -113,11 +114,14 @@ def examine(
     if weight and not isinstance(net, ShortcutNet):
         raise UsageError(f"weight={weight} is for the branches of a ShortcutNet; {type(net).__name__} has none")
     layers = spiking_layers(net, is_spiking)
-    return Case(net, x, y, find_blocks(net, layers, blocks), layers, weight, loss or cross_entropy)
+    return Case(net, x, y, find_blocks(net, layers, blocks), layers, weight, loss or mean_cross_entropy)
+
+
+def with_input_gradient(case: Case) -> Case:
+    """The same case, so that even what lies before the first weight, or frozen weights, gets a gradient."""
+    return replace(case, x=case.x.detach().requires_grad_()) if case.x.is_floating_point() else case
 
 
 def batch_axis(x: Tensor, batch: int) -> int:
-    """0 of pictures (B, C, H, W) and features (B, F), 1 of frames (T, B, C, H, W) and of anything else with B there."""
-    if x.ndim in (2, 4) or x.ndim < 2 or x.shape[1] != batch:
-        return 0
-    return 1
+    """Which axis of an input counts the samples: 0 of pictures and features, 1 of frames (`time_first`)."""
+    return int(time_first(x.shape, batch))

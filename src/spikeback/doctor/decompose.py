@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from spikeback.doctor.blocks import find_blocks
-from spikeback.doctor.case import cross_entropy
+from spikeback.doctor.case import mean_cross_entropy
 from spikeback.doctor.neurons import spiking_layers
 from spikeback.doctor.undisturbed import listening, undisturbed
 from spikeback.errors import UsageError
@@ -46,7 +46,10 @@ def decompose(
     """
     if not isinstance(model, ShortcutNet):
         raise UsageError(f"decompose needs a ShortcutNet, which has branches, not a {type(model).__name__}")
-    names = blocks or find_blocks(model.net, spiking_layers(model.net))
+    names = find_blocks(model.net, spiking_layers(model.net)) if blocks is None else blocks
+    modules = dict(model.net.named_modules())
+    if isinstance(names, str) or not all(name in modules for name in names):
+        raise UsageError(f"blocks: {names!r} must be a list of module names, e.g. {[*modules][-1:]}")
     outputs: dict[str, list[Tensor]] = {name: [] for name in names}
     with undisturbed(model), torch.enable_grad(), ExitStack() as hooks:
         model.train()
@@ -73,12 +76,12 @@ def _asked(main: Tensor, side: dict[str, Tensor], y: Tensor, weight: float, comb
     """dL/d(logits) of each source, its weight left out."""
     if combine == "logits":
         total = (main + weight * sum(side.values())).detach().requires_grad_()
-        (asked,) = torch.autograd.grad(cross_entropy(total, y), total)
+        (asked,) = torch.autograd.grad(mean_cross_entropy(total, y), total)
         return dict.fromkeys(("main", *side), asked)
     if combine != "losses":
         raise UsageError(f"no combine {combine!r}; choose from logits, losses")
     heads = {name: z.detach().requires_grad_() for name, z in {"main": main, **side}.items()}
-    return {name: torch.autograd.grad(cross_entropy(z, y), z)[0] for name, z in heads.items()}
+    return {name: torch.autograd.grad(mean_cross_entropy(z, y), z)[0] for name, z in heads.items()}
 
 
 def _shares(parts: dict[str, Tensor]) -> dict[str, dict[str, float]]:

@@ -8,13 +8,16 @@ from typing import Any
 from torch import Tensor, nn
 
 from spikeback.doctor import passes as extra
-from spikeback.doctor.case import Case, Criterion, examine
+from spikeback.doctor.blocks import home
+from spikeback.doctor.case import Case, Criterion, examine, with_input_gradient
 from spikeback.doctor.measure import Pass, propagate
 from spikeback.doctor.residual import residual_norms, residual_shares
-from spikeback.doctor.theory import RELU, observe, predict, relu_twin
+from spikeback.doctor.theory import RELU, observe, plain_layers, predict, relu_twin
 from spikeback.doctor.undisturbed import undisturbed
 from spikeback.doctor.verdict import Verdict, judge
 from spikeback.errors import UsageError
+from spikeback.shortcut import ShortcutNet
+from spikeback.values import json_ready
 
 SCHEMA = 1
 PASSES = ("fidelity", "coherence", "descent", "theory")
@@ -59,22 +62,26 @@ class Diagnosis:
         """A `rich` table with bars, one row a block; `print(diagnosis)` shows it."""
         from spikeback.report.doctor import doctor_table
 
-        return doctor_table(self.as_dict())
+        return doctor_table(self._shown)
 
     def plot(self) -> Any:
         """A matplotlib figure: gradient, gain, activity and fidelity by block."""
         from spikeback.report.doctor import diagnosis_figure
 
-        return diagnosis_figure(self.as_dict())
+        return diagnosis_figure(self._shown)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
+        """Plain values, ready for JSON: what is not finite is None."""
+        return json_ready(self._shown)
+
+    @property
+    def _shown(self) -> dict[str, Any]:
         return {**self.facts, "verdict": self.verdict.as_dict()}
 
     def __str__(self) -> str:
         from spikeback.report.doctor import doctor_text
 
-        return doctor_text(self.as_dict())
+        return doctor_text(self._shown)
 
 
 def diagnose(
@@ -124,7 +131,8 @@ def diagnose(
     case = examine(net, x, y, weight, blocks, is_spiking, loss)
     with undisturbed(net):
         net.train()
-        found = propagate(net, case.blocks, with_input_gradient(case).loss, case.layers, case.batch)
+        leaf = with_input_gradient(case)
+        found = propagate(net, case.blocks, leaf.loss, case.layers, case.batch, leaf.x)
         more = _further(case, found, passes, chunks, noise)
     facts = {
         "schema": SCHEMA,
@@ -133,19 +141,16 @@ def diagnose(
         "time_steps": max((len(layer.rate_by_step) for layer in found.layers), default=1),
         "loss": found.loss,
         "lr": lr,
+        "residual": bool(residual_norms(net)),
+        "branches": isinstance(net, ShortcutNet),
         "blocks": [_block(name, case, found, more) for name in case.blocks],
-        "layers": [{**asdict(layer), "block": _home(layer.name, case.blocks)} for layer in found.layers],
+        "layers": [{**asdict(layer), "block": home(layer.name, case.blocks)} for layer in found.layers],
         "weights": _weights(case, found, lr),
     }
     verdict = judge(facts)
     for row, kind in zip(facts["blocks"], verdict.blocks.values(), strict=True):
         row["kind"] = kind
     return Diagnosis(facts, verdict)
-
-
-def with_input_gradient(case: Case) -> Case:
-    """The same case, so that even what lies before the first weight, or frozen weights, gets a gradient."""
-    return replace(case, x=case.x.detach().requires_grad_()) if case.x.is_floating_point() else case
 
 
 def _further(case: Case, found: Pass, passes: Sequence[str], chunks: int, noise: float) -> dict[str, dict[str, Any]]:
@@ -159,7 +164,7 @@ def _further(case: Case, found: Pass, passes: Sequence[str], chunks: int, noise:
     if "coherence" in passes:
         figures.append(extra.coherence(case, chunks))
     if "descent" in passes:
-        figures.append(extra.descent(case, found.gradients, found.loss))
+        figures.append(extra.descent(case, found.gradients))
     if "theory" in passes:
         figures.append(_theory(case, noise if "fidelity" in passes else None))
     for by_block in figures:
@@ -172,12 +177,13 @@ def _theory(case: Case, noise: float | None) -> extra.Figures:
     """Predicted gains, and gains and fidelity of the network's ReLU twin, measured and predicted."""
     predicted = predict(case.net, observe(case.net, case.x), case.blocks)
     found: extra.Figures = {name: {"predicted": predicted[name]} for name in case.blocks}
-    net = relu_twin(case.net, case.layers)
-    if net is None:
+    if not plain_layers(case):
         return found
+    net = relu_twin(case.net, case.layers)
     twin = replace(case, net=net)
+    leaf = with_input_gradient(twin)
     try:
-        gains = propagate(net, twin.blocks, with_input_gradient(twin).loss).gains
+        gains = propagate(net, twin.blocks, leaf.loss, x=leaf.x).gains
     except UsageError:  # what spikes keep between 0 and 1 may grow beyond all bounds there
         return found
     predicted = predict(net, observe(net, twin.x, dict.fromkeys(case.layers, RELU)), twin.blocks)
@@ -190,7 +196,7 @@ def _theory(case: Case, noise: float | None) -> extra.Figures:
 
 def _block(name: str, case: Case, found: Pass, more: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """A block's row: gradients, what its spiking layers do (the last one's rates, means over all), further measures."""
-    layers = [layer for layer in found.layers if _home(layer.name, case.blocks) == name]
+    layers = [layer for layer in found.layers if home(layer.name, case.blocks) == name]
     last = layers[-1] if layers else None
     mean = lambda key: _mean([getattr(layer, key) for layer in layers])
     return {
@@ -212,15 +218,10 @@ def _weights(case: Case, found: Pass, lr: float) -> list[dict[str, Any]]:
             norm, gradient = p.detach().norm().item(), found.gradients[name].norm().item()
             relative = gradient / norm if norm > 0 else None
             rows.append({
-                "name": name, "block": _home(name, case.blocks), "norm": norm, "gradient": gradient,
+                "name": name, "block": home(name, case.blocks), "norm": norm, "gradient": gradient,
                 "relative": relative, "update": None if relative is None else lr * relative,
             })  # fmt: skip
     return rows
-
-
-def _home(name: str, blocks: Sequence[str]) -> str | None:
-    """The block that a dotted name lies in."""
-    return next((block for block in blocks if name == block or name.startswith(f"{block}.")), None)
 
 
 def _mean(values: list[float | None]) -> float | None:

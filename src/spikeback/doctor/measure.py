@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from spikeback.doctor.neurons import spiking_layers
-from spikeback.doctor.spikes import Layer, Seen, look, time_first
+from spikeback.doctor.spikes import Layer, Seen, time_first
 from spikeback.doctor.undisturbed import entering, listening, undisturbed
 from spikeback.shortcut.adapt import first
 
 LOGARITHMS = torch.linspace(-12, 2, 57)  # of a gradient's entries, to the base of 10
 
 
-@dataclass
+@dataclass(eq=False)
 class Flow:
     """What is known of dL/d(output) of a module after a backward pass: sums of squares by call and leading index."""
 
@@ -33,9 +33,8 @@ class Flow:
             z.register_hook(partial(self._note, call))
 
     def _note(self, call: int, grad: Tensor) -> None:
-        grad = grad.detach()
-        rows = torch.linalg.vector_norm(grad.to(torch.promote_types(grad.dtype, torch.float32)).flatten(1), dim=1)
-        self.squares[call] = rows.double().square().cpu()
+        rows = torch.linalg.vector_norm(grad.detach().flatten(1), dim=1, dtype=torch.float64)
+        self.squares[call] = rows.square().cpu()
 
     @property
     def norm(self) -> float:
@@ -46,8 +45,8 @@ class Flow:
         """The same for every time step of outputs (T, B, ...), (T*B, ...) or, called T times, (B, ...)."""
         rows = [self.squares.get(i, torch.zeros(shape[0])) for i, shape in enumerate(self.shapes)]
         if len(rows) == 1:
-            timed = time_first(self.shapes[0], batch)
-            steps = rows[0] if timed or len(rows[0]) % batch else rows[0].unflatten(0, (-1, batch)).sum(1)
+            merged = not time_first(self.shapes[0], batch) and len(rows[0]) % batch == 0
+            steps = rows[0].unflatten(0, (-1, batch)).sum(1) if merged else rows[0]
         else:
             steps = torch.stack([r.sum() for r in rows]) if rows else torch.zeros(0)
         return steps.sqrt().tolist()
@@ -81,6 +80,7 @@ def propagate(
     loss: Callable[[], Tensor],
     layers: Mapping[str, nn.Module] | None = None,
     batch: int = 0,
+    x: Tensor | None = None,
 ) -> Pass:
     """Run `loss`, which calls `net` once, forwards and backwards, in the network's mode.
 
@@ -90,37 +90,46 @@ def propagate(
         loss: computes the scalar loss.
         layers: spiking layers to look at, by name.
         batch: the number of samples, which tells time and samples apart.
+        x: the input, if it requires a gradient: then even what lies before the first trained weight gets one.
     """
-    flows, inputs = {name: Flow() for name in blocks}, {name: Flow() for name in blocks}
-    seen = {name: Seen() for name in layers or {}}
-    latest: list[tuple[Any, Flow]] = [(None, Flow())]  # the last block's output is mostly the next one's input
-
-    def left(name: str, z: Tensor) -> None:
-        flows[name].watch(z)
-        latest[0] = (z, flows[name])
-
-    def entered(name: str, x: Any) -> None:
-        z, flow = latest[0]
-        if x is z and len(flow.shapes) == 1 and not inputs[name].shapes:
-            inputs[name] = flow
-        elif x is not None:
-            inputs[name].watch(first(x))
-
-    with torch.enable_grad(), ExitStack() as hooks:
-        for name in blocks:
-            block = net.get_submodule(name)
-            hooks.enter_context(entering(block, partial(entered, name)))
-            hooks.enter_context(listening(block, lambda _, out, name=name: left(name, first(out))))
-        for name, calls in seen.items():
-            hooks.enter_context(listening(net.get_submodule(name), calls.add))
-        value = loss()
-        latest.clear()
-        found = [look(name, (layers or {})[name], calls, batch) for name, calls in seen.items() if calls.spikes]
+    record = Record(blocks)
+    seen = {name: Seen(name, module, batch) for name, module in (layers or {}).items()}
+    with torch.enable_grad():
+        with ExitStack() as hooks:  # none is left in the backward pass, which may run parts of the network again
+            for name in blocks:
+                block = net.get_submodule(name)
+                hooks.enter_context(entering(block, partial(record.entered, name)))
+                hooks.enter_context(listening(block, partial(record.left, name)))
+            for name, calls in seen.items():
+                hooks.enter_context(listening(net.get_submodule(name), calls.add))
+            value = loss()
+        found = [calls.layer() for calls in seen.values() if calls.spikes]
         seen.clear()
         parameters = {name: p for name, p in net.named_parameters() if p.requires_grad}
-        grads = torch.autograd.grad(value, [value, *parameters.values()], allow_unused=True)[1:]
+        start = [value, *([x] if x is not None and x.requires_grad else [])]
+        grads = torch.autograd.grad(value, [*start, *parameters.values()], allow_unused=True)[len(start) :]
     known = {name: g for name, g in zip(parameters, grads, strict=True) if g is not None}
-    return Pass(value.item(), flows, inputs, known, found)
+    return Pass(value.item(), record.flows, record.inputs, known, found)
+
+
+class Record:
+    """Flows at outputs and inputs of blocks. A block's input that the block before put out shares its flow."""
+
+    def __init__(self, blocks: list[str]) -> None:
+        self.flows, self.inputs = {name: Flow() for name in blocks}, {name: Flow() for name in blocks}
+        self.latest: tuple[Any, Flow] | None = None
+
+    def left(self, name: str, _input: Any, output: Any) -> None:
+        z = first(output)
+        self.flows[name].watch(z)
+        self.latest = (z, self.flows[name])
+
+    def entered(self, name: str, x: Any) -> None:
+        z, flow = self.latest or (None, None)
+        if x is z and flow is not None and not self.inputs[name].shapes:
+            self.inputs[name] = flow
+        elif x is not None and self.inputs[name] not in self.flows.values():
+            self.inputs[name].watch(first(x))
 
 
 def block_gradients(net: nn.Module, blocks: list[str], loss: Callable[[], Tensor]) -> dict[str, float]:

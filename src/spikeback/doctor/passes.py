@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from spikeback.doctor.case import Case
-from spikeback.doctor.spikes import over_time
+from spikeback.doctor.spikes import with_time
 from spikeback.doctor.undisturbed import listening
 from spikeback.errors import UsageError
 from spikeback.shortcut.adapt import first
@@ -26,6 +26,8 @@ def fidelity(case: Case, noise: float) -> Figures:
         `fidelity`: the correlation of the spikes between the two; `unrelated`: between each sample and the next;
         `participation`: how many directions the samples' firing rates span (`participation`).
     """
+    if not case.x.is_floating_point():
+        return {name: dict.fromkeys(("fidelity", "unrelated", "participation")) for name in case.blocks}
     found = {name: Likeness(case.batch) for name in case.blocks}
     noisy = case.x + noise * case.x.std() * torch.randn_like(case.x)
     with torch.no_grad(), ExitStack() as hooks:
@@ -43,7 +45,7 @@ class Likeness:
         self.rates: Tensor | float = 0.0
 
     def add(self, _input: object, output: object) -> None:
-        clean, noisy = over_time([first(output)], 2 * self.batch).float().split(self.batch, 1)  # (T, B, ...) each
+        clean, noisy = with_time(first(output), 2 * self.batch).float().split(self.batch, 1)  # (T, B, ...) each
         self.related.add(clean, noisy)
         self.unrelated.add(clean, clean.roll(1, 1))
         self.rates = self.rates + clean[:, :DIRECTIONS].sum(0).flatten(1)
@@ -124,34 +126,35 @@ def coherence(case: Case, chunks: int) -> Figures:
     return found
 
 
-def descent(case: Case, gradients: Mapping[str, Tensor], loss: float) -> Figures:
+def descent(case: Case, gradients: Mapping[str, Tensor]) -> Figures:
     """By block, the measured change of the loss over the predicted one, after a small step of its weights.
 
     The step goes against the block's gradient, `STEP` times as long as its weights; predicted is - step * ||gradient||,
     which is right (ratio 1) where the loss is smooth on that scale. The weights are put back bit for bit.
     """
-    found: Figures = {}
+    before, found = _loss(case), dict[str, dict[str, float | None]]()
     for name, ps in weights_by_block(case).items():
         known = {key: p for key, p in ps.items() if key in gradients}
         size = math.sqrt(sum(p.detach().double().square().sum().item() for p in known.values()))
         slope = math.sqrt(sum(gradients[key].double().square().sum().item() for key in known))
-        found[name] = {"descent": _step(case, known, gradients, loss, STEP * size, slope) if slope * size > 0 else None}
-    return found
+        length = STEP * size
+        if length * slope > 0 and math.isfinite(slope):
+            kept = {key: p.detach().clone() for key, p in known.items()}
+            try:  # through .data: a graph that the owner may hold does not notice
+                for key, p in known.items():
+                    p.data.sub_(gradients[key], alpha=length / slope)
+                found[name] = {"descent": (_loss(case) - before) / (-length * slope)}
+            finally:
+                for key, p in known.items():
+                    p.data.copy_(kept[key])
+    return {name: found.get(name, {"descent": None}) for name in case.blocks}
 
 
-def _step(
-    case: Case, weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor], loss: float, length: float, slope: float
-) -> float:
-    before = {key: p.detach().clone() for key, p in weights.items()}
-    try:
-        with torch.no_grad():
-            for key, p in weights.items():
-                p.sub_(gradients[key], alpha=length / slope)
-            return (case.criterion(case.logits(), case.y).item() - loss) / (-length * slope)
-    finally:
-        with torch.no_grad():
-            for key, p in weights.items():
-                p.copy_(before[key])
+def _loss(case: Case) -> float:
+    """The loss, always with the same random numbers."""
+    with torch.no_grad(), torch.random.fork_rng():
+        torch.manual_seed(0)
+        return case.criterion(case.logits(), case.y).item()
 
 
 def weights_by_block(case: Case) -> dict[str, dict[str, Tensor]]:

@@ -14,7 +14,7 @@ from spikeback.doctor.calibrate import calibrate
 from spikeback.doctor.case import forward
 from spikeback.doctor.neurons import spiking_layers
 from spikeback.doctor.residual import residual_norms
-from spikeback.doctor.spikes import Layer, Seen, look, stuck
+from spikeback.doctor.spikes import Layer, Seen, stuck
 from spikeback.doctor.undisturbed import listening, undisturbed
 from spikeback.errors import UsageError
 from spikeback.nn import LIF
@@ -47,12 +47,11 @@ def remedies_for(kind: str, cause: str, facts: dict[str, Any]) -> tuple[Remedy, 
     if kind == "healthy":
         return ()
     repairs = {"leak": [_TAU, _THRESHOLD], "threshold": [_THRESHOLD], "initialisation": [_VARIANCE, _NORM]}
-    found = [*repairs.get(cause, []), _CALIBRATE]
-    if kind in ("vanishing", "chaotic"):
-        found.append(_branches(propose_taps(facts["blocks"])))
-    if cause == "width":
-        found.append(_WIDTH)
-    return (*found, *_rates(facts))
+    ours = [layer for layer in facts["layers"] if layer["family"] == "spikeback"]
+    calibration = [_calibration(facts["residual"], max(layer["threshold"] for layer in ours))] if ours else []
+    branches = [_branches(propose_taps(facts["blocks"]))] if kind in ("vanishing", "chaotic") else []
+    found = [*repairs.get(cause, []), *calibration, *([] if facts["branches"] else branches)]
+    return (*found, *([_WIDTH] if cause == "width" or not ours else []), *_rates(facts))
 
 
 def propose_taps(rows: list[dict[str, Any]]) -> list[str]:
@@ -84,19 +83,31 @@ def _rates(facts: dict[str, Any]) -> list[Remedy]:
     updates = [row["update"] for row in facts["weights"] if row["update"]]
     if not updates or UPDATE[0] <= (middle := statistics.median(updates)) <= UPDATE[2]:
         return []
-    better = facts["lr"] * UPDATE[1] / middle
-    return [
-        Remedy(
-            "learning rate",
-            f"with {facts['lr']:g} one step of plain SGD changes the weights by {middle:.1e} of their size (median)",
-            f"--train.lr {better:.2g}  # or an optimiser that scales its steps: --train.optimizer adam",
-            lambda net, x, y: net,
-        )
-    ]
+    factor = UPDATE[1] / middle
+    better = (
+        f"--train.lr {facts['lr'] * factor:.2g}" if 1e-3 < factor < 1e3 else "--train.optimizer adam --train.lr 0.003"
+    )
+    why = f"with {facts['lr']:g} one step of plain SGD changes the weights by {middle:.1e} of their size (median)"
+    return [Remedy("learning rate", why, better, lambda net, x, y: net)]
+
+
+def _calibration(residual: bool, threshold: float) -> Remedy:
+    """Gains and, where there are residual branches, also these, and a surrogate that fits an identity shortcut."""
+    if not residual:
+        why = "surrogate heights with which every block passes the gradient on as it is"
+        return Remedy("calibrate", why, "sb.calibrate(net, x)  # command: --train.calibrate gain", _calibrate)
+    flat = covering(threshold)
+    return Remedy(
+        "calibrate",
+        "residual branches that start small keep what the network is shown; a flat surrogate that reaches 0 and 1, the "
+        "membranes that an identity shortcut makes, at a height with which every block passes the gradient on as it is",
+        f"neuron = sb.LIF(surrogate=sb.surrogate.{flat}); sb.calibrate(net, x, fidelity={FAITHFUL})  # command: "
+        f"--model.surrogate '{flat}' --train.calibrate both",
+        _calibrate,
+    )
 
 
 def _calibrate(net: nn.Module, x: Tensor, y: Tensor) -> nn.Module:
-    """Gains and, where there are residual norms, these as well, and a surrogate that fits an identity shortcut."""
     residual = bool(residual_norms(net))
     for neuron in _ours(net) if residual else []:
         neuron.surrogate = covering(neuron.threshold)
@@ -113,7 +124,8 @@ def covering(threshold: float) -> Rectangle:
 
 
 def _widen(net: nn.Module, x: Tensor, y: Tensor) -> nn.Module:
-    calibrate(net, x, y, width=True)
+    for neuron in _ours(net):
+        neuron.surrogate = Rectangle(2.0)
     return net
 
 
@@ -128,7 +140,7 @@ def _raise_tau(net: nn.Module, x: Tensor, y: Tensor) -> nn.Module:
 
 
 def _set_thresholds(net: nn.Module, x: Tensor, y: Tensor) -> nn.Module:
-    """A threshold of half the current's spread above its mean for layers that are stuck, the first ones first."""
+    """A threshold of half the current's spread above its mean for layers that are stuck, until none is."""
     modules = dict(net.named_modules())
     for _ in _ours(net):
         sick = [
@@ -169,22 +181,26 @@ def _unit_variance(net: nn.Module, x: Tensor, y: Tensor) -> nn.Module:
 
 def survey(net: nn.Module, x: Tensor, batch: int) -> tuple[dict[str, Layer], dict[str, Tensor]]:
     """What every spiking layer does, in training mode, and the weights of the layer last called before it."""
-    layers, weights = spiking_layers(net), [m for m in net.modules() if getattr(m, "weight", None) is not None]
-    seen, feeds, latest = {name: Seen() for name in layers}, {}, [torch.empty(0)]
+    layers, feeds = spiking_layers(net), {}
+    seen, latest = {name: Seen(name, module, batch) for name, module in layers.items()}, [torch.empty(0)]
 
     def fed(name: str, current: Any, spikes: Any) -> None:
         seen[name].add(current, spikes)
         feeds[name] = latest[0]
 
+    def weighted(weight: Tensor, _input: Any, _output: Any) -> None:
+        latest[0] = weight
+
     with undisturbed(net), torch.no_grad(), ExitStack() as hooks:
         net.train()
-        for module in weights:
-            if module.weight.ndim > 1:
-                hooks.enter_context(listening(module, lambda _, out, w=module.weight: latest.__setitem__(0, w)))
+        for module in net.modules():
+            weight = getattr(module, "weight", None)
+            if isinstance(weight, Tensor) and weight.ndim > 1:
+                hooks.enter_context(listening(module, partial(weighted, weight)))
         for name, module in layers.items():
             hooks.enter_context(listening(module, partial(fed, name)))
         forward(net, x)
-    return {name: look(name, layers[name], calls, batch) for name, calls in seen.items() if calls.spikes}, feeds
+    return {name: calls.layer() for name, calls in seen.items() if calls.spikes}, feeds
 
 
 def _ours(net: nn.Module) -> list[LIF]:
@@ -196,18 +212,10 @@ def _ours(net: nn.Module) -> list[LIF]:
     return found
 
 
-_CALIBRATE = Remedy(
-    "calibrate",
-    "residual branches that start small keep what the network is shown; a flat surrogate that reaches 0 and 1, the "
-    "membranes which an identity shortcut makes, at a height with which every block passes the gradient on as it is",
-    "neuron = sb.LIF(surrogate=sb.surrogate.Rectangle(1.5)); sb.calibrate(net, x, fidelity=0.7)  # command: "
-    "--model.surrogate 'Rectangle(a=1.5)' --train.calibrate both",
-    _calibrate,
-)
 _WIDTH = Remedy(
     "surrogate width",
     "a wider surrogate reaches more membranes",
-    "sb.calibrate(net, x, width=True)  # command: --model.surrogate 'Rectangle(a=2.0)'",
+    "neuron = sb.LIF(surrogate=sb.surrogate.Rectangle(2.0))  # command: --model.surrogate 'Rectangle(a=2.0)'",
     _widen,
 )
 _TAU = Remedy(

@@ -12,6 +12,7 @@ from spikeback.nn import LIF, BasicBlock
 from spikeback.shortcut.adapt import first
 
 NORMS = ("bn3", "bn2", "norm3", "norm2")  # what other libraries call a residual branch's last norm
+ASIDE = ("downsample", "shortcut")  # and what they call the other way around it: without one it is no residual block
 
 
 def residual_norms(net: nn.Module) -> dict[str, Any]:
@@ -20,9 +21,8 @@ def residual_norms(net: nn.Module) -> dict[str, Any]:
     for name, module in net.named_modules():
         block: Any = module
         last = block.conv2[1] if isinstance(block, BasicBlock) else None
-        last = last or next(
-            (norm for attribute in NORMS if (norm := getattr(block, attribute, None)) is not None), None
-        )
+        if last is None and any(hasattr(block, name) for name in ASIDE):
+            last = next((norm for name in NORMS if (norm := getattr(block, name, None)) is not None), None)
         if isinstance(getattr(last, "weight", None), Tensor):
             found[name] = last
     return found

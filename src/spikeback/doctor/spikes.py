@@ -1,16 +1,17 @@
 """What one spiking layer does in a forward pass: rates, silent and saturated neurons, where its membranes are."""
 
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from spikeback.doctor.neurons import Neuron, neuron_of
+from spikeback.errors import UsageError
 from spikeback.shortcut.adapt import first
 
-SAMPLES = 16  # of a batch, whose membranes are looked at
+SAMPLES = 16  # of a batch, whose currents and membranes are looked at
 EDGES = torch.linspace(-2, 4, 49)  # of the membrane's histogram, in thresholds
 STUCK = 0.95  # share of a layer's neurons that never fire (dead), or never change (saturated)
 NEGLIGIBLE = 0.01  # of the peak: a derivative without bounded support counts as inactive below
@@ -21,6 +22,7 @@ class Layer:
     """One spiking layer in one forward pass. What needs the membrane is None for a neuron that is not known."""
 
     name: str
+    family: str  # the package of its class: "spikeback", "spikingjelly", ...
     rate: float  # spikes per neuron and time step
     rate_by_step: list[float]
     silent: float  # share of the neurons (C, H, W) that never fire in the batch
@@ -43,62 +45,73 @@ def stuck(silent: float, saturated: float) -> Literal["dead", "saturated"] | Non
     return "saturated" if saturated > 1 - STUCK and silent + saturated >= STUCK else None
 
 
-@dataclass
-class Seen:
-    """Currents and spikes of one layer, call by call."""
+def time_first(shape: Sequence[int], batch: int) -> bool:
+    """Whether a shape is (T, B, ...), rather than (B, ...) or (T*B, ...).
 
-    currents: list[Tensor] = field(default_factory=list)
-    spikes: list[Tensor] = field(default_factory=list)
-
-    def add(self, current: Any, spikes: Any) -> None:
-        self.currents.append(first(current).detach())
-        self.spikes.append(first(spikes).detach())
-
-    def over_time(self, batch: int) -> tuple[Tensor, Tensor]:
-        """(currents, spikes), each (T, B, ...)."""
-        return over_time(self.currents, batch), over_time(self.spikes, batch)
+    Of three and five axes the first is time. Of two and four, where samples and features may be as many, it is only if
+    it cannot count samples.
+    """
+    return len(shape) > 1 and shape[1] == batch and (len(shape) in (3, 5) or shape[0] % batch != 0)
 
 
-def time_first(shape: torch.Size, batch: int) -> bool:
-    """Whether an output is (T, B, ...), rather than (B, ...) or (T*B, ...)."""
-    return len(shape) > 1 and shape[1] == batch and (len(shape) in (3, 5) or shape[0] != batch)
-
-
-def over_time(calls: list[Tensor], batch: int) -> Tensor:
-    """What a module put out in one forward, as (T, B, ...): called once with (T, B, ...) or (T*B, ...), or T times."""
-    if len(calls) > 1:
-        return torch.stack(calls)
-    (z,) = calls
+def with_time(z: Tensor, batch: int) -> Tensor:
+    """(T, B, ...), (T*B, ...) or (B, ...) -> (T, B, ...)."""
     return z if time_first(z.shape, batch) else z.unflatten(0, (-1, batch))
 
 
-def _swap(batch: int, z: Tensor) -> Tensor:
-    """(B, T, ...) or (B*T, ...) -> (T, B, ...)."""
-    return (z if z.shape[0] == batch else z.unflatten(0, (batch, -1))).transpose(0, 1)
+class Seen:
+    """What was seen of one layer, call by call: currents and spikes of a few samples, firing counts of all."""
 
+    def __init__(self, name: str, module: nn.Module, batch: int) -> None:
+        self.name, self.module, self.batch = name, module, batch
+        self.neuron = neuron_of(module)
+        self.currents: list[Tensor] = []
+        self.spikes: list[Tensor] = []
+        self.rates: list[Tensor] = []  # (T, ...): means over the samples
 
-def look(name: str, module: nn.Module, seen: Seen, batch: int) -> Layer:
-    """The numbers of one layer, from what was seen of it; currents and membranes of the first samples only."""
-    neuron = neuron_of(module)
-    if neuron is not None and neuron.batch_first:
-        seen = Seen([*map(partial(_swap, batch), seen.currents)], [*map(partial(_swap, batch), seen.spikes)])
-    current, spikes = seen.over_time(batch)
-    current, some = current[:, :SAMPLES].float(), spikes[:, :SAMPLES].float()
-    counts = spikes.sum(1, dtype=torch.float32) / batch  # (T, ...): over the whole batch in one go
-    over_all = counts.mean(0)
-    layer = Layer(
-        name,
-        rate=over_all.mean().item(),
-        rate_by_step=counts.flatten(1).mean(1).tolist(),
-        silent=(over_all == 0).float().mean().item(),
-        saturated=(over_all >= 1).float().mean().item(),
-        current_mean=current.mean().item(),
-        current_std=current.std(correction=0).item(),
-    )
-    if neuron is not None:
-        with torch.no_grad():
-            _membranes(layer, neuron, current, some)
-    return layer
+    def add(self, current: Any, spikes: Any) -> None:
+        c, s = (self._with_time(first(z).detach()) for z in (current, spikes))
+        self.currents.append(c[:, :SAMPLES].float())
+        self.spikes.append(s[:, :SAMPLES].float().clone())  # a residual sum may be taken in place, on top of them
+        self.rates.append(s.sum(1, dtype=torch.float32) / self.batch)
+
+    def _with_time(self, z: Tensor) -> Tensor:
+        if self.neuron is not None and self.neuron.batch_first:  # (B, T, ...) or (B*T, ...)
+            return (z if z.shape[0] == self.batch else z.unflatten(0, (self.batch, -1))).transpose(0, 1)
+        return with_time(z, self.batch)
+
+    def layer(self) -> Layer:
+        """The numbers of the layer; those of currents and membranes are of the first samples only."""
+        current, some, rates = (self._joined(calls) for calls in (self.currents, self.spikes, self.rates))
+        overall = rates.mean(0)
+        layer = Layer(
+            self.name,
+            type(self.module).__module__.partition(".")[0],
+            rate=overall.mean().item(),
+            rate_by_step=rates.flatten(1).mean(1).tolist(),
+            silent=(overall == 0).float().mean().item(),
+            saturated=(overall >= 1).float().mean().item(),
+            current_mean=current.mean().item(),
+            current_std=current.std(correction=0).item(),
+        )
+        if self.neuron is not None:
+            with torch.no_grad():
+                _membranes(layer, self.neuron, current, some)
+        return layer
+
+    def _joined(self, calls: list[Tensor]) -> Tensor:
+        """Calls of one time step each, in a row; calls over all time, of a layer in several places, side by side."""
+        if len(calls) == 1:
+            return calls[0]
+        if all(len(z) == 1 for z in calls) and len({z.shape for z in calls}) == 1:
+            return torch.cat(calls)
+        if len({len(z) for z in calls}) > 1 or len(calls[0]) == 1:
+            raise UsageError(
+                f"layer {self.name!r} is called with different shapes, one time step at a time: several places seem to "
+                "share it; give each place a neuron of its own"
+            )
+        parts = [z.flatten(2) if calls is not self.rates else z.flatten(1) for z in calls]
+        return torch.cat(parts, -1)
 
 
 def _membranes(layer: Layer, neuron: Neuron, current: Tensor, spikes: Tensor) -> None:
@@ -106,19 +119,19 @@ def _membranes(layer: Layer, neuron: Neuron, current: Tensor, spikes: Tensor) ->
     u = neuron.membrane(current, spikes)
     g = neuron.derivative(u)
     layer.threshold, layer.leak = neuron.threshold, neuron.leak
-    layer.active = (g > floor(neuron)).float().mean().item()
+    layer.active = (g > _floor(neuron, u)).float().mean().item()
     layer.derivative, layer.second_moment = g.mean().item(), g.square().mean().item()
     summed = (neuron.scale * current).cumsum(0).amax((0, 1))
     layer.fires_without_leak = (summed > neuron.threshold).float().mean().item()
-    inside = (u / neuron.threshold).clamp(EDGES[0], EDGES[-1] - 1e-4)
-    counts = torch.histogram(inside.flatten().cpu(), EDGES).hist
+    inside = (u / neuron.threshold).flatten().cpu().clamp(EDGES[0], EDGES[-1] - 1e-4)
+    counts = torch.histogram(inside, EDGES).hist
     layer.membrane = {"edges": EDGES.tolist(), "density": (counts / counts.sum()).tolist()}
 
 
-def floor(neuron: Neuron) -> float:
+def _floor(neuron: Neuron, like: Tensor) -> float:
     """Where the derivative begins to count: above 0 if its support is bounded, else above 1 % of its peak."""
-    far = torch.tensor([1.01 * neuron.threshold + 4.0])
-    near = torch.linspace(-1, 3, 401) * neuron.threshold
+    far = like.new_tensor([1.01 * neuron.threshold + 4.0])
     if neuron.derivative(neuron.threshold + torch.cat([-far, far])).max() == 0:
         return 0.0
+    near = torch.linspace(-1, 3, 401, dtype=like.dtype, device=like.device) * neuron.threshold
     return NEGLIGIBLE * neuron.derivative(near).max().item()

@@ -36,6 +36,7 @@ import torch
 from torch import Tensor, nn
 
 from spikeback.doctor.backward import AVERAGE_POOLS, BATCH_NORMS, CONVOLUTIONS, Record, Seen, UnknownModule, Way
+from spikeback.doctor.case import Case
 from spikeback.doctor.jacobian import ENTRIES, NEURONS
 from spikeback.doctor.neurons import Neuron, neuron_of, spiking_layers
 from spikeback.doctor.undisturbed import undisturbed
@@ -106,24 +107,29 @@ def observe(net: nn.Module, x: Tensor, neurons: Mapping[str, Neuron | None] | No
     return record
 
 
-def relu_twin(net: nn.Module, layers: Iterable[str]) -> nn.Module | None:
-    """A copy of the network with `nn.ReLU` for every spiking layer, under the same names.
-
-    None where ReLU does not fit in: for neurons that return their state beside their spikes (norse, snnTorch).
-    """
-    spiking = [net.get_submodule(name) for name in layers]
-    if any(_returns_tuple(module) for module in spiking):
-        return None
+def relu_twin(net: nn.Module, layers: Iterable[str]) -> nn.Module:
+    """A copy of the network with `nn.ReLU` for every spiking layer, under the same names."""
     # Hidden state may hang in an autograd graph, which deepcopy refuses.
     memo: dict[int, Any] = {id(t): t.detach().clone() for m in net.modules() for t in loose_tensors(m)}
-    memo |= {id(module): nn.ReLU() for module in spiking}
+    memo |= {id(net.get_submodule(name)): nn.ReLU() for name in layers}
     return copy.deepcopy(net, memo)
 
 
-def _returns_tuple(module: nn.Module) -> bool:
-    package = type(module).__module__.partition(".")[0]
-    hidden = getattr(module, "init_hidden", False) and not getattr(module, "output", False)
-    return package == "norse" or (package == "snntorch" and not hidden)
+def plain_layers(case: Case) -> bool:
+    """Whether every spiking layer takes one tensor and puts out one, so that ReLU can stand in for it.
+
+    Neurons that hand their state around (norse's, snnTorch's) do not.
+    """
+    plain: list[bool] = []
+
+    def heard(_module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        plain.append(len(args) == 1 and not kwargs and isinstance(output, Tensor))
+
+    with undisturbed(case.net), torch.no_grad(), ExitStack() as hooks:
+        for layer in case.layers.values():
+            hooks.callback(layer.register_forward_hook(heard, with_kwargs=True).remove)
+        case.logits()
+    return all(plain)
 
 
 def _trace(K: Tensor) -> float:

@@ -19,7 +19,7 @@ def undisturbed(net: nn.Module) -> Iterator[None]:
     held = [*(v for _, kept in attributes for v in kept.values()), *(v for c, _ in containers for v in _items(c))]
     tensors = [(t, t.detach().clone()) for t in held if isinstance(t, Tensor) and not isinstance(t, nn.Parameter)]
     try:
-        with torch.random.fork_rng():
+        with torch.random.fork_rng([torch.cuda.current_device()] if torch.cuda.is_available() else []):
             yield
     finally:
         for values, kept in attributes:

@@ -14,6 +14,7 @@ REACHED = 0.01  # of the last block's gradient: blocks with more count as reache
 FAITHFUL = 0.5  # of the way from unrelated to equal inputs: below, the forward pass is chaotic
 OUT_OF_REACH = 0.05  # share of membranes inside the surrogate's support: below, its height is not what is wrong
 LARGE, SMALL = 5.0, 0.1  # spread of the current in thresholds; spread of the current, or tau
+HEALTHY: Kind = "healthy"
 ORDER: tuple[Kind, ...] = ("dead", "saturated", "exploding", "vanishing", "chaotic")
 
 
@@ -52,7 +53,7 @@ def judge(facts: dict[str, Any]) -> Verdict:
     """The verdict on the facts of a diagnosis.
 
     Kinds are tried in this order, since each explains away those after it: dead and saturated layers stop spikes and
-    gradients both; then the size of the gradient (vanishing, exploding); then its content (chaotic).
+    gradients both; then the size of the gradient (exploding, vanishing); then its content (chaotic).
     """
     rows, layers = facts["blocks"], facts["layers"]
     last = rows[-1]["gradient"]
@@ -60,7 +61,7 @@ def judge(facts: dict[str, Any]) -> Verdict:
         row["name"]: _kind(row, last, [layer for layer in layers if layer["block"] == row["name"]]) for row in rows
     }
     kinds = [*blocks.values(), *(_stuck(layer) for layer in layers)]
-    kind: Kind = next((k for k in ORDER if k in kinds), "healthy")
+    kind: Kind = next((k for k in ORDER if k in kinds), HEALTHY)
     cause, culprit = _cause(kind, facts)
     return Verdict(kind, cause, blocks, _depth(rows), remedies_for(kind, culprit, facts))
 
@@ -71,12 +72,14 @@ def _kind(row: dict[str, Any], last: float, layers: list[dict[str, Any]]) -> Kin
     for kind in ("dead", "saturated"):
         if kind in ills:
             return kind
-    ratio = row["gradient"] / last if last > 0 else math.nan
+    if last == 0:  # nothing comes from the readout: as little as can be
+        return "vanishing"
+    ratio = row["gradient"] / last
     if not ratio <= EXPLODING or not math.isfinite(row["gradient"]):
         return "exploding"
     if ratio < VANISHING:
         return "vanishing"
-    return "chaotic" if _chaotic(row) else "healthy"
+    return "chaotic" if _chaotic(row) else HEALTHY
 
 
 def _stuck(layer: dict[str, Any]) -> Kind | None:
@@ -108,8 +111,8 @@ def _cause(kind: Kind, facts: dict[str, Any]) -> tuple[str, str]:
         depth = rows.index(sick) + 1
         return (
             f"depth: 1 % of noise on the input leaves a spike correlation of {sick['fidelity']:.2f} after block "
-            f"{depth} ({sick['name']}) of {len(rows)}, unrelated inputs have {sick['unrelated'] or 0:.2f}; a gradient through "
-            "such a map is noise, whatever its size.",
+            f"{depth} ({sick['name']}) of {len(rows)}, unrelated inputs have {sick['unrelated'] or 0:.2f}; a gradient "
+            "through such a map is noise, whatever its size.",
             "depth",
         )
     return "gradients reach every block, and the forward pass keeps what it is shown.", "none"
@@ -120,7 +123,8 @@ def _cause_of_dead(layer: dict[str, Any]) -> tuple[str, str]:
     silent = f"layer {name} does not fire"
     if threshold is None:
         return f"{silent}; of its neurons only spikes are known.", "threshold"
-    if (layer["leak"] or 0) < SMALL and (layer["fires_without_leak"] or 0) > 0.5:
+    leaks = layer["leak"] is not None and layer["leak"] < SMALL
+    if leaks and layer["fires_without_leak"] > 0.5:
         return (
             f"leak: {silent}; tau is {layer['leak']:g}, the membrane forgets before it reaches the threshold of "
             f"{threshold:g}, which the current summed over time would pass.",
@@ -155,6 +159,8 @@ def _cause_of_saturated(layer: dict[str, Any]) -> tuple[str, str]:
 
 def _cause_of_size(kind: Kind, facts: dict[str, Any]) -> tuple[str, str]:
     rows, layers = facts["blocks"], [layer for layer in facts["layers"] if layer["active"] is not None]
+    if rows[-1]["gradient"] == 0:
+        return "readout: not even the last block gets a gradient; look at what comes behind it.", "readout"
     gains = [row["gain"] for row in rows[1:] if row["gain"]]
     mean = math.exp(sum(map(math.log, gains)) / len(gains)) if gains else 0.0
     ratios = [row["gradient"] / rows[-1]["gradient"] if rows[-1]["gradient"] > 0 else math.inf for row in rows]

@@ -1,5 +1,6 @@
 """A diagnosis (schema 1, docs/doctor.md) as one self-contained page: verdict, remedies, figure, tables."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def write_diagnosis(facts: Facts, path: str | Path) -> Path:
         UsageError: a folder that cannot be written to.
     """
     rows = facts["blocks"]
-    ratios = [tables.scientific(ratio) for ratio in relative(rows)]
+    ratios = ["∞" if ratio == math.inf else tables.scientific(ratio) for ratio in relative(rows)]
     verdict = facts["verdict"]
     cause, _, reason = verdict["cause"].partition(": ")
     content = {

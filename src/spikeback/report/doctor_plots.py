@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
 from spikeback.report.doctor_table import Facts, relative
 from spikeback.report.style import (
@@ -18,16 +18,17 @@ from spikeback.report.style import (
     REFERENCE,
     STYLE,
     decades,
+    extremes,
     faded,
     handful,
     key,
     over_blocks,
+    per_cent,
     save,
-    typographic,
 )
 from spikeback.report.tables import power_of_ten
 
-ORANGE, BLUE, GREEN, PURPLE, AMBER, SKY = COLOURS
+ORANGE, BLUE, GREEN, PURPLE, AMBER, _ = COLOURS
 KINDS = {  # colour and marker of a block's kind
     "healthy": (GREEN, "o"), "vanishing": (ORANGE, "v"), "exploding": (AMBER, "^"), "dead": (INK, "X"),
     "saturated": (PURPLE, "s"), "chaotic": (BLUE, "D"),
@@ -78,7 +79,7 @@ def gradient(ax: Axes, facts: Facts) -> None:
             y = np.where(mine & (ratios > 0), ratios, np.nan)
             ax.plot(*_points(y), marker, color=colour, markersize=_size(len(rows)), label=kind, clip_on=False, zorder=3)
     _log(ax, [ratios])
-    _extremes(ax, ratios, INK)
+    extremes(ax, ratios, INK)
     key(ax, "Gradient at the block's output")
     ax.set_ylabel("last block = 1")
 
@@ -94,7 +95,7 @@ def gain(ax: Axes, facts: Facts) -> None:
     ]
     _log(ax, drawn)
     for values, colour in zip(drawn, (BLUE, ORANGE, GREEN, GREEN), strict=True):
-        _extremes(ax, values, colour)
+        extremes(ax, values, colour)
     key(ax, "Gain: gradient at the input / at the output")
 
 
@@ -105,7 +106,7 @@ def activity(ax: Axes, facts: Facts) -> None:
     _line(ax, facts, "silent", "silent", INK, "X", ":")
     _line(ax, facts, "saturated", "always firing", PURPLE, "s", "-.")
     ax.set_ylim(-0.03, 1.03)
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f} %"))
+    per_cent(ax)
     key(ax, "Activity (active: surrogate not 0)")
 
 
@@ -149,7 +150,7 @@ def fidelity(ax: Axes, facts: Facts) -> None:
         _line(ax, facts, "unrelated", "unrelated", INK, "X", ":"),
         _line(ax, facts, "relu_fidelity", "under noise, ReLU", GREEN, "^", "-."),
     ]
-    ax.set_ylim(min(-0.03, np.nanmin(np.concatenate(drawn), initial=0.0) - 0.03), 1.03)
+    ax.set_ylim(min(-0.03, _finite(np.concatenate(drawn)).min(initial=0.0) - 0.03), 1.03)
     key(ax, "Fidelity: how alike the spikes are")
     ax.set_ylabel("correlation")
 
@@ -158,9 +159,9 @@ def coherence(ax: Axes, facts: Facts) -> None:
     """The signal share of the gradient; pure noise is around 0."""
     ax.axhline(0, **REFERENCE)
     values = _line(ax, facts, "coherence", "", BLUE, "o", "-")
-    low, high = np.nanmin(values, initial=0.0), np.nanmax(values, initial=0.01)
+    low, high = _finite(values).min(initial=0.0), _finite(values).max(initial=0.01)
     ax.set_ylim(1.2 * low - 0.05 * high, 1.12 * high)
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: typographic(f"{100 * value:.3g} %")))
+    per_cent(ax)
     ax.set(title="Coherence: the gradient's signal share")
 
 
@@ -168,10 +169,11 @@ def descent(ax: Axes, facts: Facts) -> None:
     """Measured over predicted change of the loss after a small step of the block's weights."""
     ax.axhline(1, **REFERENCE)
     values = _line(ax, facts, "descent", "", BLUE, "o", "-")
-    largest = np.max(np.abs(values[np.isfinite(values)]), initial=1.0)
+    largest = np.abs(_finite(values)).max(initial=1.0)
     if largest > 20:  # then what matters is sign and size
         top = math.ceil(math.log10(largest))
         powers = [p for p in range(1, top + 1) if p % math.ceil(top / 2) == 0]
+        ax.set_ylim(*(1.6 * end for end in (_finite(values).min(initial=-1.0), _finite(values).max(initial=1.0))))
         ax.set_yscale("symlog", linthresh=1, linscale=0.7)
         ax.set_yticks([*(-(10.0**p) for p in powers[::-1]), 0, *(10.0**p for p in powers)])
         ax.set_yticklabels([*("−" + power_of_ten(p) for p in powers[::-1]), "0", *(power_of_ten(p) for p in powers)])
@@ -182,7 +184,7 @@ def descent(ax: Axes, facts: Facts) -> None:
 def directions(ax: Axes, facts: Facts) -> None:
     """How many directions the samples' firing rates span, of at most one less than there are samples."""
     values = _line(ax, facts, "participation", "", BLUE, "o", "-")
-    ax.set_ylim(0, 1.12 * np.nanmax(values, initial=1.0))
+    ax.set_ylim(0, 1.12 * _finite(values).max(initial=1.0))
     ax.set(title="Directions that the samples' activations span")
 
 
@@ -211,6 +213,10 @@ def _numbers(values: Sequence[float | None]) -> Any:
     return np.array(values, dtype=float)  # None becomes NaN, which is not drawn
 
 
+def _finite(values: Any) -> Any:
+    return values[np.isfinite(values)]
+
+
 def _points(values: Any) -> tuple[Any, Any]:
     return np.arange(1, len(values) + 1), np.where(np.isfinite(values), values, np.nan)
 
@@ -232,17 +238,9 @@ def _line(ax: Axes, facts: Facts, name: str, label: str, colour: str, marker: st
 
 def _log(ax: Axes, drawn: Sequence[Any]) -> None:
     """A log axis around 1 and everything on it that is finite and above 0."""
-    values = np.concatenate(drawn)
-    values = values[np.isfinite(values) & (values > 0)]
-    low, high = min(values, default=1.0), max(values, default=1.0)
-    if high / low > 30:
+    values = _finite(np.concatenate(drawn))
+    values = values[values > 0]
+    low, high = float(min(values, default=1.0)), float(max(values, default=1.0))
+    if math.log10(high) - math.log10(low) > 1.5:
         return decades(ax, min(low, 0.5), max(high, 1.0))
     handful(ax.yaxis, min(0.8 * low, 0.4), max(1.25 * high, 1.5))
-
-
-def _extremes(ax: Axes, values: Any, colour: str) -> None:
-    """A log axis has no room for 0 and infinity: they are written on its floor and its ceiling."""
-    for found, text, y, va in ((values == 0, "0", 0.01, "bottom"), (np.isposinf(values), "∞", 0.99, "top")):
-        for i in np.flatnonzero(found).tolist():
-            place: Any = {"transform": ax.get_xaxis_transform(), "ha": "center", "va": va}
-            ax.text(i + 1, y, text, color=colour, weight="bold", size=8.5, **place)

@@ -104,7 +104,7 @@ def _measurement(ax: Axes, point: Mapping[str, Any], marker: str, colour: str) -
 
 
 def critical_height(curve: Mapping[str, Any]) -> float | None:
-    """Where a curve of gain over height first reaches 1, between points in the logarithm; None if it does not."""
+    """Where a curve of gain over height first reaches 1, between points in both logarithms; None if it does not."""
     if curve.get("critical") is not None:
         return curve["critical"]
     heights = curve["height"]
@@ -112,7 +112,7 @@ def critical_height(curve: Mapping[str, Any]) -> float | None:
     for i in range(len(logs) - 1):
         a, b = logs[i : i + 2]
         if a != b and min(a, b) <= 0 <= max(a, b) and math.isfinite(a - b):
-            return heights[i] + (heights[i + 1] - heights[i]) * a / (a - b)
+            return heights[i] * (heights[i + 1] / heights[i]) ** (a / (a - b))
     return None
 
 

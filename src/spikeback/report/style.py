@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_rgba
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from spikeback.files import write_atomic
 from spikeback.report.tables import power_of_ten
@@ -83,10 +84,10 @@ def decades(ax: Axes, floor: float, ceiling: float) -> None:
     """A log axis over whole powers of ten, at most eight of them labelled."""
     low, high = math.floor(math.log10(floor)), math.ceil(math.log10(ceiling))
     ticks = [p for p in range(low, high + 1) if p % math.ceil((high - low) / 8) == 0]
+    ax.set_ylim(10.0**low, 10.0**high * 1.3)  # before the scale, whose margins could overflow
     ax.set_yscale("log")
     ax.set_yticks([10.0**p for p in ticks], [power_of_ten(p) if p else "1" for p in ticks])
     ax.minorticks_off()
-    ax.set_ylim(10.0**low, 10.0**high * 1.3)
 
 
 def handful(axis: Any, low: float, high: float) -> None:
@@ -98,7 +99,8 @@ def handful(axis: Any, low: float, high: float) -> None:
     ticks = [m * 10.0**p for p in powers for m in choice if low <= m * 10.0**p <= high]
     plain = spread < 5
     names = [f"{t:.6g}" if plain else power_of_ten(round(math.log10(t))) for t in ticks]
-    axis.axes.set(**{f"{axis.axis_name}scale": "log", f"{axis.axis_name}lim": (low, high)})
+    axis.axes.set(**{f"{axis.axis_name}lim": (low, high)})
+    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
     axis.set_ticks(ticks, names)
     axis.set_ticks([], minor=True)
 
@@ -149,6 +151,14 @@ def faded(*colours: str) -> LinearSegmentedColormap:
     return LinearSegmentedColormap.from_list("faded", [*ends, (1.0, last)])
 
 
-def typographic(number: str) -> str:
-    """A minus sign for a hyphen."""
-    return number.replace("-", "−")
+def per_cent(ax: Axes) -> None:
+    """Shares on the vertical axis, written in per cent."""
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g} %".replace("-", "−")))
+
+
+def extremes(ax: Axes, values: Any, colour: str) -> None:
+    """A log axis has no room for 0 and infinity: they are written on its floor and its ceiling."""
+    for found, text, y, va in ((values == 0, "0", 0.01, "bottom"), (np.isposinf(values), "∞", 0.99, "top")):
+        for i in np.flatnonzero(found).tolist():
+            place: Any = {"transform": ax.get_xaxis_transform(), "ha": "center", "va": va}
+            ax.text(i + 1, y, text, color=colour, weight="bold", size=8.5, **place)

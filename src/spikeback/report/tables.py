@@ -180,13 +180,13 @@ def markdown(results: Results) -> str:
 
 
 def write_csv(results: Results, path: str | Path) -> Path:
-    """One row a trial, its scalar fields only (no history, gradients, calibration), written atomically.
+    """One row a trial, its scalar fields only (no history, gradients, calibration, doctor), written atomically.
 
     Raises:
         UsageError: another schema, no finished trial, or a folder that cannot be written to.
     """
     check(results)
-    nested = ("history", "gradients", "calibration")
+    nested = ("history", "gradients", "calibration", "doctor")
     scalars = [{k: v for k, v in t.items() if k not in nested} for t in results["trials"]]
     columns = list(dict.fromkeys(key for trial in scalars for key in trial))
     text = io.StringIO(newline="")

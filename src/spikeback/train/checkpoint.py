@@ -15,6 +15,7 @@ from torch import Tensor
 from spikeback.errors import UsageError
 from spikeback.files import write_atomic
 from spikeback.train.recipe import Method
+from spikeback.values import json_ready
 
 LAST, BEST = "last.ckpt", "best.ckpt"
 
@@ -61,7 +62,7 @@ class EventLog(Callback):
         self.path.parent.mkdir(parents=True, exist_ok=True)
         line = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "event": event, **self.trial, **values}
         with self.path.open("a") as f:
-            f.write(json.dumps(line) + "\n")
+            f.write(json.dumps(json_ready(line)) + "\n")
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.write("resumed" if trainer.global_step else "started", step=trainer.global_step)

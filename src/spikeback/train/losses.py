@@ -2,16 +2,10 @@
 
 from typing import Literal
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from spikeback.doctor.case import mean_cross_entropy
 from spikeback.shortcut import ShortcutNet
-
-
-def mean_cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
-    """Cross-entropy of the time-mean of logits (T, B, K), both in float32 at least."""
-    return F.cross_entropy(logits.to(torch.promote_types(logits.dtype, torch.float32)).mean(0), y)
 
 
 def branch_loss(

@@ -9,11 +9,10 @@ from torch import nn
 
 from spikeback.data import DataModule
 from spikeback.doctor import block_gradients, block_names, firing_rate
+from spikeback.doctor.verdict import EXPLODING, VANISHING
 from spikeback.train.losses import branch_loss
 from spikeback.train.recipe import Method, Recipe
 from spikeback.train.task import Task
-
-VANISHING, EXPLODING = 0.05, 20.0  # |dL/d(first block)| / |dL/d(last block)| of the untrained network
 
 
 def trial_record(task: Task, data: DataModule, method: Method, seed: int) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """results.json (docs/results.md): opened, read, and written anew after every trial."""
 
 import json
-import math
 import re
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 from spikeback.errors import UsageError
 from spikeback.files import write_atomic
 from spikeback.train.recipe import Recipe
+from spikeback.values import json_ready
 
 SCHEMA = 1
 FIELDS = ("title", "command", "seconds", "planned", "config", "dataset", "regime", "environment", "trials")
@@ -35,7 +35,7 @@ def read_results(path: Path) -> dict[str, Any]:
 
 def write_results(results: dict[str, Any], path: Path) -> None:
     """Write results.json whole or not at all; a number that is not finite becomes null."""
-    text = json.dumps(_finite(results), indent=1, allow_nan=False)
+    text = json.dumps(json_ready(results), indent=1, allow_nan=False)
     # No string holds a line break, so this is never within one: a list of numbers takes one line, not one a number.
     text = re.sub(r'\[\n([^][{}"]*)\n *\]', lambda numbers: f"[{' '.join(numbers[1].split())}]", text)
     write_atomic(path, text.encode())
@@ -73,11 +73,3 @@ def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in values.items():
         result |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
     return result
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -12,6 +12,7 @@ from torch import Tensor
 from torchmetrics.classification import MulticlassAccuracy
 
 from spikeback.doctor import block_names, calibrate, decompose, keep_histogram, propagate, undisturbed
+from spikeback.doctor.case import batch_axis
 from spikeback.errors import TrainingError, UsageError
 from spikeback.ops import packed_spikes
 from spikeback.shortcut import Schedule, ShortcutNet
@@ -161,7 +162,11 @@ class Task(L.LightningModule):
             return
         x, y = (t.to(self.device) for t in self.probe)
         gain, fidelity = (value if chosen in (name, "both") else None for name, value in TARGETS.items())
-        self.calibration = calibrate(self.model.net, x, y, gain=gain, fidelity=fidelity).as_dict()
+        try:
+            with self.trainer.precision_plugin.forward_context():  # as in training
+                self.calibration = calibrate(self.model.net, x, y, gain=gain, fidelity=fidelity).as_dict()
+        except UsageError as error:
+            raise UsageError(f"--train.calibrate {chosen}: {error}") from error
 
     def measure_gradients(self) -> None:
         """Append what the gradient on the probe is, for the loss of the step just done.
@@ -192,7 +197,7 @@ class Task(L.LightningModule):
         weight, few = self.weight(step), min(SHARED, len(y))
         if not weight:
             return {}
-        first, some = self.gradients["blocks"][:1], x.narrow(0 if x.ndim == 4 else 1, 0, few)
+        first, some = self.gradients["blocks"][:1], x.narrow(batch_axis(x, len(y)), 0, few)
         (parts,) = decompose(self.model, some, y[:few], weight, self.branches.combine, first).values()
         return {source: part["share"] for source, part in parts.items()}
 
