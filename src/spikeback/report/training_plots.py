@@ -100,7 +100,7 @@ def branch_shares(results: Results, width: float = 9.6) -> Figure:
         parts = 100 * np.nan_to_num(shares).mean(0).T
         for sign in (np.maximum(parts, 0), np.minimum(parts, 0)):
             if sign.any() or sign is parts:
-                areas = ax.stackplot(_epochs(trials[0]), sign, colors=_colours(len(sources)), linewidth=0)
+                areas = ax.stackplot(_share_epochs(trials[0]), sign, colors=_colours(len(sources)), linewidth=0)
                 for area, source in zip(areas, sources, strict=True):
                     area.set_label(source)
         ax.set(title=method, xlabel="epoch", ylabel="share of the gradient, %")
@@ -188,6 +188,12 @@ def _map(trials: list[dict[str, Any]], name: str) -> Any:
 def _epochs(trial: dict[str, Any], of: str = "gradients") -> list[float]:
     """When it was looked at, in epochs."""
     return [step * trial["epochs"] / max(trial["steps"], 1) for step in trial[of]["step"]]
+
+
+def _share_epochs(trial: dict[str, Any]) -> list[float]:
+    """Those of the probes at which lambda was not 0."""
+    steps = _shares(trial).get("step", trial["gradients"]["step"])
+    return [step * trial["epochs"] / max(trial["steps"], 1) for step in steps]
 
 
 def _moments(rows: int) -> list[int]:
