@@ -17,6 +17,8 @@ from spikeback.cli.options import add_recipe, recipe_of
 from spikeback.cli.trained import load_trained
 from spikeback.data import DataModule
 from spikeback.doctor import PASSES, diagnose
+from spikeback.doctor.case import examine
+from spikeback.doctor.measure import cost
 from spikeback.errors import UsageError
 from spikeback.files import write_atomic
 from spikeback.report.doctor import save_diagnosis, write_diagnosis
@@ -34,6 +36,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--samples", type=int, default=128, help="training pictures it is examined on")
     parser.add_argument("--passes", nargs="*", choices=list(PASSES), default=list(PASSES), help="what else is measured")
+    parser.add_argument("--time", action="store_true", help="also time the recorded pass against a plain one")
     parser.add_argument("--out", type=str, help="folder for report.html, diagnosis.png, .svg and diagnosis.json")
 
 
@@ -47,10 +50,13 @@ def run(config: Any, console: Console, command: str) -> None:
         if recipe.train.threads:
             torch.set_num_threads(recipe.train.threads)
         found = diagnose(net, x, y, weight=config.weight, lr=recipe.train.lr, passes=config.passes)
+        ratio = cost(examine(net, x, y, config.weight)) if config.time else None
     console.print(found.table)
     console.print(str(found.verdict), markup=False, highlight=False, soft_wrap=True)
+    if ratio is not None:
+        console.print(f"The recorded pass takes {ratio:.2f} times as long as a plain forward and backward pass.")
     if config.out:
-        facts, out = {**found.as_dict(), "command": command}, Path(config.out)
+        facts, out = {**found.as_dict(), "command": command, "cost": ratio}, Path(config.out)
         write_atomic(out / "diagnosis.json", json.dumps(facts, indent=1, allow_nan=False).encode())
         save_diagnosis(facts, out)
         console.print(f"report   {write_diagnosis(facts, out / 'report.html')}", soft_wrap=True)

@@ -14,13 +14,25 @@ from rich.console import Console
 from rich.table import Table
 
 from spikeback.data import DataConfig, DataModule
-from spikeback.doctor.phases import HEIGHTS, MODELS, PHASES, SURROGATES, THRESHOLDS, agreement, gains, phases
+from spikeback.doctor.mean_field import relu_mean_field
+from spikeback.doctor.phases import (
+    HEIGHTS,
+    MODELS,
+    PHASES,
+    SURROGATES,
+    THRESHOLDS,
+    agreement,
+    gains,
+    identity_blocks,
+    phases,
+)
 from spikeback.errors import UsageError
 from spikeback.files import write_atomic
 from spikeback.report.doctor import gain_scatter, phase_diagram
 from spikeback.report.style import save
 
 SCHEMA = 1
+RELU_BLOCKS = 16  # identity blocks of the ReLU twin whose gains are written
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -57,7 +69,8 @@ def run(config: Any, console: Console, command: str) -> None:
     )
     if config.out:
         out, facts = Path(config.out), {"schema": SCHEMA, "command": command, "agreement": found}
-        facts |= {"networks": nets, "phases": diagram}
+        facts |= {"identity_blocks": identity_blocks(), "relu": relu_mean_field(RELU_BLOCKS)}
+        facts |= {"phases": diagram, "networks": nets}
         write_atomic(out / "theory.json", json.dumps(facts, indent=1, allow_nan=False).encode())
         save(gain_scatter(_by_surrogate(nets)), out, "gains")
         save(phase_diagram(diagram, [point for line in diagram for point in line["measured"]]), out, "phases")

@@ -1,6 +1,8 @@
 """Gradients, spikes and membranes of one network on one batch, from one forward and one backward pass."""
 
 import math
+import statistics
+import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -10,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from spikeback.doctor.case import Case
 from spikeback.doctor.neurons import spiking_layers
 from spikeback.doctor.spikes import Layer, Seen, time_first
 from spikeback.doctor.undisturbed import entering, listening, undisturbed
@@ -130,6 +133,30 @@ class Record:
             self.inputs[name] = flow
         elif x is not None and self.inputs[name] not in self.flows.values():
             self.inputs[name].watch(first(x))
+
+
+def cost(case: Case, repetitions: int = 7) -> float:
+    """Time of the pass that records gradients and layers over that of a plain forward and backward pass.
+
+    Median of ratios of passes that take turns, in training mode.
+    """
+
+    def timed(work: Callable[[], Any]) -> float:
+        started = time.perf_counter()
+        work()
+        return time.perf_counter() - started
+
+    def plain() -> None:
+        torch.autograd.grad(case.loss(), [p for p in case.net.parameters() if p.requires_grad], allow_unused=True)
+
+    def recorded() -> None:
+        propagate(case.net, case.blocks, case.loss, case.layers, case.batch)
+
+    with undisturbed(case.net):
+        case.net.train()
+        plain(), recorded()
+        ratios = [timed(recorded) / timed(plain) for _ in range(repetitions)]
+    return statistics.median(ratios)
 
 
 def block_gradients(net: nn.Module, blocks: list[str], loss: Callable[[], Tensor]) -> dict[str, float]:

@@ -14,7 +14,7 @@ from spikeback.doctor.theory import observe, predict
 from spikeback.doctor.undisturbed import undisturbed
 from spikeback.models import create_model
 from spikeback.nn import LIF
-from spikeback.ops.surrogate import Rectangle, Surrogate, Tanh, Triangle
+from spikeback.ops.surrogate import ATan, Rectangle, Surrogate, Tanh, Triangle
 
 MODELS = ("spiking_resnet18", "spiking_resnet34")
 SURROGATES: tuple[Surrogate, ...] = (Triangle(1.0), Rectangle(1.0), Tanh(3.0))  # Eq. 4, the authors' tanh
@@ -63,6 +63,20 @@ def phases(x: Tensor, y: Tensor, time_steps: int = 1, width: int = 16) -> Iterat
             "measured": measured,
             "critical": critical_height(unit, threshold, time_steps=time_steps),
         }
+
+
+def identity_blocks() -> list[dict[str, Any]]:
+    """Gain of an identity block by `mean_field` (T = 1), and the factor on the derivative at which it is 1."""
+    return [
+        {
+            "surrogate": repr(surrogate),
+            "threshold": threshold,
+            "gain": mean_field(surrogate, threshold),
+            "critical": critical_height(surrogate, threshold),
+        }
+        for surrogate in (*SURROGATES, ATan(2.0))
+        for threshold in THRESHOLDS
+    ]
 
 
 def agreement(nets: Sequence[dict[str, Any]]) -> dict[str, float]:
