@@ -10,7 +10,7 @@ from torch import Tensor, nn
 import spikeback as sb
 from spikeback.doctor.blocks import find_blocks
 from spikeback.doctor.neurons import neuron_of, spiking_layers
-from spikeback.shortcut.adapt import first
+from spikeback.shortcut.adapt import first, reset_state
 
 from .peers import fires, need, sinabs_layer, torch_neuron
 
@@ -159,3 +159,48 @@ def test_kinds_whose_recursion_is_unknown_are_spiking_all_the_same() -> None:
     layers = spiking_layers(net)
     assert list(layers) == ["0", "2"]
     assert neuron_of(layers["0"]) is None
+
+
+def assert_diagnosed(net: nn.Module, x: Tensor, theory: bool) -> None:
+    """Gradients by autograd.grad of our own, every layer known, the net as before."""
+    y = torch.arange(x.shape[1]) % 5
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    found = sb.diagnose(net, x, y, passes=("fidelity", "descent", "theory"))
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    assert str(found).strip()
+    for layer in found.layers:
+        assert 0 <= layer["active"] <= 1
+        assert len(layer["rate_by_step"]) == T
+    outputs: dict[str, list[Tensor]] = {block["name"]: [] for block in found.blocks}
+    reset_state(net)
+    net.train()
+    with ExitStack() as hooks:
+        for name, calls in outputs.items():
+            keep = lambda _module, _inputs, output, calls=calls: calls.append(first(output))
+            hooks.callback(net.get_submodule(name).register_forward_hook(keep).remove)
+        loss = torch.nn.functional.cross_entropy(first(net(x)).mean(0), y)
+    flat = [z for calls in outputs.values() for z in calls]
+    grads = iter(torch.autograd.grad(loss, flat))
+    for block in found.blocks:
+        own = torch.stack([next(grads).norm() for _ in outputs[block["name"]]]).norm().item()
+        assert block["gradient"] == pytest.approx(own, rel=1e-3)
+        assert block["gain"] is None or block["gain"] > 0
+        assert not theory or 0.5 < block["predicted"] / block["gain"] < 2
+
+
+@pytest.mark.parametrize("mode", ["m", "s"])
+def test_spikingjelly_resnet18_is_diagnosed_as_it_is(mode: str) -> None:
+    models = need("spikingjelly.activation_based.model.spiking_resnet")
+    neuron, functional = need("spikingjelly.activation_based.neuron"), need("spikingjelly.activation_based.functional")
+    net = models.spiking_resnet18(pretrained=False, spiking_neuron=neuron.IFNode, num_classes=5)
+    functional.set_step_mode(net, mode)
+    assert_diagnosed(net if mode == "m" else sb.Unrolled(net, T), torch.randn(T, 8, 3, 32, 32), theory=mode == "m")
+
+
+def test_a_snntorch_net_is_diagnosed_as_it_is() -> None:
+    need("snntorch")
+    assert_diagnosed(Stepped(), 2 * torch.rand(T, 8, 20), theory=False)
+
+
+def test_a_norse_net_is_diagnosed_as_it_is() -> None:
+    assert_diagnosed(Looped(), 3 * torch.rand(T, 8, 20), theory=False)
