@@ -17,7 +17,7 @@ demo: .venv/ready  ## three trainings of one deep spiking ResNet, table and repo
 	$(BIN)/spikeback compare --config demo --out $(RUN) --resume
 
 test: .venv/ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 $(PEERS)/ready: benchmarks/requirements.txt
 	$(PYTHON) -m venv $(PEERS)
