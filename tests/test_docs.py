@@ -94,3 +94,20 @@ def test_depth_on_the_page_is_that_of_the_files() -> None:
     page = (ROOT / "docs/doctor.md").read_text()
     for line in depth_rows(DOCTOR / "depth"):
         assert line in page
+
+
+def diagnosis_sentence(facts: dict[str, Any]) -> str:
+    """What the page says of spikes and ReLU in one network."""
+    rows = facts["blocks"]
+    span = lambda key: f"{min(row[key] for row in rows):.2f} to {max(row[key] for row in rows):.2f}"
+    last = rows[-1]
+    return (
+        f"blocks pass on {span('gain')} times their gradient, with ReLU {span('relu')} times; the first is left with "
+        f"{scientific(rows[0]['gradient'] / last['gradient'])} of the last one's. After the last block 1 % of noise leaves a "
+        f"correlation of {last['fidelity']:.2f}, where unrelated inputs have {last['unrelated']:.2f}; with ReLU it leaves "
+        f"{last['relu_fidelity']:.2f}."
+    )
+
+
+def test_diagnosis_on_the_page_is_that_of_the_file() -> None:
+    assert diagnosis_sentence(json.loads((DOCTOR / "resnet34/diagnosis.json").read_text())) in doctor_page()
