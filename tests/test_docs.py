@@ -101,10 +101,11 @@ def diagnosis_sentence(facts: dict[str, Any]) -> str:
     rows = facts["blocks"]
     span = lambda key: f"{min(row[key] for row in rows):.2f} to {max(row[key] for row in rows):.2f}"
     last = rows[-1]
+    left = scientific(rows[0]["gradient"] / last["gradient"])
     return (
         f"blocks pass on {span('gain')} times their gradient, with ReLU {span('relu')} times; the first is left with "
-        f"{scientific(rows[0]['gradient'] / last['gradient'])} of the last one's. After the last block 1 % of noise leaves a "
-        f"correlation of {last['fidelity']:.2f}, where unrelated inputs have {last['unrelated']:.2f}; with ReLU it leaves "
+        f"{left} of the last one's. After the last block 1 % of noise leaves a correlation "
+        f"of {last['fidelity']:.2f}, where unrelated inputs have {last['unrelated']:.2f}; with ReLU it leaves "
         f"{last['relu_fidelity']:.2f}."
     )
 
