@@ -61,7 +61,8 @@ def judge(facts: dict[str, Any]) -> Verdict:
         row["name"]: _kind(row, last, [layer for layer in layers if layer["block"] == row["name"]]) for row in rows
     }
     kinds = [*blocks.values(), *(_stuck(layer) for layer in layers)]
-    kind = next(filter(kinds.__contains__, ORDER), HEALTHY)
+    ills = [kind for kind in ORDER if kind in kinds]
+    kind: Kind = ills[0] if ills else HEALTHY
     cause, culprit = _cause(kind, facts)
     return Verdict(kind, cause, blocks, _depth(rows), remedies_for(kind, culprit, facts))
 
