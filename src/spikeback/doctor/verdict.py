@@ -60,7 +60,7 @@ def judge(facts: dict[str, Any]) -> Verdict:
     blocks: dict[str, Kind] = {
         row["name"]: _kind(row, last, [layer for layer in layers if layer["block"] == row["name"]]) for row in rows
     }
-    kinds = [*blocks.values(), *(_stuck(layer) for layer in layers)]
+    kinds: set[Kind | None] = {*blocks.values(), *(_stuck(layer) for layer in layers)}
     ills = [kind for kind in ORDER if kind in kinds]
     kind: Kind = ills[0] if ills else HEALTHY
     cause, culprit = _cause(kind, facts)
