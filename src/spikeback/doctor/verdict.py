@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from spikeback.doctor.remedies import Remedy, remedies_for
 from spikeback.doctor.spikes import stuck
@@ -60,9 +60,8 @@ def judge(facts: dict[str, Any]) -> Verdict:
     blocks: dict[str, Kind] = {
         row["name"]: _kind(row, last, [layer for layer in layers if layer["block"] == row["name"]]) for row in rows
     }
-    kinds: set[Kind | None] = {*blocks.values(), *(_stuck(layer) for layer in layers)}
-    ills = [kind for kind in ORDER if kind in kinds]
-    kind: Kind = ills[0] if ills else HEALTHY
+    kinds = [*blocks.values(), *map(_stuck, layers)]
+    kind = cast(Kind, next((kind for kind in ORDER if kind in kinds), HEALTHY))
     cause, culprit = _cause(kind, facts)
     return Verdict(kind, cause, blocks, _depth(rows), remedies_for(kind, culprit, facts))
 
