@@ -148,7 +148,8 @@ def test_results_are_those_documented(results: dict[str, Any]) -> None:
         check(trial, TRIAL)
         check(trial["history"], HISTORY)
         blocks = [f"layer{stage}.{block}" for stage in (1, 2, 3) for block in (0, 1, 2)]
-        assert trial["gradients"].keys() == {"blocks", "step", "norm"}
+        branches = {"shares"} if trial["method"] != "vanilla" else set()
+        assert trial["gradients"].keys() == {"blocks", "step", "norm", "first_layer", *branches}
         assert trial["gradients"]["blocks"] == blocks
         assert trial["gradients"]["step"] == [0, 4, 8]
         assert [len(row) for row in trial["gradients"]["norm"]] == [9, 9, 9]
@@ -175,8 +176,9 @@ def test_numbers_follow_from_the_record(results: dict[str, Any]) -> None:
 def test_folder_holds_what_is_promised(finished: Path) -> None:
     names = {path.name for path in finished.iterdir() if path.is_file()}
     plots = {name for name in names if name.endswith(".png")}
-    assert names - plots == FILES
-    assert len(plots) == 4
+    drawn = {f"{name}.svg" for name in ("branch-shares", "first-layer-histogram")}  # and as pictures
+    assert names - plots == FILES | drawn
+    assert len(plots) == 6
     for name in plots:
         with Image.open(finished / name) as plot:
             plot.verify()

@@ -141,7 +141,10 @@ def test_every_cell_is_a_run(write: Any, command: Any, started: list[str], refus
     outcome = command(*words, "--out", out)
     assert outcome.code == 0, outcome.err
     assert started == ["low", "high"]
-    assert files(out) == {"sweep.json", "sweep.md", *(f"{n}/{f}" for n in started for f in sweep.KEPT)}
+    pictures = {
+        f"{name}.{kind}" for name in ("accuracy", "low-first-layer", "high-first-layer") for kind in ("png", "svg")
+    }
+    assert files(out) == {"sweep.json", "sweep.md", *pictures, *(f"{n}/{f}" for n in started for f in sweep.KEPT)}
     found = json.loads((out / "sweep.json").read_text())
     assert (found["schema"], found["study"]["axes"], found["study"]["vary"]) == (1, ["regime"], {"regime": REGIMES})
     assert found["cells"] == [
@@ -273,7 +276,7 @@ time.sleep(60)
     assert time.monotonic() - start < 30
 
 
-@pytest.mark.parametrize(("name", "cells", "trials"), [("calibrate", 24, 144), ("depth", 3, 27)])
+@pytest.mark.parametrize(("name", "cells", "trials"), [("calibrate", 32, 192), ("depth", 3, 27)])
 def test_packaged_studies(name: str, cells: int, trials: int) -> None:
     from spikeback.cli.main import build_parser
 

@@ -66,7 +66,7 @@ def test_what_is_written_is_what_was_measured(command: Command, networks: Any, t
     assert outcome.code == 0, outcome.err
     assert {path.name for path in tmp_path.iterdir()} == FILES
     found = json.loads((tmp_path / "theory.json").read_text())
-    assert set(found) == {"schema", "command", "agreement", "networks", "phases"}
+    assert set(found) == {"schema", "command", "agreement", "networks", "phases", "identity_blocks", "relu"}
     assert (found["schema"], found["command"]) == (1, f"spikeback theory {' '.join(WORDS)} --out {tmp_path}")
 
     assert [(n["model"], n["surrogate"], n["threshold"], n["time_steps"]) for n in found["networks"]] == [

@@ -56,7 +56,8 @@ def run(config: Any, console: Console, command: str) -> None:
     if ratio is not None:
         console.print(f"The recorded pass takes {ratio:.2f} times as long as a plain forward and backward pass.")
     if config.out:
-        facts, out = {**found.as_dict(), "command": command, "cost": ratio}, Path(config.out)
+        facts, out = {**found.as_dict(), "command": command}, Path(config.out)
+        facts |= {"cost": ratio} if config.time else {}
         write_atomic(out / "diagnosis.json", json.dumps(facts, indent=1, allow_nan=False).encode())
         save_diagnosis(facts, out)
         console.print(f"report   {write_diagnosis(facts, out / 'report.html')}", soft_wrap=True)
