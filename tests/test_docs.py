@@ -112,3 +112,8 @@ def diagnosis_sentence(facts: dict[str, Any]) -> str:
 
 def test_diagnosis_on_the_page_is_that_of_the_file() -> None:
     assert diagnosis_sentence(json.loads((DOCTOR / "resnet34/diagnosis.json").read_text())) in doctor_page()
+
+
+def test_cost_on_the_page_is_that_of_the_file() -> None:
+    cost = json.loads((DOCTOR / "cost/diagnosis.json").read_text())["cost"]
+    assert f"The recorded pass takes {cost:.2f} times as long" in doctor_page()
