@@ -69,14 +69,7 @@ def _trained(config: Any) -> tuple[nn.Module, tuple[Tensor, Tensor], Recipe]:
     if config.weight:
         raise UsageError("--weight: a checkpoint is examined without its branches; leave --weight or RUN out")
     trained = load_trained(config.run, config.checkpoint)
-    recipe = trained.recipe
-    if config.data.root:
-        recipe.data.root = config.data.root
-    data = DataModule(recipe.data, trained.seed, use_all=recipe.train.best_on == "test")
-    data.setup()
-    data.mean, data.std = trained.mean, trained.std
-    trained.check_data(data.classes, data.shape)
-    return trained.net, data.probe(config.samples), recipe
+    return trained.net, trained.data(config.data.root).probe(config.samples), trained.recipe
 
 
 def _untrained(config: Any) -> tuple[nn.Module, tuple[Tensor, Tensor], Recipe]:

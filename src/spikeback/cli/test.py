@@ -11,7 +11,6 @@ from rich.console import Console
 from rich.table import Table
 
 from spikeback.cli.trained import add_trained, load_trained
-from spikeback.data import DataModule
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -21,13 +20,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(config: Any, console: Console, command: str) -> None:
     trained = load_trained(config.run, config.checkpoint)
-    recipe = trained.recipe
-    if config.data.root:
-        recipe.data.root = config.data.root
-    data = DataModule(recipe.data, trained.seed, use_all=recipe.train.best_on == "test")
-    data.setup()
-    data.mean, data.std = trained.mean, trained.std  # those the network was trained with, whatever the data
-    trained.check_data(data.classes, data.shape)
+    data = trained.data(config.data.root)
     hits = torch.zeros(len(data.classes))
     counts = torch.zeros(len(data.classes))
     for x, y in data.test_dataloader():

@@ -7,6 +7,7 @@ import torch
 from jsonargparse import ArgumentParser
 from torch import Tensor, nn, tensor
 
+from spikeback.data import DataModule
 from spikeback.errors import UsageError
 from spikeback.train import Recipe
 from spikeback.train.checkpoint import read_checkpoint
@@ -35,6 +36,16 @@ class Trained:
         """(B, K): mean over time, in the precision of the training."""
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bf16-mixed"):
             return self.net(x).float().mean(0)
+
+    def data(self, root: str | None) -> DataModule:
+        """The data it was trained on, from the folder `root` if one is given, normalised as in training."""
+        if root:
+            self.recipe.data.root = root
+        data = DataModule(self.recipe.data, self.seed, use_all=self.recipe.train.best_on == "test")
+        data.setup()
+        data.mean, data.std = self.mean, self.std  # whatever the data
+        self.check_data(data.classes, data.shape)
+        return data
 
     def check_data(self, classes: tuple[str, ...], shape: tuple[int, ...]) -> None:
         """Raises UsageError if the data has other classes or shapes than the network was trained on."""
