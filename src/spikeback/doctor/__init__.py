@@ -1,9 +1,10 @@
 """The gradient doctor: where a network's gradient dies, why, and what helps. Measuring leaves the network as it was."""
 
+from spikeback.doctor.blocks import block_names
 from spikeback.doctor.calibrate import Calibration, calibrate
 from spikeback.doctor.decompose import decompose
 from spikeback.doctor.diagnosis import PASSES, Diagnosis, diagnose
-from spikeback.doctor.measure import block_gradients, block_names, firing_rate, keep_histogram, propagate
+from spikeback.doctor.measure import block_gradients, firing_rate, keep_histogram, propagate
 from spikeback.doctor.remedies import Remedy
 from spikeback.doctor.undisturbed import undisturbed
 from spikeback.doctor.verdict import Verdict

@@ -34,7 +34,7 @@ def find_blocks(net: nn.Module, layers: dict[str, nn.Module], blocks: Collection
     if blocks is not None:
         return _checked(net, layers, [blocks] if isinstance(blocks, str) else list(blocks))
     inner, prefix = _unwrapped(net)
-    named = [f"{prefix}{name}" for name in _feature_blocks(inner)]
+    named = [f"{prefix}{name}" for name in block_names(inner)]
     spiking = {id(layer) for layer in layers.values()}
     found = named if len(named) > 1 else _units(inner, prefix, spiking)
     while len(found) == 1:  # one unit that is the whole network: look inside
@@ -56,8 +56,11 @@ def _unwrapped(net: nn.Module) -> tuple[nn.Module, str]:
     return net, prefix
 
 
-def _feature_blocks(net: Any) -> list[str]:
-    """Modules of kind "block" in `feature_info`; a network of another maker may have none."""
+def block_names(net: Any) -> list[str]:
+    """Modules of kind "block" in `feature_info`, in network order: our residual blocks, the layers of a VGG.
+
+    A network of another maker may have none.
+    """
     entries = getattr(net, "feature_info", None) or []
     return [e["module"] for e in entries if isinstance(e, dict) and e.get("kind") == "block"]
 

@@ -172,11 +172,6 @@ def block_gradients(net: nn.Module, blocks: list[str], loss: Callable[[], Tensor
         return propagate(net, blocks, loss).norms if blocks else {}
 
 
-def block_names(net: Any) -> list[str]:
-    """The residual blocks (layers of a VGG) by dotted name, in network order, from `feature_info`."""
-    return [entry["module"] for entry in net.feature_info if entry["kind"] == "block"]
-
-
 def firing_rate(net: nn.Module, x: Tensor) -> float:
     """Spikes per neuron and time step, averaged over the spiking layers of `net` in evaluation mode."""
     rates: list[float] = []
