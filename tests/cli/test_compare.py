@@ -236,3 +236,15 @@ def test_table_names_every_method(finished: Path, capsys: pytest.CaptureFixture[
     table = capsys.readouterr().out
     for word in (*METHODS, "seeds", "best", "last", "first/last", "firing", "s/step", "17,462"):
         assert word in table
+
+
+def test_plan_counts_what_a_run_lacks_and_trains_nothing(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
+    config = ["compare", "--config", str(finished / "config.yaml"), "--out", str(finished), "--plan"]
+    main([*config, "--methods", *METHODS, "--seeds", "0", "1", "2"])
+    (row,) = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("spikeback ")]
+    assert row[-3] == "2"  # both methods with the third seed
+    with pytest.raises(SystemExit):
+        main([*config, "--train.lr", "0.7"])
+    assert "another recipe, it differs in --train.lr" in " ".join(capsys.readouterr().err.split())
+    assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before

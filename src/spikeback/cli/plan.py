@@ -92,7 +92,7 @@ def _timed(call: Callable[[], None]) -> float:
 
 
 def plan_table(cells: list[Cell], jobs: int) -> Table:
-    """Trials that are missing and the minutes they will take: one row a cell; then all, and all by `jobs` at a time."""
+    """Trials that are missing and their minutes: one row a cell; of several cells all, and all by `jobs` at a time."""
     table = Table(box=box.SIMPLE_HEAD, caption=CAPTION, caption_justify="left", show_edge=False, pad_edge=False)
     for axis in cells[0].point:
         table.add_column(axis, no_wrap=True)
@@ -102,6 +102,8 @@ def plan_table(cells: list[Cell], jobs: int) -> Table:
     for cell, (trials, seconds) in zip(cells, expected, strict=True):
         mean = f"{seconds / trials:.0f}" if trials else "–"
         table.add_row(*map(Text, cell.point.values()), str(trials), mean, f"{seconds / 60:.1f}")
+    if len(cells) == 1:
+        return table
     table.add_section()
     trials, seconds = (sum(column) for column in zip(*expected, strict=True))
     busy = [0.0] * jobs  # until when; the next run goes to the one that is free first

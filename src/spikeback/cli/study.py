@@ -11,7 +11,7 @@ from spikeback.cli.main import Parser, tidy
 from spikeback.cli.options import add_recipe, recipe_of
 from spikeback.errors import UsageError
 from spikeback.train import Method, Recipe
-from spikeback.train.results import flat, read_results
+from spikeback.train.results import check_recipe, flat, read_results
 from spikeback.train.trials import trials_of
 
 Axes = dict[str, dict[str, dict[str, Any]]]  # axis -> point -> dotted option -> value
@@ -40,9 +40,13 @@ class Cell:
         return self.folder.name
 
     def results(self) -> dict[str, Any] | None:
-        """What is in the folder's results.json; None where there is none yet."""
+        """What is in the folder's results.json; None where there is none. Raises UsageError if of another recipe."""
         path = self.folder / "results.json"
-        return read_results(path) if path.is_file() else None
+        if not path.is_file():
+            return None
+        results = read_results(path)
+        check_recipe(results["config"], self.recipe, self.folder)
+        return results
 
     def missing(self) -> list[tuple[str, int]]:
         """The trials that are yet to be finished."""

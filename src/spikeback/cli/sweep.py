@@ -24,7 +24,6 @@ from spikeback.files import write_atomic
 from spikeback.report.sweep import sweep_markdown, sweep_rows, sweep_table
 from spikeback.report.sweep_plots import save_sweep_plots
 from spikeback.report.tables import plus_minus
-from spikeback.train.results import check_recipe
 
 SCHEMA = 1
 KEPT = ("config.yaml", "results.json")
@@ -51,9 +50,6 @@ def run(config: Any, console: Console, command: str) -> None:
     if config.jobs < 1:
         raise UsageError(f"--jobs must be at least 1, not {config.jobs}")
     cells = cells_of(recipe_of(config), config.vary, config.methods, config.seeds, out)
-    for cell in cells:
-        if results := cell.results():
-            check_recipe(results["config"], cell.recipe, cell.folder)
     if config.plan:
         console.print(plan_table(cells, config.jobs))
         return
