@@ -10,11 +10,22 @@ from spikeback.doctor import calibrate, diagnose
 from spikeback.models import create_model, list_models
 from spikeback.nn import LIF
 from spikeback.ops import lif, packed_spikes, surrogate, tune_allocator
-from spikeback.shortcut import Evolutionary, Shortcut, ShortcutNet, TimeAveraged, Unrolled, Vanilla
+from spikeback.shortcut import (
+    Constant,
+    Cosine,
+    Evolutionary,
+    Shortcut,
+    ShortcutNet,
+    TimeAveraged,
+    Unrolled,
+    Vanilla,
+)
 
 __version__ = "0.1.0"
 __all__ = [
     "LIF",
+    "Constant",
+    "Cosine",
     "Evolutionary",
     "Shortcut",
     "ShortcutNet",

@@ -2,6 +2,16 @@
 
 from spikeback.shortcut.adapt import TimeAveraged, Unrolled
 from spikeback.shortcut.net import ShortcutNet
-from spikeback.shortcut.schedule import Evolutionary, Schedule, Shortcut, Vanilla
+from spikeback.shortcut.schedule import Constant, Cosine, Evolutionary, Schedule, Shortcut, Vanilla
 
-__all__ = ["Evolutionary", "Schedule", "Shortcut", "ShortcutNet", "TimeAveraged", "Unrolled", "Vanilla"]
+__all__ = [
+    "Constant",
+    "Cosine",
+    "Evolutionary",
+    "Schedule",
+    "Shortcut",
+    "ShortcutNet",
+    "TimeAveraged",
+    "Unrolled",
+    "Vanilla",
+]

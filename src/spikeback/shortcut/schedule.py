@@ -3,6 +3,7 @@
 Here i is the number of optimiser steps already taken, so the first step uses progress 0 and the last (I - 1) / I.
 """
 
+import math
 from dataclasses import dataclass
 
 from spikeback.errors import UsageError
@@ -37,15 +38,39 @@ class Shortcut(Schedule):
         return 1.0
 
 
+def _check(schedule: "Evolutionary | Cosine | Constant") -> None:
+    if not 0 <= schedule.start < float("inf"):
+        raise UsageError(f"{type(schedule).__name__}: start must be a number of at least 0, got {schedule.start}")
+
+
 @dataclass(frozen=True)
 class Evolutionary(Schedule):
     """lambda = start * (1 - i / I): evolutionary training, Eq. 10; the paper's start is 0.25."""
 
     start: float = 0.25
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.start < float("inf"):
-            raise UsageError(f"Evolutionary: start must be a number of at least 0, got {self.start}")
+    __post_init__ = _check
 
     def weight(self, progress: float) -> float:
         return self.start * (1 - progress)
+
+
+@dataclass(frozen=True)
+class Cosine(Schedule):
+    """lambda = start * (1 + cos(pi i / I)) / 2, which falls later. Not in the paper: a question to its linear fall."""
+
+    start: float = 0.25
+    __post_init__ = _check
+
+    def weight(self, progress: float) -> float:
+        return self.start * (1 + math.cos(math.pi * progress)) / 2
+
+
+@dataclass(frozen=True)
+class Constant(Schedule):
+    """lambda = start, to the end. Not in the paper: what the fall is good for shows beside it."""
+
+    start: float = 0.25
+    __post_init__ = _check
+
+    def weight(self, progress: float) -> float:
+        return self.start
