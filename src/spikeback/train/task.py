@@ -210,7 +210,7 @@ class Task(L.LightningModule):
             {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
         ]
         if config.optimizer == "adam":
-            optimiser = torch.optim.AdamW(groups, config.lr, betas=(config.momentum, 0.999))
+            optimiser = torch.optim.AdamW(groups, config.lr, betas=(config.momentum, 0.999), fused=True)
         else:
             optimiser = torch.optim.SGD(groups, config.lr, config.momentum)
         total = int(self.trainer.estimated_stepping_batches)
