@@ -37,6 +37,9 @@ SCALES = {  # by unit in the text, then by kind of figure; "" is no unit, or one
 }
 
 
+SUPERSCRIPTS = "⁰¹²³⁴⁵⁶⁷⁸⁹"
+
+
 @dataclass(frozen=True)
 class Figure:
     """Numbers that belong together: one, (mean, std), (middle, low, high), or (lowest, highest) of a group."""
@@ -206,7 +209,9 @@ def evidence(path: Path) -> frozenset[Figure]:
 
 
 @cache
-def fitting(path: Path, how: str, kinds: frozenset[str], words: frozenset[str]) -> tuple[tuple[float, ...], str]:
+def fitting(
+    path: Path, how: str, kinds: frozenset[str], words: frozenset[str]
+) -> tuple[tuple[tuple[float, ...], str], ...]:
     """Values and kinds of a file's figures that are not of another point of an axis than one that the words name."""
     axes: dict[str, set[str]] = {}
     for axis, value in (label for figure in evidence(path) for label in figure.labels):
@@ -218,3 +223,15 @@ def fitting(path: Path, how: str, kinds: frozenset[str], words: frozenset[str]) 
         for figure in evidence(path)
         if figure.how == how and figure.kind in kinds and all(value in allowed[axis] for axis, value in figure.labels)
     )
+
+
+def prints(value: float, text: str) -> bool:
+    """Whether the value, rounded to as many digits, is the text."""
+    mantissa, _, power = text.replace(",", "").replace("·", "×").partition(" × ")
+    power = power or (mantissa if mantissa[-1] in "⁻" + SUPERSCRIPTS else "")
+    digits = len(mantissa.partition(".")[2])
+    if not power:
+        return f"{abs(value):.{digits}f}" == mantissa
+    found, exponent = f"{value:.{digits}e}".split("e")
+    wanted = int(power[2:].translate(str.maketrans("⁻" + SUPERSCRIPTS, "-0123456789")))
+    return int(exponent) == wanted and mantissa in (found, power)

@@ -15,14 +15,13 @@ from pathlib import Path
 
 import pytest
 
-from .figures import PAPER, SCALES, fitting
+from .figures import PAPER, SCALES, SUPERSCRIPTS, fitting, prints
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 EXCEPTIONS: dict[str, dict[str, str]] = tomllib.loads(Path(__file__).with_name("numbers_in_docs.toml").read_text())
 
 DIGITS = r"(?<![\w.\-])(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?![\w])"
-SUPERSCRIPTS = "⁰¹²³⁴⁵⁶⁷⁸⁹"
 POWER = "10[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+"
 N = rf"(?:{DIGITS} [×·] {POWER}|(?<![\w.]){POWER}|{DIGITS})"
 UNIT = r"\s?(?:%|points?\b|times\b|ms\b|s\b|minutes\b|hours\b|MB\b|GB\b|tests\b)"
@@ -170,18 +169,6 @@ def on_table(text: str, at: int) -> bool:
     return text[text.rfind("\n", 0, at) + 1] == "|"
 
 
-def prints(value: float, text: str) -> bool:
-    """Whether the value, rounded to as many digits, is the text."""
-    mantissa, _, power = text.replace(",", "").replace("·", "×").partition(" × ")
-    power = power or (mantissa if mantissa[-1] in "⁻" + SUPERSCRIPTS else "")
-    digits = len(mantissa.partition(".")[2])
-    if not power:
-        return f"{abs(value):.{digits}f}" == mantissa
-    found, exponent = f"{value:.{digits}e}".split("e")
-    wanted = int(power[2:].translate(str.maketrans("⁻" + SUPERSCRIPTS, "-0123456789")))
-    return int(exponent) == wanted and mantissa in (found, power)
-
-
 @cache
 def missing(number: Number, files: tuple[Path, ...]) -> list[str]:
     """Those of the numbers that no file holds: any of them by itself, of those that belong together all or none."""
@@ -194,7 +181,7 @@ def missing(number: Number, files: tuple[Path, ...]) -> list[str]:
         return all(prints(scales[kind] * value, text) for value, text in zip(values, texts, strict=True))
 
     some = [(text,) for text in number.numbers] if number.how == "single" else [number.numbers]
-    wrong = [text for texts in some if not any(printed(*figure, texts) for figure in figures) for text in texts]
+    wrong = [text for texts in some if not any(printed(v, kind, texts) for v, kind in figures) for text in texts]
     again = replace(number, numbers=tuple(wrong), units=number.units[1:])
     return missing(again, files) if wrong and again.units else wrong
 
