@@ -134,8 +134,8 @@ def _sums(test: Outcome, weight: float) -> dict[str, float]:
 
 
 def _show(facts: dict[str, Any], console: Console) -> None:
-    data, (first, *_) = facts["dataset"], facts["methods"]
-    console.print(f"{data['name']}, {data['test']:,} test samples, {first['seeds']} seeds a method", soft_wrap=True)
+    data = facts["dataset"]
+    console.print(f"{data['name']}, {data['test']:,} test samples, {len(facts['trials'])} trials", soft_wrap=True)
     console.print(exits_table(facts))
     console.print(early_table(facts))
     for row in facts["methods"]:

@@ -36,7 +36,7 @@ def accuracy_by_macs(facts: dict[str, Any], width: float = 8.0) -> Figure:
         ax.axhline(100 / len(facts["dataset"]["classes"]), **REFERENCE, label="chance")
         ax.set(title=title, xlabel="MACs of a sample, % of the plain network", ylabel="test accuracy, %")
         ax.label_outer()
-    alone.set_xlim(0, None)
+    alone.set_xlim(0, 106 * facts["exits"][-1]["early"])
     alone.set_ylim(0, 1.04 * alone.get_ylim()[1])
     legend(figure, alone)
     return figure
