@@ -15,6 +15,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "lif": {"time_steps": 2, "batch": 2, "channels": 3, "size": 8},
     "memory": {"width": 8, "time_steps": [2, 4], "batch": 2, "size": 16, "classes": 10},
     "inference": {"width": 8, "time_steps": 2, "batch": [1, 2], "size": 16, "classes": 10},
+    "branches": {"width": 8, "time_steps": 2, "batch": 2, "size": 16, "classes": 10},
     "scaling": {"width": 8, "time_steps": [1, 4, 16], "batch": [2, 4], "size": 16, "classes": 10},
 }
 
@@ -46,7 +47,11 @@ def made_up(plan: Callable[..., Plan]) -> Callable[..., dict[str, Any]]:
             described = {k: str(v) if isinstance(v, Path) else v for k, v in vars(arm).items()}
             drift = [1 + r / 10 for r in range(repetitions)]
             figures = {"seconds": [(i + 1) * d for d in drift], "peak_bytes": [int((i + 1) * 1e6)] * repetitions}
-            records.append(described | {"facts": {"convolution_weights": 1234}} | figures)
+            facts = {"convolution_weights": 1234}
+            if name == "branches":
+                facts |= {"parameters_training": 1300 + i, "macs_training": 5_000_000 + i}
+                facts |= {"parameters_inference": 1300, "macs_inference": 5_000_000}
+            records.append(described | {"facts": facts} | figures)
         options = {"repetitions": repetitions, "threads": 2}
         about = {"schema": 1, "bench": name, "title": shown.title, "options": options, "checked": "nothing"}
         return about | {"axis": shown.axis} | evaluate(shown, records)

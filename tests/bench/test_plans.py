@@ -39,7 +39,7 @@ def test_what_is_left_out_is_said(bench: str, plan: MakePlan) -> None:
     assert [note for note in whole.notes if note.startswith("no ")] == []
     assert "no bf16 arms: this processor does not compute in bfloat16" in little.notes
     assert not [arm for arm in little.arms if "bf16" in arm.name or arm.python or arm.name.startswith(PEERS)]
-    assert any(note.startswith("no peers") for note in little.notes) is (bench != "scaling")
+    assert any(note.startswith("no peers") for note in little.notes) is (bench not in ("branches", "scaling"))
 
 
 def test_a_floor_an_ann_and_all_peers_are_beside_a_step(plan: MakePlan) -> None:
@@ -52,3 +52,16 @@ def test_a_floor_an_ann_and_all_peers_are_beside_a_step(plan: MakePlan) -> None:
         assert {f"{peer} best {precision}" for peer in PEERS} <= set(arms)
     stock = arms["spikingjelly stock"]
     assert (stock.allocator, stock.options["layout"], "precision" in stock.options) == ("stock", "contiguous", False)
+
+
+def test_branches_are_compared_with_none_in_the_same_network(plan: MakePlan) -> None:
+    made = plan("branches", bf16=False)
+    arms = {arm.name: arm.options for arm in made.arms}
+    assert len(arms) == 2 * 3
+    for comparison in made.comparisons:
+        of, to = (arms[name] for name in comparison.names)
+        assert to["net"].endswith(":ours")
+        assert of["net"].endswith(":shortcut")
+        assert of["arguments"] == to["arguments"] | {"taps": of["arguments"]["taps"]}
+    keys = [comparison.key for comparison in made.comparisons]
+    assert keys.count("seconds") == keys.count("peak_bytes") == 2 * 2

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from spikeback.bench.measure import same_networks, write
+from spikeback.bench.measure import at_inference, same_networks, write
 from spikeback.bench.show import bar, show
 
 MadeUp = Callable[..., dict[str, Any]]
@@ -66,6 +66,24 @@ def test_another_network_is_pointed_out(made_up: MadeUp) -> None:
     (note,) = same_networks(arms)
     assert note.startswith("NOT THE SAME NETWORK")
     assert f"{arms[-1]['name']} (99)" in note
+
+
+def test_networks_of_other_races_may_be_others(made_up: MadeUp) -> None:
+    arms = made_up("branches")["arms"]
+    for arm in arms:
+        arm["facts"]["convolution_weights"] += arm["at"]
+    assert same_networks(arms) == [f"{n:,} weights in the convolutions of every network" for n in (1252, 1268)]
+
+
+def test_branches_are_counted_and_gone_when_stripped(made_up: MadeUp) -> None:
+    results = made_up("branches")
+    text = shown(results, 140)
+    assert all(f"{arm['facts']['parameters_training']:,}" in text for arm in results["arms"])
+    assert "ResNet-18, stripped: 1,300 parameters, 5,000,000 MACs a picture, whatever branches it had" in text
+    results["arms"][1]["facts"]["macs_inference"] += 1
+    first, second = at_inference(results["arms"])
+    assert "ResNet-18, NOT THE SAME WHEN STRIPPED" in first
+    assert second.startswith("ResNet-34, stripped")
 
 
 def test_bars_are_as_long_as_what_they_show() -> None:

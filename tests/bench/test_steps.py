@@ -39,6 +39,17 @@ def test_ann_is_our_network_with_relu() -> None:
     assert shapes[0] == shapes[1]
 
 
+@pytest.mark.parametrize(("taps", "channels"), [("stage", (8, 16, 32)), ("block", (8, 8, 16, 16, 32, 32, 64))])
+def test_branches_cost_a_linear_layer_each_and_nothing_when_stripped(taps: str, channels: tuple[int, ...]) -> None:
+    name = {"name": "spiking_resnet18"}
+    _, none = steps.train(f"{NETS}:ours", arguments=name, **TINY)
+    _, with_branches = steps.train(f"{NETS}:shortcut", arguments=name | {"taps": taps}, **TINY)
+    assert none["parameters_training"] == none["parameters_inference"] == with_branches["parameters_inference"]
+    assert none["macs_training"] == none["macs_inference"] == with_branches["macs_inference"]
+    assert with_branches["parameters_training"] - none["parameters_training"] == sum(5 * (c + 1) for c in channels)
+    assert with_branches["macs_training"] - none["macs_training"] == sum(5 * c for c in channels)
+
+
 def test_floor_is_every_convolution_and_the_readout_and_nothing_else() -> None:
     torch.manual_seed(0)
     model, x = nets.ours(8, 2, 5), torch.randn(2, 3, 16, 16)

@@ -15,6 +15,7 @@ RUNS = {
     "lif": ["--time_steps", "2", "--batch", "2", "--channels", "3", "--size", "8", "--arms", "ours Tri", "copy"],
     "memory": [*SMALL, "--time_steps", "2", "--batch", "2", "--arms", "ours float32"],
     "inference": [*SMALL, "--time_steps", "2", "--batch", "2", "--arms", "stripped float32"],
+    "branches": [*SMALL, "--time_steps", "2", "--batch", "2", "--arms", "by stage float32, ResNet-18"],
     "scaling": [*SMALL, "--time_steps", "2", "--batch", "2", "--arms", "T"],
 }
 FEW = ["--repetitions", "2", "--threads", "1"]

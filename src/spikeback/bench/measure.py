@@ -49,19 +49,35 @@ def evaluate(plan: Plan, arms: list[dict[str, Any]]) -> Results:
             arm[f"{key}_median"], arm[f"{key}_interval"] = median_interval(arm[key]) if whole(arm) else (None, None)
     by_name = {arm["name"]: arm for arm in arms}
     comparisons = [entry for c in plan.comparisons if (entry := compare(c, by_name))]
-    return {"arms": arms, "comparisons": comparisons, "notes": [*plan.notes, *same_networks(arms)]}
+    return {"arms": arms, "comparisons": comparisons, "notes": [*plan.notes, *same_networks(arms), *at_inference(arms)]}
 
 
 def same_networks(arms: list[dict[str, Any]]) -> list[str]:
-    """Whether every network has as many weights in its convolutions as ours."""
-    counts = {a["name"]: n for a in arms if (n := a.get("facts", {}).get("convolution_weights"))}
-    if not counts:
-        return []
-    expected = next((n for name, n in counts.items() if name.startswith("ours")), next(iter(counts.values())))
-    others = [f"{name} ({n:,})" for name, n in counts.items() if n != expected]
-    if others:
-        return [f"NOT THE SAME NETWORK: {expected:,} weights in our convolutions, but {', '.join(others)}"]
-    return [f"{expected:,} weights in the convolutions of every network"]
+    """Whether every network has as many weights in its convolutions as ours, where races have different ones each."""
+    notes = []
+    for at in dict.fromkeys(arm["at"] for arm in arms):
+        counts = {a["name"]: n for a in arms if a["at"] == at and (n := a.get("facts", {}).get("convolution_weights"))}
+        if counts:
+            expected = next((n for name, n in counts.items() if name.startswith("ours")), next(iter(counts.values())))
+            others = [f"{name} ({n:,})" for name, n in counts.items() if n != expected]
+            same = f"{expected:,} weights in the convolutions of every network"
+            different = f"NOT THE SAME NETWORK: {expected:,} weights in our convolutions, but {', '.join(others)}"
+            notes.append(different if others else same)
+    return list(dict.fromkeys(notes))
+
+
+def at_inference(arms: list[dict[str, Any]]) -> list[str]:
+    """What the networks are without their branches, where that was counted."""
+    notes = []
+    for at in dict.fromkeys(arm["at"] for arm in arms):
+        facts = [a["facts"] for a in arms if a["at"] == at and "macs_inference" in a.get("facts", {})]
+        found = {(f["parameters_inference"], f["macs_inference"]) for f in facts}
+        words = [f"{parameters:,} parameters, {macs:,} MACs a picture" for parameters, macs in sorted(found)]
+        if len(words) == 1:
+            notes.append(f"ResNet-{at}, stripped: {words[0]}, whatever branches it had")
+        elif words:
+            notes.append(f"ResNet-{at}, NOT THE SAME WHEN STRIPPED: {'; '.join(words)}")
+    return notes
 
 
 def write(results: Results, path: Path) -> list[Path]:

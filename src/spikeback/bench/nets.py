@@ -2,9 +2,11 @@
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 import spikeback as sb
 
@@ -66,14 +68,16 @@ class Ours(nn.Module):
         return self.net(x, **self.arguments).mean(0)  # (T or 1, B, K) -> (B, K)
 
 
-def ours(width: int, time_steps: int, classes: int) -> nn.Module:
-    return Ours(sb.create_model("spiking_resnet18", classes, time_steps=time_steps, width=width))
+def ours(width: int, time_steps: int, classes: int, name: str = "spiking_resnet18") -> nn.Module:
+    return Ours(sb.create_model(name, classes, time_steps=time_steps, width=width))
 
 
-def shortcut(width: int, time_steps: int, classes: int) -> nn.Module:
-    """With three branches, at the evolutionary weight that training begins with."""
-    net = sb.create_model("spiking_resnet18", classes, time_steps=time_steps, width=width)
-    return Ours(sb.ShortcutNet(net, taps="stage"), weight=0.25)
+def shortcut(
+    width: int, time_steps: int, classes: int, name: str = "spiking_resnet18", taps: Literal["stage", "block"] = "stage"
+) -> nn.Module:
+    """With branches, at the evolutionary weight that training begins with."""
+    net = sb.create_model(name, classes, time_steps=time_steps, width=width)
+    return Ours(sb.ShortcutNet(net, taps=taps), weight=0.25)
 
 
 def stripped(width: int, time_steps: int, classes: int) -> nn.Module:
@@ -85,3 +89,20 @@ def stripped(width: int, time_steps: int, classes: int) -> nn.Module:
 def ann(width: int, time_steps: int, classes: int) -> nn.Module:
     """The same with ReLU in plain PyTorch; it is given T * B pictures."""
     return ResNet18(width, classes)
+
+
+def counts(model: Ours, picture: Tensor) -> dict[str, int]:
+    """Parameters, and multiply-accumulates of a forward of one picture (1, C, H, W): as trained, and stripped.
+
+    Those of convolutions and linear layers, a spike counted like any number.
+    """
+    plain = model.net.strip() if isinstance(model.net, sb.ShortcutNet) else model.net
+    result = {}
+    for when, net in (("training", model), ("inference", Ours(plain))):
+        training = net.training
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            net.eval()(picture)
+        net.train(training)
+        result[f"parameters_{when}"] = sum(p.numel() for p in net.parameters())
+        result[f"macs_{when}"] = counter.get_total_flops() // 2
+    return result

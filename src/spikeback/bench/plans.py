@@ -16,6 +16,7 @@ PEERS = ("spikingjelly", "snntorch", "norse")
 SURROGATES = ("Triangle(gamma=1.0)", "Rectangle(a=1.0)", "Tanh(k=3.0)", "Sigmoid(alpha=4.0)", "ATan(alpha=2.0)")
 NETS = "spikeback.bench.nets"
 NEURONS = "spikeback.bench.neurons"
+DEPTHS = (18, 34)  # ResNets whose branches are measured
 SMALL = {"width": 8, "time_steps": 1, "batch": 1, "size": 16}  # a miniature of any of these networks
 PLAIN, PACKED = "spikeback.nn:plain", "spikeback:packed_spikes"
 
@@ -207,6 +208,25 @@ def scaling(machine: Machine, width: int, time_steps: list[int], batch: list[int
     note = f"over T at batch {fixed['batch']}, over the batch at T = {fixed['time_steps']}, {p}"
     notes = [note, *Machine(machine.bf16, Path()).notes()]  # peers have no part in it
     return Plan(f"Scaling of a training step, width {width}, {size} x {size}", arms, comparisons, notes, "T or batch")
+
+
+def branches(machine: Machine, width: int, time_steps: int, batch: int, size: int, classes: int) -> Plan:
+    """What branches cost: a training step of two depths without them, with one a stage, with one a residual block."""
+    shape = {"width": width, "time_steps": time_steps, "batch": batch, "size": size, "classes": classes}
+    arms, comparisons = [], []
+    for depth in DEPTHS:
+        place, name = {"where": f", ResNet-{depth}", "at": depth}, {"name": f"spiking_resnet{depth}"}
+        for p in machine.precisions:
+            plain = {"net": f"{NETS}:ours", "precision": p, "arguments": name} | shape
+            arms.append(net_arm(f"no branches {p}", "train", plain, **place))
+            for taps, most in (("stage", 1.03), ("block", None)):
+                more = {"net": f"{NETS}:shortcut", "arguments": name | {"taps": taps}}
+                arms.append(net_arm(f"by {taps} {p}", "train", plain | more, **place))
+                of, to = f"by {taps} {p}{place['where']}", f"no branches {p}{place['where']}"
+                comparisons.append(Ratio(f"time, {of} / none", of, to, most=most))
+                comparisons.append(Ratio(f"memory, {of} / none", of, to, "peak_bytes"))
+    notes = Machine(machine.bf16, Path()).notes()  # peers have no part in it
+    return Plan(f"Training step with branches, {_shape(shape)}, K = {classes}", arms, comparisons, notes, apart=True)
 
 
 def _kind(surrogate: str) -> str:

@@ -24,27 +24,34 @@ def png(results: dict[str, Any]) -> bytes:
 
 
 def bars(results: dict[str, Any]) -> Figure:
-    """One horizontal bar an arm: median, 95 % interval, and a dot a repetition; a panel for each `at`."""
+    """One horizontal bar an arm: median, 95 % interval, and a dot a repetition; a panel for each `at`.
+
+    Of `branches` there is a second column of panels, with the memory.
+    """
     arms = [arm for arm in results["arms"] if whole(arm)]
     panels = [[arm for arm in arms if arm["at"] == at] for at in dict.fromkeys(arm["at"] for arm in arms)] or [[]]
-    figure = Figure(figsize=(8, 0.5 + 0.6 * len(panels) + 0.32 * len(arms)), layout="constrained")
-    heights = [1 + len(panel) for panel in panels]
-    for ax, panel in zip(figure.subplots(len(panels), squeeze=False, height_ratios=heights).flat, panels, strict=True):
-        for y, arm in enumerate(panel[::-1]):
-            _bar(ax, y, arm)
-        ax.set_yticks(range(len(panel)), [arm["name"] for arm in panel[::-1]])
-        ax.grid(axis="y", visible=False)
-        ax.margins(x=0.1, y=0.02)
-        ax.set_xlim(left=0)
-    repetitions = results["options"]["repetitions"]
+    columns = {"seconds": (1e3, "milliseconds")}
+    columns |= {"peak_bytes": (1e-6, "peak MB")} if results["bench"] == "branches" else {}
+    size = (4 + 4 * len(columns), 0.5 + 0.6 * len(panels) + 0.32 * len(arms))
+    figure, heights = Figure(figsize=size, layout="constrained"), [1 + len(panel) for panel in panels]
+    axes = figure.subplots(len(panels), len(columns), squeeze=False, height_ratios=heights)
+    for row, panel in zip(axes, panels, strict=True):
+        for ax, (key, (scale, _)) in zip(row, columns.items(), strict=True):
+            for y, arm in enumerate(panel[::-1]):
+                _bar(ax, y, arm, key, scale)
+            ax.set_yticks(range(len(panel)), [arm["name"] for arm in panel[::-1]] if ax is row[0] else [])
+            ax.grid(axis="y", visible=False)
+            ax.margins(x=0.1, y=0.02)
+            ax.set_xlim(left=0)
     figure.axes[0].set_title(results["title"])
-    figure.axes[-1].set_xlabel(f"milliseconds: median of {repetitions}, 95 % interval, every repetition")
+    for ax, (_, unit) in zip(axes[-1], columns.values(), strict=True):
+        ax.set_xlabel(f"{unit}: median of {results['options']['repetitions']}, 95 % interval, every repetition")
     return figure
 
 
-def _bar(ax: Axes, y: int, arm: dict[str, Any]) -> None:
-    median, (low, high) = 1e3 * arm["seconds_median"], 1e3 * np.array(arm["seconds_interval"])
-    dots = 1e3 * np.array(arm["seconds"])
+def _bar(ax: Axes, y: int, arm: dict[str, Any], key: str, scale: float) -> None:
+    median, (low, high) = scale * arm[f"{key}_median"], scale * np.array(arm[f"{key}_interval"])
+    dots = scale * np.array(arm[key])
     ax.barh(y, median, color=_colour(arm), height=0.66, zorder=2)
     ax.errorbar(median, y, xerr=[[median - low], [high - median]], color=INK, capsize=3, linewidth=1.2, zorder=3)
     ax.plot(dots, [y] * len(dots), ".", color=INK, alpha=0.35, markersize=4, zorder=3)

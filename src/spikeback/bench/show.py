@@ -1,5 +1,6 @@
 """Results of a bench as tables in the terminal."""
 
+from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console
@@ -8,6 +9,14 @@ from rich.table import Table
 from spikeback.bench.numbers import whole
 
 EIGHTHS = " ▏▎▍▌▋▊▉"
+Cell = Callable[[dict[str, Any]], str]
+MORE: dict[str, dict[str, Cell]] = {  # further columns, by bench
+    "inference": {"pictures/s": lambda arm: figures(arm["options"]["batch"] / arm["seconds_median"])},
+    "branches": {
+        "parameters": lambda arm: f"{arm['facts']['parameters_training']:,}",
+        "M MACs": lambda arm: f"{arm['facts']['macs_training'] / 1e6:,.2f}",
+    },
+}
 
 
 def show(results: dict[str, Any], console: Console) -> None:
@@ -26,20 +35,21 @@ def show(results: dict[str, Any], console: Console) -> None:
 def arms_table(results: dict[str, Any], width: int) -> Table:
     """One row an arm: a bar, the median and its interval in milliseconds, peak memory, pictures a second."""
     repetitions, threads = (results["options"][key] for key in ("repetitions", "threads"))
-    rate = ["pictures/s"] if results["bench"] == "inference" else []
+    more = MORE.get(results["bench"], {})
     table = Table(title=f"{results['title']}; {repetitions} repetitions, {threads} threads")
-    for column in ("arm", "", "median ms", "95 % interval", "peak MB", *rate):
+    for column in ("arm", "", "median ms", "95 % interval", "peak MB", *more):
         table.add_column(column, justify="left" if column in ("arm", "") else "right", no_wrap=column != "arm")
-    room = width - max(len(arm["name"]) for arm in results["arms"]) - (60 if rate else 48)
+    room = width - max(len(arm["name"]) for arm in results["arms"]) - 48 - 12 * len(more)
     longest = max((arm["seconds_median"] for arm in results["arms"] if whole(arm)), default=1.0)
     for arm in results["arms"]:
         if whole(arm):
             low, high = (figures(1e3 * value) for value in arm["seconds_interval"])
             median = arm["seconds_median"]
-            more = [figures(arm["options"]["batch"] / median) for _ in rate]
             drawn = bar(median / longest, min(max(room, 4), 24))
             peak = f"{arm['peak_bytes_median'] / 1e6:,.0f}"
-            table.add_row(arm["name"], drawn, figures(1e3 * median), f"{low} - {high}", peak, *more)
+            table.add_row(
+                arm["name"], drawn, figures(1e3 * median), f"{low} - {high}", peak, *(f(arm) for f in more.values())
+            )
         else:
             table.add_row(arm["name"], "", "", "-")
     return table

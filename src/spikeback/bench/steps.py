@@ -21,7 +21,8 @@ RATE = 0.001  # learning rate: the network stays what it is however often the st
 def train(net: str, *, layout: str = "channels_last", **options: Any) -> Made:
     """Forward, loss, backward and SGD with momentum of the network "module:function" on one random batch.
 
-    `layout` is "contiguous", "channels_last" or "faster", the one of both that a trial finds faster.
+    `layout` is "contiguous", "channels_last" or "faster", the one of both that a trial finds faster. `arguments` go to
+    the function; then parameters and multiply-accumulates are among the facts.
     """
     return faster(_train, net=net, **options) if layout == "faster" else _train(net, layout=layout, **options)
 
@@ -46,9 +47,10 @@ def faster(make: Callable[..., Made], **options: Any) -> Made:
 
 def _train(
     net: str, *, width: int, time_steps: int, batch: int, size: int, classes: int, layout: str,
-    precision: str = "float32", within: str | None = None,
+    precision: str = "float32", within: str | None = None, arguments: dict[str, Any] | None = None,
 ) -> Made:  # fmt: skip
-    model, x = _model(net, width, time_steps, batch, size, classes, layout)
+    model, x = _model(net, width, time_steps, batch, size, classes, layout, **arguments or {})
+    counted = nets.counts(model, x[:1]) if arguments and isinstance(model, nets.Ours) else {}
     y = torch.randint(classes, (batch,))
     optimiser = torch.optim.SGD(model.parameters(), RATE, 0.9)
     enter = _context(within)
@@ -61,7 +63,7 @@ def _train(
         optimiser.step()
         return loss
 
-    return step, _facts(model) | {"layout": layout, "loss": step().item()}
+    return step, _facts(model) | counted | {"layout": layout, "loss": step().item()}
 
 
 def _infer(
@@ -134,10 +136,10 @@ def _alike(x: Tensor, first: bool) -> Tensor:
 
 
 def _model(
-    net: str, width: int, time_steps: int, batch: int, size: int, classes: int, layout: str
+    net: str, width: int, time_steps: int, batch: int, size: int, classes: int, layout: str, **arguments: Any
 ) -> tuple[nn.Module, Tensor]:
     torch.manual_seed(0)
-    model = find(net)(width, time_steps, classes).to(memory_format=LAYOUTS[layout])
+    model = find(net)(width, time_steps, classes, **arguments).to(memory_format=LAYOUTS[layout])
     return model, torch.randn(batch, 3, size, size).contiguous(memory_format=LAYOUTS[layout])
 
 

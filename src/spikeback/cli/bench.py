@@ -38,11 +38,16 @@ RACES: dict[str, tuple[str, dict[str, Any]]] = {
         "Latency and throughput of the plain network in eval mode.",
         {"width": 64, "time_steps": 4, "batch": [1, 32], "size": 32, "classes": 10},
     ),
+    "branches": (
+        "Time, memory, parameters and MACs of a training step: no branches, one a stage, one a residual block.",
+        {"width": 64, "time_steps": 4, "batch": 32, "size": 32, "classes": 10},
+    ),
     "scaling": (
         "Time of a training step against T, and against the batch.",
         {"width": 64, "time_steps": [1, 2, 4, 8, 16], "batch": [8, 16, 32, 64], "size": 32, "classes": 10},
     ),
 }
+ALONE = ("branches", "scaling")  # ours only, no peers
 HELP = {
     "width": "channels of the first stage",
     "time_steps": "T",
@@ -71,7 +76,7 @@ def add_arguments(parser: ArgumentParser) -> None:
             many: Any = {"nargs": "+"} if isinstance(default, list) else {}
             race.add_argument(f"--{name}", type=int, default=default, help=HELP[name], **many)
         race.add_argument("--threads", type=int, help="threads of the processor; empty leaves PyTorch's choice")
-        if action != "scaling":
+        if action not in ALONE:
             race.add_argument(
                 "--peers", type=str, help="Python with the peers (default: benchmarks/.venv, if it exists)"
             )
@@ -101,7 +106,7 @@ def _race(action: str, options: dict[str, Any], console: Console, command: str) 
 
     options["threads"] = torch.get_num_threads()
     precision = resolve_precision("auto")
-    peers = interpreter(options.get("peers")) if action != "scaling" else None
+    peers = None if action in ALONE else interpreter(options.get("peers"))
     sizes = {name: options[name] for name in RACES[action][1]}
     plan = chosen(getattr(plans, action)(Machine(precision == "bf16-mixed", peers), **sizes), options["arms"])
     recorded = {name: value for name, value in options.items() if name not in ("out", "peers")}

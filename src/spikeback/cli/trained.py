@@ -1,5 +1,7 @@
 """A trained network read back from its checkpoint."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,8 +9,9 @@ import torch
 from jsonargparse import ArgumentParser
 from torch import Tensor, nn, tensor
 
-from spikeback.data import DataModule
+from spikeback.data import DataModule, DataSet
 from spikeback.errors import UsageError
+from spikeback.shortcut import ShortcutNet
 from spikeback.train import Recipe
 from spikeback.train.checkpoint import read_checkpoint
 from spikeback.train.environment import resolve_precision
@@ -16,16 +19,23 @@ from spikeback.train.environment import resolve_precision
 
 @dataclass
 class Trained:
-    """The plain network in evaluation mode, and what it needs to be used."""
+    """The network in evaluation mode, its branches still there, and what it needs to be used."""
 
     path: Path
-    net: nn.Module
+    model: ShortcutNet
     recipe: Recipe
+    method: str
     seed: int
     classes: list[str]
     shape: tuple[int, ...]  # (C, H, W), or (T, 2, H, W) of frames
     mean: Tensor
     std: Tensor
+    weights: list[float]  # lambda at the last step of each epoch so far
+
+    @property
+    def net(self) -> nn.Module:
+        """The plain network."""
+        return self.model.strip()
 
     @property
     def precision(self) -> str:
@@ -34,14 +44,23 @@ class Trained:
 
     def logits(self, x: Tensor) -> Tensor:
         """(B, K): mean over time, in the precision of the training."""
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bf16-mixed"):
+        with self.inference():
             return self.net(x).float().mean(0)
 
-    def data(self, root: str | None) -> DataModule:
-        """The data it was trained on, from the folder `root` if one is given, normalised as in training."""
+    @contextmanager
+    def inference(self) -> Iterator[None]:
+        """Without autograd, in the precision of the training."""
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bf16-mixed"):
+            yield
+
+    def data(self, root: str | None, pictures: DataSet | None = None) -> DataModule:
+        """The data it was trained on, from the folder `root` if one is given, normalised as in training.
+
+        `pictures` are those of another trial of the same recipe, so that they are read once.
+        """
         if root:
             self.recipe.data.root = root
-        data = DataModule(self.recipe.data, self.seed, use_all=self.recipe.train.best_on == "test")
+        data = DataModule(self.recipe.data, self.seed, pictures, self.recipe.train.best_on == "test")
         data.setup()
         data.mean, data.std = self.mean, self.std  # whatever the data
         self.check_data(data.classes, data.shape)
@@ -65,33 +84,42 @@ def add_trained(parser: ArgumentParser) -> None:
 
 
 def load_trained(run: str, which: str) -> Trained:
-    """Read a checkpoint and build its plain network. Raises UsageError that names the file and the choices."""
-    path = _checkpoint(Path(run), f"{which}.ckpt")
-    weights, card = read_checkpoint(path)
+    """Read the checkpoint of a trial. Raises UsageError that names the file and the choices."""
+    paths = checkpoints(Path(run), f"{which}.ckpt")
+    if len(paths) != 1:
+        trials = ", ".join(str(path.parent) for path in paths)
+        raise UsageError(f"{run} has {len(paths)} trials with {which}.ckpt: choose from {trials}")
+    return read_trained(paths[0])
+
+
+def read_trained(path: Path) -> Trained:
+    """Read a checkpoint and build its network. Raises UsageError that names the file."""
+    content = read_checkpoint(path)
+    card = content.card
     try:
         recipe = Recipe.from_dict(card["recipe"])
     except (KeyError, TypeError) as error:
         raise UsageError(f"{path}: the recipe is of another version of spikeback ({error})") from error
     *steps, channels, _, _ = card["shape"]
-    net = recipe.model.build(len(card["classes"]), channels, *steps)
+    model = recipe.branches.build(recipe.model.build(len(card["classes"]), channels, *steps))
     try:
-        net.load_state_dict(weights)
+        model.load_state_dict(content.model)
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip()
         raise UsageError(f"{path}: the weights do not fit {recipe.model.name}: {first}") from error
     return Trained(
-        path, net.eval(), recipe, card["seed"], card["classes"], tuple(card["shape"]),
-        tensor(card["mean"]), tensor(card["std"]),
+        path, model.eval(), recipe, card["method"], card["seed"], card["classes"], tuple(card["shape"]),
+        tensor(card["mean"]), tensor(card["std"]), content.record["history"]["weight"],
     )  # fmt: skip
 
 
-def _checkpoint(run: Path, name: str) -> Path:
+def checkpoints(run: Path, name: str) -> list[Path]:
+    """The checkpoint file, that of a trial, or those of all trials of a run. Raises UsageError if there is none."""
     if run.is_file():
-        return run
+        return [run]
     if not run.is_dir():
         raise UsageError(f"no run {run}: name a trial's folder, e.g. runs/demo/evolutionary-seed0")
     found = [run / name] if (run / name).is_file() else sorted(run.glob(f"*/{name}"))
-    if len(found) != 1:
-        trials = ", ".join(str(p.parent) for p in found)
-        raise UsageError(f"{run} has {len(found)} trials with {name}" + (f": choose from {trials}" if found else ""))
-    return found[0]
+    if not found:
+        raise UsageError(f"{run} has 0 trials with {name}")
+    return found

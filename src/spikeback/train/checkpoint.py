@@ -4,7 +4,7 @@ import io
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import lightning as L
 import torch
@@ -71,8 +71,21 @@ class EventLog(Callback):
         self.write("epoch", epoch=trainer.current_epoch + 1, step=trainer.global_step)
 
 
-def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The weights of the plain network and the card of a checkpoint.
+class Content(NamedTuple):
+    """A checkpoint: weights of the network with its branches (those of ShortcutNet), card, record of the training."""
+
+    model: dict[str, Tensor]
+    card: dict[str, Any]
+    record: dict[str, Any]  # train.task.RECORD
+
+    @property
+    def net(self) -> dict[str, Tensor]:
+        """The weights of the plain network."""
+        return _below(self.model, "net.")
+
+
+def read_checkpoint(path: Path) -> Content:
+    """What a checkpoint holds, but for the optimiser.
 
     Raises:
         UsageError: no such file, or not a checkpoint of ours.
@@ -84,9 +97,12 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         card = next(state["card"] for state in content["callbacks"].values() if "card" in state)
-        prefix = "model.net."
-        return {k.removeprefix(prefix): v for k, v in content["state_dict"].items() if k.startswith(prefix)}, card
+        return Content(_below(content["state_dict"], "model."), card, content["record"])
     except Exception as error:  # whatever unpickling a foreign file may raise
         raise UsageError(
             f"{path} is not a spikeback checkpoint ({type(error).__name__}); if it was one, it is damaged: remove it"
         ) from error
+
+
+def _below(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}

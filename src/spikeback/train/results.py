@@ -55,16 +55,20 @@ def check_resumable(
 
 def check_recipe(old: dict[str, Any], recipe: Recipe, path: Path) -> None:
     """Raise UsageError that names every option in which a recipe differs from that of `path`, but for harmless ones."""
-    # An option that is missing did not exist when `old` was made, and the default of a new one changes nothing.
-    before, now = flat(Recipe().as_dict()) | flat(old), flat(recipe.as_dict())
-    # Harmless: the samples themselves are compared by hash.
-    harmless = ("title", "data.root", "data.cache", "data.download", "data.num_workers")
-    differ = [f"--{k}" for k in sorted(before | now) if k not in harmless and before.get(k) != now.get(k)]
-    if differ:
+    if differ := differing(old, recipe.as_dict()):
         raise UsageError(
             f"--resume: {path} was made with another recipe, it differs in {', '.join(differ)}; remove it to start "
             "anew, or name another --out"
         )
+
+
+def differing(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """The options in which two recipes differ, e.g. "--train.lr", but for harmless ones."""
+    # An option that is missing did not exist when `old` was made, and the default of a new one changes nothing.
+    before, now = (flat(Recipe().as_dict()) | flat(values) for values in (old, new))
+    # Harmless: the samples themselves are compared by hash.
+    harmless = ("title", "data.root", "data.cache", "data.download", "data.num_workers")
+    return [f"--{k}" for k in sorted(before | now) if k not in harmless and before.get(k) != now.get(k)]
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

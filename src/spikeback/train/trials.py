@@ -119,7 +119,7 @@ def run_trial(run: Run, method: Method, seed: int, resume: bool = False) -> dict
     }
     last = folder / LAST if resume and (folder / LAST).is_file() else None
     if last:
-        check_recipe(read_checkpoint(last)[1]["recipe"], recipe, last)
+        check_recipe(read_checkpoint(last).card["recipe"], recipe, last)
     log = EventLog(folder / "events.jsonl", method, seed)
     every, notify = recipe.train.doctor, lambda row: log.write("doctor", **row)
     doctor = [DoctorCallback(every, *data.probe(recipe.train.probe), notify=notify)] if every else []
@@ -128,7 +128,7 @@ def run_trial(run: Run, method: Method, seed: int, resume: bool = False) -> dict
     log.write(
         "finished", **{k: v for k, v in record.items() if k not in ("history", "gradients", "calibration", "doctor")}
     )
-    plain, _ = read_checkpoint(folder / BEST)
+    plain = read_checkpoint(folder / BEST).net
     plain = {name: value.contiguous() for name, value in plain.items()}  # all that the format knows
     write_atomic(folder / "net.safetensors", safetensors_bytes(plain, {"card": json.dumps(card)}))
     return record
