@@ -15,7 +15,7 @@ A100_ASSUMED = 1e13
 
 
 class Samples(NamedTuple):
-    """The published size of a dataset: training samples; K; C and side in pixels of a sample as it enters the network."""
+    """The published size of a dataset: training samples; K; C and side in pixels of what enters the network."""
 
     train: int
     classes: int
@@ -79,12 +79,16 @@ def gpu_hours(macs: float) -> float:
 
 
 def cost_text(recipe: Recipe, trials: int) -> str:
-    """In a line: a trial's multiply-accumulates and hours, and the hours of so many trials."""
+    """A trial's multiply-accumulates and GPU hours, and the hours of so many trials, in words."""
     macs = training_macs(recipe)
-    one, all_of_them = (
-        f"{hours:,.{0 if hours > 100 else 1}f}" for hours in (gpu_hours(macs), trials * gpu_hours(macs))
-    )
-    return f"{macs:.1e} MACs a trial; {one} GPU hours at an assumed {A100_ASSUMED:.0e} MACs a second, {all_of_them} for {trials} trials"
+    one, together = hours_text(macs), hours_text(trials * macs)
+    rate = f"at an assumed {A100_ASSUMED:.0e} MACs/s"
+    return f"{macs:.1e} MACs a trial; {one} GPU hours {rate}, {together} for {trials} trials"
+
+
+def hours_text(macs: float) -> str:
+    """GPU hours as "1.7" or "2,081"."""
+    return f"{gpu_hours(macs):,.{0 if gpu_hours(macs) >= 100 else 1}f}"
 
 
 def _samples(recipe: Recipe) -> Samples:
