@@ -1,4 +1,4 @@
-"""Every recipe in the package parses, is plain YAML, and runs; files build on each other by `base`."""
+"""Every recipe in the package parses, is plain YAML, and runs; its header and the page say what is true."""
 
 import json
 import re
@@ -9,15 +9,14 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 
-from spikeback.cli.main import build_parser
-from spikeback.cli.options import merged, packaged_recipe, read_recipe, recipe_of, recipes, run_folder, studies
+from spikeback.cli.options import packaged_recipe, read_recipe, recipe_of, recipes, run_folder
 from spikeback.data import Pictures, PictureSet
 from spikeback.train import Method, Recipe, compare
 from spikeback.train.cost import SAMPLES, cost_text
 from spikeback.train.trials import Run
 
+Parsed = Callable[..., Any]
 TINY = ["--model.width", 4, "--data.size", 8, "--train.epochs", 1, "--train.probe", 8]
 METHODS = ("vanilla", "shortcut", "evolutionary")
 # The paper's own rows: method, accuracy in %, deviation where there is one, table. Where it contradicts itself, both.
@@ -50,31 +49,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "recipes.md"
 
 
 @cache
-def parser() -> Any:
-    return build_parser()[0]
-
-
-@cache
 def cost(name: str) -> str:
     return cost_text(packaged_recipe(name), 9)
-
-
-def parsed(*words: object) -> Any:
-    """The options of a subcommand, its name the first word."""
-    return parser().parse_args([str(word) for word in words])[str(words[0])]
-
-
-@pytest.fixture
-def write(tmp_path: Path) -> Callable[..., Path]:
-    """write("a.yaml", base="demo", ...): a file of options."""
-
-    def to_file(name: str, **options: Any) -> Path:
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(yaml.safe_dump(options, sort_keys=False))
-        return path
-
-    return to_file
 
 
 def test_recipes_are_found_by_name() -> None:
@@ -113,7 +89,7 @@ def drawn(recipe: Recipe) -> PictureSet:
 
 
 @pytest.mark.parametrize("name", PAPER)
-def test_row_of_the_paper_runs_for_one_step_of_each_method(name: str, tmp_path: Path) -> None:
+def test_row_of_the_paper_runs_for_one_step_of_each_method(name: str, parsed: Parsed, tmp_path: Path) -> None:
     side = 32 if name.startswith("imagenet") else 8
     tiny = [*TINY, "--data.size", side, "--data.batch_size", 8, "--data.num_workers", 0, "--train.precision", "32-true"]
     config = parsed("compare", "--config", recipes()[name], *tiny)
@@ -129,7 +105,7 @@ def test_row_of_the_paper_runs_for_one_step_of_each_method(name: str, tmp_path: 
 
 
 @pytest.mark.parametrize("name", [*PAPER, *OTHERS])
-def test_every_subcommand_with_a_recipe_takes_every_recipe(name: str) -> None:
+def test_every_subcommand_with_a_recipe_takes_every_recipe(name: str, parsed: Parsed) -> None:
     for subcommand in ("compare", "fit", "sweep", "diagnose"):
         config = parsed(subcommand, "--config", recipes()[name])
         assert recipe_of(config) == packaged_recipe(name)
@@ -183,92 +159,10 @@ def test_page_has_every_row() -> None:
         assert page.count(f"`{name}`") == 1
 
 
-def test_options_on_the_page_exist() -> None:
+def test_options_on_the_page_exist(parsed: Parsed) -> None:
     known = set(vars(parsed("compare").as_flat()))
     named = set(re.findall(r"--((?:data|model|branches|train)[\w.]+)", PAGE.read_text()))
     assert named <= known
     for path in [*recipes().values(), *(path.with_name("base.yaml") for path in recipes().values())]:
         if path.is_file():
             assert set(re.findall(r"--((?:data|model|branches|train)[\w.]+)", path.read_text())) <= known
-
-
-def test_a_file_overrides_its_base_key_by_key(write: Callable[..., Path]) -> None:
-    write("b.yaml", base="demo", title="B", data={"events": {"roll": 2}}, methods=["shortcut"], seeds=[3])
-    path = write("a.yaml", base="b.yaml", data={"events": {"time_steps": 3}, "limit": 64}, train={"lr": 0.5})
-    demo = read_recipe(recipes()["demo"])
-    assert read_recipe(path) == demo | {
-        "title": "B",
-        "data": demo["data"] | {"events": {"roll": 2, "time_steps": 3}, "limit": 64},
-        "train": demo["train"] | {"lr": 0.5},
-        "methods": ["shortcut"],
-        "seeds": [3],
-    }
-    config = parsed("compare", "--config", path, "--train.lr", 0.25, "--seeds", 4, "--data.events.roll", 1)
-    recipe = recipe_of(config)
-    assert (recipe.train.lr, recipe.train.epochs, recipe.model.name) == (0.25, 5, "spiking_resnet34")
-    assert (recipe.data.events.roll, recipe.data.events.time_steps, recipe.data.limit) == (1, 3, 64)
-    assert (config.methods, config.seeds) == (["shortcut"], [4])
-    assert run_folder(config) == Path("runs/a")
-
-
-def test_a_later_file_overrides_an_earlier_one(write: Callable[..., Path]) -> None:
-    one, two = write("one.yaml", base="demo", train={"lr": 0.5}), write("two.yaml", data={"limit": 64})
-    recipe = recipe_of(config := parsed("compare", "--config", one, "--config", two))
-    assert (recipe.train.lr, recipe.data.limit, recipe.data.size) == (0.5, 64, 14)
-    assert run_folder(config) == Path("runs/two")
-
-
-def test_base_is_looked_for_beside_the_file_then_in_the_package(write: Callable[..., Path]) -> None:
-    write("deep/er/b.yaml", title="mine")
-    write("deep/demo", title="mine, without an ending")
-    assert read_recipe(write("deep/a.yaml", base="er/b.yaml")) == {"title": "mine"}
-    assert read_recipe(write("deep/a.yaml", base="demo")) == {"title": "mine, without an ending"}
-    assert read_recipe(write("a.yaml", base="demo")) == read_recipe(recipes()["demo"])
-    assert read_recipe(write("a.yaml", base="cifar100/base"))["data"]["name"] == "cifar100"
-
-
-def test_dotted_names_and_numbers_with_an_exponent_are_options_too(tmp_path: Path, write: Callable[..., Path]) -> None:
-    write("b.yaml", data={"limit": 1, "events": {"roll": 1}})
-    path = tmp_path / "a.yaml"
-    path.write_text("base: b.yaml\ndata.limit: 64\ndata: {events.roll: 2}\ntrain.weight_decay: 1e-5\n")
-    expected = {"data": {"limit": 64, "events": {"roll": 2}}, "train": {"weight_decay": 1e-5}}
-    assert read_recipe(path) == expected
-    assert recipe_of(parsed("fit", "--config", path)) == Recipe.from_dict(merged(Recipe().as_dict(), expected))
-
-
-def test_study_on_a_base(write: Callable[..., Path]) -> None:
-    vary = {"layers": {56: {"train.lr": 0.2}, 44: {"model.name": "spiking_resnet44_he"}}}
-    config = parsed("sweep", "--config", write("study.yaml", base="depth", seeds=[0], vary=vary))
-    assert (config.title, config.methods, config.seeds) == ("Gradient against depth", [*METHODS], [0])
-    points = read_recipe(studies()["depth"])["vary"]["layers"]
-    assert config.vary == {"layers": points | {56: points[56] | {"train.lr": 0.2}, 44: vary["layers"][44]}}
-
-
-@pytest.mark.parametrize("subcommand", ["compare", "fit", "sweep"])
-@pytest.mark.parametrize(
-    ("base", "words"),
-    [
-        ("nothing", ["a.yaml: base:", "'nothing'", "demo", "cifar10/base"]),
-        ("b.yaml", ["b.yaml: base:", "a.yaml", "builds on this one"]),
-        ("a.yaml", ["a.yaml: base:", "builds on this one"]),
-        (["demo", "depth"], ["a.yaml: base", "one file", "['demo', 'depth']"]),
-        (None, ["a.yaml: base", "one file", "None"]),
-        ("c.yaml", ["c.yaml: train must hold options by name"]),
-        ("d.yaml", ["d.yaml is not YAML"]),
-    ],
-)
-def test_a_base_that_is_none(
-    base: Any, words: list[str], subcommand: str, write: Callable[..., Path], refused: Callable[..., str]
-) -> None:
-    write("b.yaml", base="a.yaml")
-    write("c.yaml", train=3)
-    (write("d.yaml")).write_text("a: [")
-    line = refused(subcommand, "--config", write("a.yaml", base=base))
-    assert all(word in line for word in words), line
-
-
-def test_an_option_that_no_subcommand_has_is_still_a_mistake(
-    write: Callable[..., Path], refused: Callable[..., str]
-) -> None:
-    line = refused("fit", "--config", write("a.yaml", base=str(write("b.yaml", mehtods=["vanilla"]))))
-    assert "mehtods" in line

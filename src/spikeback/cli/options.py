@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import ActionConfigFile, ArgumentParser, get_loader
+from jsonargparse import ActionConfigFile  # pyright: ignore[reportPrivateImportUsage] - in its documentation
+from jsonargparse import ArgumentParser, get_loader
 
 from spikeback.errors import UsageError
 from spikeback.train import Recipe
@@ -89,7 +90,8 @@ def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = get_loader("yaml")(path.read_text())  # reads 1e-4 as a number
+        # jsonargparse's loader reads 1e-4 as a number, and a lone "model:" as text but for the comment
+        content = get_loader("yaml")(f"{path.read_text()}\n#")
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"--config: {path} is not YAML: {error}") from error
     if not isinstance(content, dict):
