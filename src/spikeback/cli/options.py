@@ -5,8 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import ActionConfigFile  # pyright: ignore[reportPrivateImportUsage] - in its documentation
-from jsonargparse import ArgumentParser, get_loader
+from jsonargparse import (
+    ActionConfigFile,  # pyright: ignore[reportPrivateImportUsage] - in its documentation
+    ArgumentParser,
+    get_loader,
+)
 
 from spikeback.errors import UsageError
 from spikeback.train import Recipe
