@@ -5,12 +5,13 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from spikeback.cli.main import main
+from spikeback.cli.main import build_parser, main
 
 TINY = [
     *("--model.name", "spiking_resnet20_he", "--model.width", "4", "--model.time_steps", "1"),
@@ -67,6 +68,17 @@ def refused(command: Command) -> Callable[..., str]:
         return outcome.err
 
     return call
+
+
+@pytest.fixture(scope="session")
+def parsed() -> Callable[..., Any]:
+    """parsed("compare", "--config", path, ...): the options that a subcommand would run with."""
+    parser, _ = build_parser()
+
+    def parse(*words: object) -> Any:
+        return parser.parse_args([str(word) for word in words])[str(words[0])]
+
+    return parse
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,6 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
 
-import yaml
 from jsonargparse import ArgumentParser
 from rich.console import Console
 
@@ -96,16 +95,6 @@ def _recipe_path(name: str, known: dict[str, Path]) -> str:
     path = Path(name) if Path(name).is_file() else known.get(name)
     if path is None:
         raise UsageError(f"--config: no file and no recipe {name!r}; recipes in the package: {', '.join(known)}")
-    try:
-        with path.open() as file:
-            content = yaml.safe_load(file)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"--config: {path} is not YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise UsageError(f"--config: {path} must hold options by name, e.g. 'train: {{epochs: 5}}'")
-    for section in ("data", "model", "branches", "train"):
-        if not isinstance(content.get(section, {}), dict):
-            raise UsageError(f"--config: {path}: {section} must hold options by name, not {content[section]!r}")
     return str(path)
 
 

@@ -4,14 +4,34 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentParser
+import yaml
+from jsonargparse import (
+    ActionConfigFile,  # pyright: ignore[reportPrivateImportUsage] - in its documentation
+    ArgumentParser,
+    get_loader,
+)
 
+from spikeback.errors import UsageError
 from spikeback.train import Recipe
+
+SECTIONS = ("data", "model", "branches", "train")
+TRIALS = ("methods", "seeds")  # a recipe may say which; a subcommand without these options takes no notice
+
+
+class RecipeFile(ActionConfigFile):
+    """--config FILE: the options in the file, and those of its bases that it leaves as they are."""
+
+    @staticmethod
+    def apply_config(parser: Any, cfg: Any, dest: str, value: Any) -> None:
+        known = parser.get_defaults()
+        options = {key: v for key, v in read_recipe(value).items() if key in known or key not in TRIALS}
+        ActionConfigFile.apply_config(parser, cfg, dest, yaml.safe_dump(options))
+        cfg[dest][-1] = str(value)
 
 
 def add_recipe(parser: ArgumentParser) -> None:
     """--config and every field of the recipe."""
-    parser.add_argument("--config", action="config", help="a recipe: a YAML file, or the name of one in the package")
+    parser.add_argument("--config", action=RecipeFile, help="a recipe: a YAML file, or the name of one in the package")
     parser.add_class_arguments(Recipe)
 
 
@@ -38,9 +58,80 @@ def run_folder(config: Any, suffix: str = "") -> Path:
     return Path("runs") / f"{name}{suffix}"
 
 
+def read_recipe(path: str | Path) -> dict[str, Any]:
+    """The options in a file, without `base`; those it does not set are its base's, and so on along the chain.
+
+    `base` is a path relative to the file, or the name of a recipe or study in the package. Sections merge key by key.
+
+    Raises:
+        UsageError: names the file that is not YAML, holds something else than options, or has no such base.
+    """
+    options: dict[str, Any] = {}
+    chain: list[Path] = []
+    following: Path | None = Path(path)
+    while following:
+        if following.resolve() in chain:
+            raise UsageError(f"--config: {chain[-1]}: base: {following} is a file that builds on this one")
+        chain.append(following.resolve())
+        content = _read(following)
+        following = _base_path(following, content.pop("base")) if "base" in content else None
+        options = merged(content, options)
+    return options
+
+
+def packaged_recipe(name: str) -> Recipe:
+    """A recipe in the package, what it leaves open at its default."""
+    return Recipe.from_dict(merged(Recipe().as_dict(), read_recipe(recipes()[name])))
+
+
+def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Nested options: those above replace those below, key by key."""
+    both = below.keys() & above.keys()
+    nested = {key for key in both if isinstance(below[key], dict) and isinstance(above[key], dict)}
+    return below | {key: merged(below[key], value) if key in nested else value for key, value in above.items()}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        # jsonargparse's loader reads 1e-4 as a number, and a lone "model:" as text but for the comment
+        content = get_loader("yaml")(f"{path.read_text()}\n#")
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"--config: {path} is not YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise UsageError(f"--config: {path} must hold options by name, e.g. 'train: {{epochs: 5}}'")
+    content = _nested(content)
+    for section in SECTIONS:
+        if not isinstance(content.get(section, {}), dict):
+            raise UsageError(f"--config: {path}: {section} must hold options by name, not {content[section]!r}")
+    return content
+
+
+def _nested(options: dict[Any, Any]) -> dict[str, Any]:
+    """Options spelt `train.lr: 0.1` as `train: {lr: 0.1}`, so that they merge; those to vary stay as they are."""
+    result: dict[str, Any] = {}
+    for key, value in options.items():
+        first, dot, rest = str(key).partition(".")
+        value = {rest: value} if dot else value
+        result = merged(result, {first: _nested(value) if isinstance(value, dict) and first != "vary" else value})
+    return result
+
+
+def _base_path(path: Path, base: Any) -> Path:
+    """The file that `base` in the file `path` names."""
+    if not isinstance(base, str):
+        raise UsageError(f"--config: {path}: base must be one file or the name of a packaged recipe, not {base!r}")
+    beside = path.parent / Path(base).expanduser()
+    known = _packaged("studies") | _packaged("recipes")
+    if beside.is_file() or base in known:
+        return beside if beside.is_file() else known[base]
+    raise UsageError(
+        f"--config: {path}: base: no file {beside} and no recipe {base!r}; recipes in the package: {', '.join(known)}"
+    )
+
+
 def recipes() -> dict[str, Path]:
-    """The recipes in the package, by name: `demo`, `fashion-mnist/resnet18`, ..."""
-    return _packaged("recipes")
+    """The recipes in the package, by name: `demo`, `cifar10/resnet18-t2`, ... (not the bases they share)."""
+    return {name: path for name, path in _packaged("recipes").items() if path.stem != "base"}
 
 
 def studies() -> dict[str, Path]:

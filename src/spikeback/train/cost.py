@@ -1,0 +1,98 @@
+"""What a training costs, before it runs: multiply-accumulates, and hours of a GPU at an assumed rate."""
+
+from typing import NamedTuple
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from spikeback.errors import UsageError
+from spikeback.train.recipe import Recipe
+
+# MACs a second. An assumption, not measured here: an eighth of what the tensor cores of an NVIDIA A100 do at most in
+# TF32 (156 TFLOP/s by its data sheet, 2 FLOP a MAC). Spiking networks wait for memory as much as for arithmetic, so a
+# run may well take twice or half the hours that follow from it.
+A100_ASSUMED = 1e13
+
+
+class Samples(NamedTuple):
+    """The published size of a dataset: training samples; K; C and side in pixels of what enters the network."""
+
+    train: int
+    classes: int
+    channels: int
+    side: int
+
+
+SAMPLES = {
+    "embedded": Samples(6_000, 10, 1, 28),
+    "fashion-mnist": Samples(60_000, 10, 1, 28),
+    "cifar10": Samples(50_000, 10, 3, 32),
+    "cifar100": Samples(50_000, 100, 3, 32),
+    "imagenet": Samples(1_281_167, 1000, 3, 224),
+    "cifar10-dvs": Samples(9_000, 10, 2, 48),
+}
+
+
+def forward_macs(recipe: Recipe) -> int:
+    """Multiply-accumulates of one sample's forward pass over all T time steps, counted on the recipe's own network.
+
+    Convolutions and linear layers, a spike counted like any number; the first convolution once for a still picture,
+    which enters it unchanged at every step. Not norms, neurons and branches (a branch's linear layer: below 0.03 %).
+    """
+    kind = _samples(recipe)
+    side = recipe.data.size or kind.side
+    frames = recipe.data.events.time_steps if recipe.data.name == "cifar10-dvs" else None
+    with torch.device("meta"):
+        net = recipe.model.build(kind.classes, kind.channels, frames)
+        shape = (1, kind.channels, side, side)
+        x = torch.empty((frames, *shape) if frames else shape)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        net(x)
+    return counter.get_total_flops() // 2
+
+
+def training_macs(recipe: Recipe, samples: int | None = None) -> int:
+    """Multiply-accumulates of one trial: all epochs, the backward pass taken as twice the forward pass.
+
+    Not counted: judging the held-out and test samples after every epoch, one forward pass each (on CIFAR about a ninth
+    on top).
+
+    Args:
+        recipe: What is trained.
+        samples: How many samples an epoch trains on; None: those of the dataset, less those held out.
+
+    Raises:
+        UsageError: a dataset whose size is not known.
+    """
+    if samples is None:
+        samples = _samples(recipe).train
+        if recipe.train.best_on == "held-out":
+            samples -= round(recipe.data.held_out * samples)
+        samples = min(samples, recipe.data.limit or samples)
+    whole = samples - samples % recipe.data.batch_size  # the last, incomplete batch is left out
+    return 3 * forward_macs(recipe) * whole * recipe.train.epochs
+
+
+def gpu_hours(macs: float) -> float:
+    """Hours of one GPU at the assumed rate."""
+    return macs / A100_ASSUMED / 3600
+
+
+def cost_text(recipe: Recipe, trials: int) -> str:
+    """A trial's multiply-accumulates and GPU hours, and the hours of so many trials, in words."""
+    macs = training_macs(recipe)
+    one, together = hours_text(macs), hours_text(trials * macs)
+    rate = f"at an assumed {A100_ASSUMED:.0e} MACs/s"
+    return f"{macs:.1e} MACs a trial; {one} GPU hours {rate}, {together} for {trials} trials"
+
+
+def hours_text(macs: float) -> str:
+    """GPU hours as "1.7" or "2,081"."""
+    return f"{gpu_hours(macs):,.{0 if gpu_hours(macs) >= 100 else 1}f}"
+
+
+def _samples(recipe: Recipe) -> Samples:
+    name = recipe.data.name
+    if name not in SAMPLES:
+        raise UsageError(f"the size of --data.name {name} is not known beforehand; known are {', '.join(SAMPLES)}")
+    return SAMPLES[name]
