@@ -14,6 +14,8 @@ from spikeback.values import json_ready
 SCHEMA = 1
 FIELDS = ("title", "command", "seconds", "planned", "config", "dataset", "regime", "environment", "trials")
 TRIAL_FIELDS = ("method", "schedule", "seed", "last_accuracy", "best_accuracy", "best_on", "history", "gradients")
+# Options that two runs of one recipe may differ in: the samples themselves are compared by hash.
+HARMLESS = ("title", "data.root", "data.cache", "data.download", "data.num_workers")
 
 
 def read_results(path: Path) -> dict[str, Any]:
@@ -57,9 +59,7 @@ def check_recipe(old: dict[str, Any], recipe: Recipe, path: Path) -> None:
     """Raise UsageError that names every option in which a recipe differs from that of `path`, but for harmless ones."""
     # An option that is missing did not exist when `old` was made, and the default of a new one changes nothing.
     before, now = flat(Recipe().as_dict()) | flat(old), flat(recipe.as_dict())
-    # Harmless: the samples themselves are compared by hash.
-    harmless = ("title", "data.root", "data.cache", "data.download", "data.num_workers")
-    differ = [f"--{k}" for k in sorted(before | now) if k not in harmless and before.get(k) != now.get(k)]
+    differ = [f"--{k}" for k in sorted(before | now) if k not in HARMLESS and before.get(k) != now.get(k)]
     if differ:
         raise UsageError(
             f"--resume: {path} was made with another recipe, it differs in {', '.join(differ)}; remove it to start "
