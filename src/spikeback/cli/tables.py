@@ -76,7 +76,7 @@ def _to_run(name: str) -> dict[str, Any]:
     options = read_recipe(recipes()[name])
     return {
         "recipe": name,
-        "command": f"spikeback compare --config {name} --data.root FOLDER",
+        "command": f"spikeback compare --config {name} --data.root DIR",
         "trials": len(options["methods"]) * len(options["seeds"]),
         "gpu_hours": gpu_hours(training_macs(packaged_recipe(name))),
     }

@@ -6,24 +6,24 @@ from itertools import groupby
 from typing import Any
 
 from spikeback.report.paper_tables import Facts
-from spikeback.report.tables import MISSING
+from spikeback.report.tables import MISSING, scientific
+from spikeback.train.cost import A100_ASSUMED
 
 PAPER = ("method", "type", "network", "T", "paper %")
 OURS = ("best %", "last %", "seeds", "protocol")
 SMALL = ("method", "network", "T", "best %", "last %", "seeds", "recipe")
 PRINTED = (
     "paper %: top-1 test accuracy as printed, ± its standard deviation over 3 trials; [n] is the paper's reference; "
-    "or: another reading where the paper contradicts itself."
+    "or: another reading, where the paper contradicts itself."
 )
 OURS_ARE = (
     "best %, last %: ours, test accuracy of the main branch at the chosen epoch and after the last, mean ± sample standard "
-    "deviation over seeds."
+    "deviation over seeds. In brackets: the value in the recipe of the paper's row."
 )
 PROTOCOL = (
     "same: the protocol of the row's recipe in this package, whose header says where each setting comes from. other: a "
-    "different one, as the note says (the recipe's value in brackets); the two numbers cannot be compared."
+    "different one, as the note says; the two numbers cannot be compared."
 )
-SHOWN = 5  # combinations without a table that are named
 
 
 @dataclass
@@ -55,7 +55,7 @@ def blocks(facts: Facts) -> list[Block]:
         for dataset, rows in groupby(table["rows"], key=lambda row: row["dataset"]):
             found.append(_paper(table, dataset, list(rows), facts["references"]))
         for what in ("unlisted", "small"):
-            for _, lines in groupby(table[what], key=lambda line: line["data"]["hash"]):
+            for _, lines in groupby(table[what], key=lambda line: (line["data"]["hash"], study(line["title"]))):
                 found.append(_below(table["table"], what, list(lines)))
     return found + ([_to_run(facts["to_run"])] if facts["to_run"] else [])
 
@@ -68,22 +68,29 @@ def terms(facts: Facts) -> str:
 
 
 def _elsewhere(facts: Facts) -> list[str]:
-    names = sorted({f"{e['model']} at T = {e['time_steps']}, {e['method']}" for e in facts["elsewhere"]})
-    more = [f"{len(names) - SHOWN} more"] if len(names) > SHOWN else []
-    return [f"Found, but of no table's networks, T or methods: {'; '.join(names[:SHOWN] + more)}."] if names else []
+    names: dict[str, list[str]] = {}
+    for entry in facts["elsewhere"]:
+        methods = names.setdefault(f"{entry['model']} at T = {entry['time_steps']}", [])
+        methods += [entry["method"]] if entry["method"] not in methods else []
+    told = "; ".join(f"{name} ({', '.join(methods)})" for name, methods in names.items())
+    return [f"Found, but of no table's networks, T and methods: {told}."] if told else []
+
+
+def study(title: str) -> str:
+    """The study that a run is a cell of, by its title "study: cell"; empty for a run of its own."""
+    return title.rpartition(": ")[0]
 
 
 def _paper(table: Mapping[str, Any], dataset: str, rows: list[dict[str, Any]], works: Mapping[str, Any]) -> Block:
     ours = any(row["ours"] for row in rows)
-    block = Block(f"Table {table['table']}. {table['caption']} {dataset}", (*PAPER, *OURS) if ours else PAPER)
+    block = Block(f"Table {table['table']} ({dataset}). {table['caption']}", (*PAPER, *OURS) if ours else PAPER)
     for row in rows:
         kind = "reading" if row["reading"] else "cited" if row["citation"] else "own"
         cited = f" [{works[row['citation']]['number']}]" if row["citation"] else ""
         accuracy = f"{row['accuracy']:.2f}" + (f" ± {row['std']:.2f}" if row["std"] is not None else "")
-        note = f" ({block.note(row['reading'])})" if row["reading"] else ""
-        cells = [f"{'or: ' if note else ''}{row['method']}{cited}", row["kind"], row["network"], str(row["time_steps"])]
-        cells += [accuracy + note]
-        lines = [[*_scores(found), _protocol(block, found)] for found in row["ours"]]
+        other = f"or ({block.note(row['reading'])}): " if row["reading"] else ""
+        cells = [f"{other}{row['method']}{cited}", row["kind"], row["network"], str(row["time_steps"]), accuracy]
+        lines = [[*_scores(line), _protocol(block, line, row["ours"])] for line in row["ours"]]
         block.add(kind, [*cells, *(lines[0] if lines else [""] * len(OURS) if ours else [])])
         for more in lines[1:]:
             block.add("ours", [*[""] * len(PAPER), *more])
@@ -91,47 +98,46 @@ def _paper(table: Mapping[str, Any], dataset: str, rows: list[dict[str, Any]], w
 
 
 def _below(number: int, what: str, lines: list[dict[str, Any]]) -> Block:
-    """Trainings on one set of samples; what all of them have different from their recipes stands in the lead."""
+    """Trainings of one study on one set of samples; how all of them differ from their recipes stands in the lead."""
     data = lines[0]["data"]
-    common = [text for text in lines[0]["differs"] if all(text in found["differs"] for found in lines)]
-    title = {
-        "unlisted": f"Below Table {number}: {data['name']}, of which the paper has no row",
-        "small": f"Below Table {number}, in small, not comparable: {data['name']}",
-    }[what]
-    lead = f"{data['provenance']}." + (f" In all: {', '.join(common)}." if common else "")
-    block = Block(title, SMALL, lead)
-    for found in lines:
-        apart = [text for text in found["differs"] if text not in common]
-        note = block.note(": ".join([found["title"], *([", ".join(apart)] if apart else [])]))
-        names = (found["method"], found["network"], str(found["time_steps"]))
-        block.add("ours", [*names, *_scores(found), f"({note})"])
+    common = [text for text in lines[0]["differs"] if all(text in line["differs"] for line in lines)]
+    name = study(lines[0]["title"])
+    kind = "the paper has no such row" if what == "unlisted" else "in small, not comparable"
+    title = f"Below Table {number}, {kind}: {data['name']}" + (f". {name}" if name else "")
+    told = [text for text in common if not text.startswith("dataset ")]
+    block = Block(title, SMALL, f"{data['provenance']}." + (f" In all: {', '.join(told)}." if told else ""))
+    for line in lines:
+        apart = ", ".join(text for text in line["differs"] if text not in common)
+        recipe = line["title"].removeprefix(f"{name}: ") + (f" ({block.note(apart)})" if apart else "")
+        block.add("ours", [line["method"], line["network"], str(line["time_steps"]), *_scores(line), recipe])
     return block
 
 
 def _to_run(entries: list[dict[str, Any]]) -> Block:
-    block = Block(
-        "How to get ours",
-        ("command", "trials", "GPU hours a trial"),
-        "No training beside a row of these tables was found. Each command trains what the rows of one recipe need:",
+    lead = (
+        "Nothing beside a row of these tables was found. Each command trains what the rows of one recipe need, "
+        f"{' or '.join(sorted({str(entry['trials']) for entry in entries}))} trials; GPU hours of all of them, at an assumed "
+        f"{scientific(A100_ASSUMED)} multiply-accumulates a second (one GPU), not measured."
     )
+    block = Block("How to get ours", ("command", "GPU hours"), lead)
     for entry in entries:
-        block.add("command", [entry["command"], str(entry["trials"]), _hours(entry["gpu_hours"])])
+        block.add("command", [entry["command"], f"{entry['trials'] * entry['gpu_hours']:,.0f}"])
     return block
 
 
-def _protocol(block: Block, found: Mapping[str, Any]) -> str:
-    differs = ", ".join(found["differs"]) or "the row's recipe"
-    return f"{'same' if found['same_protocol'] else 'other'} ({block.note(f'{found["title"]}: {differs}')})"
+def _protocol(block: Block, line: dict[str, Any], beside: list[dict[str, Any]]) -> str:
+    """"same" or "other", and the note that says of which recipe and how it differs from the row's."""
+    text = f"{line['title']}: {', '.join(line['differs']) or line['recipe']}"
+    if sum([line["title"], line["differs"]] == [other["title"], other["differs"]] for other in beside) > 1:
+        text += f"; samples {line['data']['hash'][:8]}"  # nothing else tells them apart
+    return f"{'same' if line['same_protocol'] else 'other'} ({block.note(text)})"
 
 
-def _scores(found: Mapping[str, Any]) -> list[str]:
-    return [*(_two(found[f"{w}_mean"], found[f"{w}_std"]) for w in ("best", "last")), str(len(found["seeds"]))]
+def _scores(line: Mapping[str, Any]) -> list[str]:
+    return [*(_two(line[f"{w}_mean"], line[f"{w}_std"]) for w in ("best", "last")), str(len(line["seeds"]))]
 
 
 def _two(mean: float | None, std: float | None) -> str:
     """Fractions in percent, two decimals as in the paper."""
     return MISSING if mean is None else f"{100 * mean:.2f}" + ("" if std is None else f" ± {100 * std:.2f}")
 
-
-def _hours(hours: float) -> str:
-    return f"{hours:.1f}" if hours < 10 else f"{hours:,.0f}"

@@ -13,12 +13,12 @@ from spikeback.report.paper_blocks import Block
 
 LEFT = ("method", "type", "network", "protocol", "recipe", "command")  # columns of words
 STYLES = {"cited": "", "own": "bold", "reading": "italic", "ours": "", "command": ""}
-ROOMY = 100  # columns of a terminal that has room for the paper's column "type" beside our numbers
+ROOMY = 116  # columns of a terminal that has room for the paper's column "type" beside our numbers
 TITLE = "The paper's tables, ours beside them"
 
 
 def terminal(blocks: Sequence[Block], terms: str, width: int) -> Group:
-    """The blocks for a terminal of 80 columns or more; below 100 without "type" where our numbers are beside."""
+    """The blocks for a terminal of 80 columns or more; below 116 without "type" where our numbers are beside."""
     parts: list[Any] = []
     for block in blocks:
         parts += [Text(block.title, style="bold"), *([Text(block.lead)] if block.lead else []), _table(block, width)]
@@ -28,12 +28,12 @@ def terminal(blocks: Sequence[Block], terms: str, width: int) -> Group:
 
 
 def _table(block: Block, width: int) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    table.collapse_padding = True
     cramped = width < ROOMY and "protocol" in block.headers
+    gap = 0 if cramped else 1  # more than the one space of the box
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, gap, 0, 0))
     shown = [i for i, header in enumerate(block.headers) if not (cramped and header == "type")]
     for name in (block.headers[i] for i in shown):
-        words = name in ("method", "type", "command")
+        words = name in ("method", "type", "recipe", "command")
         table.add_column(name, justify="left" if name in LEFT else "right", no_wrap=not words, overflow="fold")
     for cells, kind in zip(block.rows, block.kinds, strict=True):
         row = (cells[i].replace(" ± ", "±") for i in shown)  # two columns that 80 cannot spare

@@ -105,8 +105,9 @@ def _row_of(found: Mapping[str, Any], printed: Iterable[dict[str, Any]]) -> dict
 
 def _order(found: Mapping[str, Any]) -> tuple[Any, ...]:
     """Those of the row's protocol first; trainings of one recipe together."""
-    where = (found["data"]["name"], found["data"]["hash"], found["network"], found["time_steps"])
-    return (*where, not found["same_protocol"], found["title"], found["differs"], ORDER.index(found["method"]))
+    what = (found["title"].rpartition(": ")[0], found["network"], found["time_steps"], found["title"])
+    how = (not found["same_protocol"], found["data"]["name"], found["data"]["hash"])
+    return (*how, *what, found["differs"], ORDER.index(found["method"]))
 
 
 def _whereabouts(pool: Pool) -> dict[str, Any]:
