@@ -105,7 +105,8 @@ def _below(number: int, what: str, lines: list[dict[str, Any]]) -> Block:
     kind = "the paper has no such row" if what == "unlisted" else "in small, not comparable"
     title = f"Below Table {number}, {kind}: {data['name']}" + (f". {name}" if name else "")
     told = [text for text in common if not text.startswith("dataset ")]
-    block = Block(title, SMALL, f"{data['provenance']}." + (f" In all: {', '.join(told)}." if told else ""))
+    source = data["provenance"][:1].upper() + data["provenance"][1:]
+    block = Block(title, SMALL, f"{source}." + (f" In all: {', '.join(told)}." if told else ""))
     for line in lines:
         apart = ", ".join(text for text in line["differs"] if text not in common)
         recipe = line["title"].removeprefix(f"{name}: ") + (f" ({block.note(apart)})" if apart else "")

@@ -12,7 +12,7 @@ from spikeback.report.page import render_page
 from spikeback.report.paper_blocks import Block
 
 LEFT = ("method", "type", "network", "protocol", "recipe", "command")  # columns of words
-STYLES = {"cited": "", "own": "bold", "reading": "italic", "ours": "", "command": ""}
+BOLD = ("method", "paper %")  # of the paper's own rows
 ROOMY = 116  # columns of a terminal that has room for the paper's column "type" beside our numbers
 TITLE = "The paper's tables, ours beside them"
 
@@ -36,8 +36,10 @@ def _table(block: Block, width: int) -> Table:
         words = name in ("method", "type", "recipe", "command")
         table.add_column(name, justify="left" if name in LEFT else "right", no_wrap=not words, overflow="fold")
     for cells, kind in zip(block.rows, block.kinds, strict=True):
-        row = (cells[i].replace(" ± ", "±") for i in shown)  # two columns that 80 cannot spare
-        table.add_row(*map(Text, row), style=STYLES[kind])
+        row = [Text(cells[i].replace(" ± ", "±")) for i in shown]  # two columns that 80 cannot spare
+        for i, cell in zip(shown, row, strict=True):
+            cell.stylize("bold" if kind == "own" and block.headers[i] in BOLD else "")
+        table.add_row(*row, style="italic" if kind == "reading" else "")
     return table
 
 
