@@ -42,10 +42,10 @@ def test_without_results_it_says_how_to_get_them_and_the_cost(
     assert not any(tmp_path.iterdir())
 
 
-def test_runs_of_two_machines_merge(command: Command, put: Callable[..., Path]) -> None:
-    here = put("here/deep/down", DVS, {"evolutionary": [0.80]})
+def test_runs_of_two_machines_merge(command: Command, put: Callable[..., Path], tmp_path: Path) -> None:
+    put("here/deep/down", DVS, {"evolutionary": [0.80]})
     there = put("there/run", DVS, {"evolutionary": [0.80, 0.82], "shortcut": [0.5]})
-    outcome = command("tables", here.parent, there, "--table", 4, "--format", "markdown")
+    outcome = command("tables", tmp_path / "here", there, "--table", 4, "--format", "markdown")
     assert outcome.code == 0, outcome.err
     assert "| 83.30 ± 0.10 | 82.00 ± 1.41 | 81.00 ± 1.41 | 2 | same (1) |" in outcome.out
     assert "| 82.00 ± 0.10 | 51.00 | 50.00 | 1 | same (1) |" in outcome.out
@@ -62,7 +62,7 @@ def test_no_line_is_wider_than_the_terminal(
     assert outcome.code == 0, outcome.err
     assert max(map(len, outcome.out.splitlines())) <= columns
     assert ("SNN training  ResNet18" in outcome.out) == (columns == 120)  # the column "type" needs room
-    for figure in ("93.92±0.08", "85.00±7.07", "81.00", "other reading"[:5]):
+    for figure in ("93.92±0.08", "85.00±7.07", "81.00"):
         assert figure in outcome.out
 
 

@@ -144,7 +144,8 @@ def test_runs_beside_one_row_can_be_told_apart(facts: Any, row_results: Make) ->
     cells = [row[-1] for row in block.rows if row[-1]]
     assert [cell.split()[0] for cell in cells] == ["same", "same", "other"]
     assert len(set(cells)) == 3
-    assert [note for note in block.notes if "samples abcdef01" in note or "ATan(alpha=2.0)" in note][0:2]
+    assert [note.rpartition("; ")[2] for note in block.notes[:2]] == ["b/results.json", "c/results.json"]
+    assert "surrogate ATan(alpha=2.0) (Tanh" in block.notes[2]
 
 
 def test_another_dataset_is_in_small_below_table_1(facts: Any, row_results: Make) -> None:

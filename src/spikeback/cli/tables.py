@@ -31,7 +31,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         "runs", nargs="*", type=str, default=[], help=f"folders of runs, or of many (default: {DEFAULT}, if it exists)"
     )
     parser.add_argument("--table", type=int, choices=[1, 2, 3, 4], help="only this table (default: all)")
-    parser.add_argument("--format", choices=["terminal", "markdown", "html", "json"], default="terminal", help="of the output")
+    parser.add_argument(
+        "--format", choices=["terminal", "markdown", "html", "json"], default="terminal", help="of the output"
+    )
     parser.add_argument("--out", type=str, help="a file to write instead of the terminal")
 
 
@@ -65,7 +67,9 @@ def result_files(folders: Iterable[str]) -> list[Path]:
             raise UsageError(f"no folder {folder}: name the folder of a run, or one with runs in it, e.g. runs/demo")
         below = sorted(folder.rglob("results.json"))
         if not below:
-            raise UsageError(f"no results.json in {folder} or below: `spikeback compare` writes one into a run's folder")
+            raise UsageError(
+                f"no results.json in {folder} or below: `spikeback compare` writes one into a run's folder"
+            )
         for path in below:
             files.setdefault(path.resolve(), path)
     return list(files.values()) if folders else sorted(Path(DEFAULT).rglob("results.json"))

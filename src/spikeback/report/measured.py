@@ -143,4 +143,6 @@ def _value(option: str, value: Any) -> str:
         return UNSET.get(option, "default")
     if isinstance(value, bool):
         return "on" if value else "off"
-    return " ".join(map(str, value)) if isinstance(value, list) else f"{value:g}" if type(value) is float else str(value)
+    return (
+        " ".join(map(str, value)) if isinstance(value, list) else f"{value:g}" if type(value) is float else str(value)
+    )

@@ -64,7 +64,9 @@ def terms(facts: Facts) -> str:
     """What the columns mean, and which results found no place."""
     ours = any(row["ours"] for table in facts["tables"] for row in table["rows"])
     below = any(table["unlisted"] or table["small"] for table in facts["tables"])
-    return " ".join([PRINTED, *([OURS_ARE] if ours or below else []), *([PROTOCOL] if ours else []), *_elsewhere(facts)])
+    return " ".join(
+        [PRINTED, *([OURS_ARE] if ours or below else []), *([PROTOCOL] if ours else []), *_elsewhere(facts)]
+    )
 
 
 def _elsewhere(facts: Facts) -> list[str]:
@@ -127,10 +129,10 @@ def _to_run(entries: list[dict[str, Any]]) -> Block:
 
 
 def _protocol(block: Block, line: dict[str, Any], beside: list[dict[str, Any]]) -> str:
-    """"same" or "other", and the note that says of which recipe and how it differs from the row's."""
+    """ "same" or "other", and the note that says of which recipe and how it differs from the row's."""
     text = f"{line['title']}: {', '.join(line['differs']) or line['recipe']}"
     if sum([line["title"], line["differs"]] == [other["title"], other["differs"]] for other in beside) > 1:
-        text += f"; samples {line['data']['hash'][:8]}"  # nothing else tells them apart
+        text += f"; {line['files'][0]}"  # nothing else tells them apart: other samples under one name
     return f"{'same' if line['same_protocol'] else 'other'} ({block.note(text)})"
 
 
@@ -141,4 +143,3 @@ def _scores(line: Mapping[str, Any]) -> list[str]:
 def _two(mean: float | None, std: float | None) -> str:
     """Fractions in percent, two decimals as in the paper."""
     return MISSING if mean is None else f"{100 * mean:.2f}" + ("" if std is None else f" ± {100 * std:.2f}")
-
