@@ -56,17 +56,17 @@ def row_results() -> Callable[..., dict[str, Any]]:
 
 
 def make_row_results(recipe: str, accuracies: dict[str, list[float]], **changed: Any) -> dict[str, Any]:
-    config = packaged_recipe(recipe).as_dict()
+    config: Any = packaged_recipe(recipe).as_dict()
     for option, value in changed.items():
         *groups, last = option.split(".")
         group = config
         for name in groups:
             group = group[name]
         group[last] = value
-    frames = config["data"]["name"] in RECORDINGS
+    data = config["data"]
+    frames, side = data["name"] in RECORDINGS, data["size"] or 32
     known = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "imagenet": "ImageNet", "cifar10-dvs": "CIFAR10-DVS"}
-    side = config["data"]["size"] or 32
-    name = known.get(config["data"]["name"], config["data"]["name"])
+    name = known.get(data["name"], data["name"])
     return {
         "schema": 1,
         "title": config["title"],
@@ -75,8 +75,12 @@ def make_row_results(recipe: str, accuracies: dict[str, list[float]], **changed:
         "planned": [],
         "config": config,
         "dataset": {
-            "name": name, "provenance": f"made up, as {name}", "shape": [10, 2, side, side] if frames else [3, side, side],
-            "hash": name.encode().hex() * 4, "split": config["data"]["split"], "options": {"mirror": -1} if frames else {},
+            "name": name,
+            "provenance": f"made up, as {name}",
+            "shape": [10, 2, side, side] if frames else [3, side, side],
+            "hash": name.encode().hex() * 4,
+            "split": data["split"],
+            "options": {"mirror": -1} if frames else {},
         },
         "regime": {},
         "environment": {"precision": config["train"]["precision"].replace("auto", "32-true")},

@@ -58,7 +58,8 @@ def test_no_line_is_wider_than_the_terminal(
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
     put("runs/one", "cifar10/resnet18-t2", {"vanilla": [0.9, 0.8], "shortcut": [0.8, 0.9], "evolutionary": [0.7, 0.9]})
-    outcome = command("tables", put("runs/two", DVS, {"evolutionary": [0.8]}).parent)
+    two = put("runs/two", "cifar100/resnet18-t2", {"evolutionary": [0.8]})
+    outcome = command("tables", two.parent, "--table", 2)
     assert outcome.code == 0, outcome.err
     assert max(map(len, outcome.out.splitlines())) <= columns
     assert ("SNN training  ResNet18" in outcome.out) == (columns == 120)  # the column "type" needs room

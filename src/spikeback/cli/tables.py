@@ -1,11 +1,12 @@
 """Print the paper's Tables 1-4, every figure as printed, and beside them what was measured here.
 
-Runs are searched for in all folders given, which may come from several machines: trials of one recipe, dataset and method
-are pooled. Without any result it says how to get some, and what that costs. docs/tables.md says more.
+Runs are searched for in all folders given, which may come from several machines: trials of one recipe, dataset and
+method are pooled. Without any result it says how to get some, and what that costs. docs/tables.md says more.
 """
 
 import json
 from collections.abc import Iterable
+from functools import cache
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -82,8 +83,13 @@ def _to_run(name: str) -> dict[str, Any]:
         "recipe": name,
         "command": f"spikeback compare --config {name} --data.root DIR",
         "trials": len(options["methods"]) * len(options["seeds"]),
-        "gpu_hours": gpu_hours(training_macs(packaged_recipe(name))),
+        "gpu_hours": _hours(name),
     }
+
+
+@cache
+def _hours(name: str) -> float:
+    return gpu_hours(training_macs(packaged_recipe(name)))
 
 
 def _text(facts: dict[str, Any], kind: str, width: int) -> str:

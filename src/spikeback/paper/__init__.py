@@ -1,8 +1,9 @@
 """Tables 1-4 of the paper as data: every row as printed, a second reading where the paper contradicts itself.
 
-The paper is "Take A Shortcut Back" (Guo, Chen; NeurIPS 2024, arXiv 2401.04486); tables.yaml and references.yaml hold it.
+The paper is "Take A Shortcut Back" (Guo, Chen; NeurIPS 2024, arXiv 2401.04486); in tables.yaml and references.bib.
 """
 
+import re
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -75,7 +76,14 @@ def captions() -> dict[int, str]:
 @cache
 def references() -> dict[str, Reference]:
     """The works that the tables cite, by key, in the order of the paper's list."""
-    return {key: Reference(*entry) for key, entry in _read("references.yaml").items()}
+    entries = re.findall(r"^@\w+\{(\w+),\n(.*?)^\}", _text("references.bib"), re.MULTILINE | re.DOTALL)
+    return {key: _reference(dict(re.findall(r"(\w+) = \{(.*)\}", fields))) for key, fields in entries}
+
+
+def _reference(fields: dict[str, str]) -> Reference:
+    authors = fields["author"].replace(" and ", ", ")
+    venue = next((f". {fields[name]}" for name in ("booktitle", "journal", "howpublished") if name in fields), "")
+    return Reference(int(fields["paper"]), f"{authors}: {fields['title']}{venue} ({fields['year']})")
 
 
 def _row(table: int, dataset: str, line: Any) -> Row:
@@ -85,4 +93,8 @@ def _row(table: int, dataset: str, line: Any) -> Row:
 
 
 def _read(name: str) -> dict[Any, Any]:
-    return yaml.safe_load((files("spikeback.paper") / name).read_text(encoding="utf-8"))
+    return yaml.safe_load(_text(name))
+
+
+def _text(name: str) -> str:
+    return (files("spikeback.paper") / name).read_text(encoding="utf-8")

@@ -77,8 +77,8 @@ def pool(found: Mapping[Path, Results]) -> list[Pool]:
             before, same = pools.setdefault(key, {}).setdefault(trial["seed"], (path, trial))
             if _course(same) != _course(trial):
                 raise UsageError(
-                    f"{before} and {path} both hold {trial['method']}, seed {trial['seed']}, of one recipe and dataset, "
-                    "and differ; name only folders that agree, or give one run other seeds"
+                    f"{before} and {path} both hold {trial['method']}, seed {trial['seed']}, of one recipe and "
+                    "dataset, and differ; name only folders that agree, or give one run other seeds"
                 )
     return [_pooled(found, method, trials) for (_, _, method), trials in pools.items()]
 

@@ -1,4 +1,4 @@
-"""Facts of report/paper_tables.py as blocks - a table with a title and notes - and blocks for terminal, Markdown, HTML."""
+"""Facts of report/paper_tables.py as blocks: tables of text with a title, a lead and notes, for every format alike."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,14 +11,17 @@ from spikeback.train.cost import A100_ASSUMED
 
 PAPER = ("method", "type", "network", "T", "paper %")
 OURS = ("best %", "last %", "seeds", "protocol")
-SMALL = ("method", "network", "T", "best %", "last %", "seeds", "recipe")
+BELOW = ("method", "network", "T", "best %", "last %", "seeds", "dataset", "recipe")
+UNLISTED = "the paper has no such row"
+SMALL = "in small, not comparable"
+ELSEWHERE = "Of no table, by network, T or method"
 PRINTED = (
     "paper %: top-1 test accuracy as printed, ± its standard deviation over 3 trials; [n] is the paper's reference; "
     "or: another reading, where the paper contradicts itself."
 )
 OURS_ARE = (
-    "best %, last %: ours, test accuracy of the main branch at the chosen epoch and after the last, mean ± sample standard "
-    "deviation over seeds. In brackets: the value in the recipe of the paper's row."
+    "best %, last %: ours, test accuracy of the main branch at the chosen epoch and after the last, mean ± sample "
+    "standard deviation over seeds. In brackets: the value in the recipe of the paper's row; where there is none, the default."
 )
 PROTOCOL = (
     "same: the protocol of the row's recipe in this package, whose header says where each setting comes from. other: a "
@@ -54,28 +57,17 @@ def blocks(facts: Facts) -> list[Block]:
     for table in facts["tables"]:
         for dataset, rows in groupby(table["rows"], key=lambda row: row["dataset"]):
             found.append(_paper(table, dataset, list(rows), facts["references"]))
-        for what in ("unlisted", "small"):
-            for _, lines in groupby(table[what], key=lambda line: (line["data"]["hash"], study(line["title"]))):
-                found.append(_below(table["table"], what, list(lines)))
+        found += _studies(f"Below Table {table['table']}, {UNLISTED}", table["unlisted"])
+        found += _studies(f"Below Table {table['table']}, {SMALL}", table["small"])
+    found += _studies(ELSEWHERE, facts["elsewhere"])
     return found + ([_to_run(facts["to_run"])] if facts["to_run"] else [])
 
 
 def terms(facts: Facts) -> str:
     """What the columns mean, and which results found no place."""
     ours = any(row["ours"] for table in facts["tables"] for row in table["rows"])
-    below = any(table["unlisted"] or table["small"] for table in facts["tables"])
-    return " ".join(
-        [PRINTED, *([OURS_ARE] if ours or below else []), *([PROTOCOL] if ours else []), *_elsewhere(facts)]
-    )
-
-
-def _elsewhere(facts: Facts) -> list[str]:
-    names: dict[str, list[str]] = {}
-    for entry in facts["elsewhere"]:
-        methods = names.setdefault(f"{entry['model']} at T = {entry['time_steps']}", [])
-        methods += [entry["method"]] if entry["method"] not in methods else []
-    told = "; ".join(f"{name} ({', '.join(methods)})" for name, methods in names.items())
-    return [f"Found, but of no table's networks, T and methods: {told}."] if told else []
+    below = facts["elsewhere"] or any(table["unlisted"] or table["small"] for table in facts["tables"])
+    return " ".join([PRINTED, *([OURS_ARE] if ours or below else []), *([PROTOCOL] if ours else [])])
 
 
 def study(title: str) -> str:
@@ -99,32 +91,40 @@ def _paper(table: Mapping[str, Any], dataset: str, rows: list[dict[str, Any]], w
     return block
 
 
-def _below(number: int, what: str, lines: list[dict[str, Any]]) -> Block:
+def _studies(where: str, lines: list[dict[str, Any]]) -> list[Block]:
+    """A block for each study and set of samples."""
+    same = groupby(lines, key=lambda line: (line["data"]["hash"], study(line["title"])))
+    return [_below(where, list(group)) for _, group in same]
+
+
+def _below(where: str, lines: list[dict[str, Any]]) -> Block:
     """Trainings of one study on one set of samples; how all of them differ from their recipes stands in the lead."""
     data = lines[0]["data"]
     common = [text for text in lines[0]["differs"] if all(text in line["differs"] for line in lines)]
     name = study(lines[0]["title"])
-    kind = "the paper has no such row" if what == "unlisted" else "in small, not comparable"
-    title = f"Below Table {number}, {kind}: {data['name']}" + (f". {name}" if name else "")
+    title = f"{where}: {data['name']}" + (f". {name}" if name else "")
     told = [text for text in common if not text.startswith("dataset ")]
     source = data["provenance"][:1].upper() + data["provenance"][1:]
-    block = Block(title, SMALL, f"{source}." + (f" In all: {', '.join(told)}." if told else ""))
+    block = Block(title, BELOW, f"{source}." + (f" In all: {', '.join(told)}." if told else ""))
     for line in lines:
         apart = ", ".join(text for text in line["differs"] if text not in common)
         recipe = line["title"].removeprefix(f"{name}: ") + (f" ({block.note(apart)})" if apart else "")
-        block.add("ours", [line["method"], line["network"], str(line["time_steps"]), *_scores(line), recipe])
+        block.add(
+            "ours", [line["method"], line["network"], str(line["time_steps"]), *_scores(line), data["name"], recipe]
+        )
     return block
 
 
 def _to_run(entries: list[dict[str, Any]]) -> Block:
+    trials = sorted({str(entry["trials"]) for entry in entries})
     lead = (
-        "Nothing beside a row of these tables was found. Each command trains what the rows of one recipe need, "
-        f"{' or '.join(sorted({str(entry['trials']) for entry in entries}))} trials; GPU hours of all of them, at an assumed "
-        f"{scientific(A100_ASSUMED)} multiply-accumulates a second (one GPU), not measured."
+        "Nothing beside a row of these tables was found. Each command trains what the rows of a recipe need, "
+        f"{' or '.join(trials)} trials. Hours of all of them on one GPU, at "
+        f"{scientific(A100_ASSUMED)} multiply-accumulates a second, which is assumed, not measured."
     )
-    block = Block("How to get ours", ("command", "GPU hours"), lead)
+    block = Block("How to get ours", ("command", "on a GPU"), lead)
     for entry in entries:
-        block.add("command", [entry["command"], f"{entry['trials'] * entry['gpu_hours']:,.0f}"])
+        block.add("command", [entry["command"], f"{entry['trials'] * entry['gpu_hours']:,.0f} hours"])
     return block
 
 

@@ -11,14 +11,14 @@ from rich.text import Text
 from spikeback.report.page import render_page
 from spikeback.report.paper_blocks import Block
 
-LEFT = ("method", "type", "network", "protocol", "recipe", "command")  # columns of words
+LEFT = ("method", "type", "network", "protocol", "dataset", "recipe", "command")  # columns of words
 BOLD = ("method", "paper %")  # of the paper's own rows
-ROOMY = 116  # columns of a terminal that has room for the paper's column "type" beside our numbers
+ROOMY = 116  # columns of a terminal that has room for "type" and "dataset" beside our numbers
 TITLE = "The paper's tables, ours beside them"
 
 
 def terminal(blocks: Sequence[Block], terms: str, width: int) -> Group:
-    """The blocks for a terminal of 80 columns or more; below 116 without "type" where our numbers are beside."""
+    """The blocks for a terminal of 80 columns or more; below 116 without two columns."""
     parts: list[Any] = []
     for block in blocks:
         parts += [Text(block.title, style="bold"), *([Text(block.lead)] if block.lead else []), _table(block, width)]
@@ -28,10 +28,10 @@ def terminal(blocks: Sequence[Block], terms: str, width: int) -> Group:
 
 
 def _table(block: Block, width: int) -> Table:
-    cramped = width < ROOMY and "protocol" in block.headers
-    gap = 0 if cramped else 1  # more than the one space of the box
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, gap, 0, 0))
-    shown = [i for i, header in enumerate(block.headers) if not (cramped and header == "type")]
+    cramped = width < ROOMY and block.headers[-1] != "paper %"
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 0 if cramped else 1, 0, 0))
+    table.collapse_padding = True
+    shown = [i for i, header in enumerate(block.headers) if not (cramped and header in ("type", "dataset"))]
     for name in (block.headers[i] for i in shown):
         words = name in ("method", "type", "recipe", "command")
         table.add_column(name, justify="left" if name in LEFT else "right", no_wrap=not words, overflow="fold")

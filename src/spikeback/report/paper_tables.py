@@ -5,9 +5,10 @@ from dataclasses import asdict
 from typing import Any
 
 from spikeback.paper import METHODS, captions, references, rows
-from spikeback.report.measured import Pool, differences
+from spikeback.report.measured import Pool, differences, protocol
 from spikeback.report.tables import SCHEMA as RESULTS_SCHEMA
 from spikeback.report.tables import summarise
+from spikeback.train import Recipe
 
 SCHEMA = 1
 DATASETS = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "imagenet": "ImageNet", "cifar10-dvs": "CIFAR10-DVS"}
@@ -41,8 +42,9 @@ def table_facts(pools: Sequence[Pool], recipes: Recipes) -> Facts:
     recipe but no row. One of another dataset is `small`, below Table 1 (pictures) or 4 (frames of events), if there is
     a recipe for CIFAR-100 or CIFAR10-DVS with its network and T.
     """
-    lines = [(pool, line(pool, recipes)) for pool in pools]
-    placed = sorted((found for _, found in lines if found), key=_order)
+    lines = sorted((line(pool, recipes) for pool in pools), key=_order)
+    placed = [found for found in lines if found["recipe"]]
+    elsewhere = [found for found in lines if not found["recipe"]]
     tables = []
     for number, caption in captions().items():
         printed = [{**asdict(row), "ours": []} for row in rows() if row.table == number]
@@ -55,7 +57,6 @@ def table_facts(pools: Sequence[Pool], recipes: Recipes) -> Facts:
             elif not any(_row_of(found, [asdict(r)]) for r in rows()):
                 unlisted += [found] if any(row["dataset"] == found["dataset"] for row in printed) else []
         tables.append({"table": number, "caption": caption, "rows": printed, "unlisted": unlisted, "small": small})
-    elsewhere = [_whereabouts(pool) for pool, found in lines if not found]
     works = {key: asdict(work) for key, work in references().items()}
     return {"schema": SCHEMA, "tables": tables, "elsewhere": elsewhere, "references": works, "to_run": []}
 
@@ -65,15 +66,16 @@ def measured(facts: Facts) -> bool:
     return any(row["ours"] for table in facts["tables"] for row in table["rows"])
 
 
-def line(pool: Pool, recipes: Recipes) -> dict[str, Any] | None:
-    """A pool as a line of a table; None if no table has a place for its network, T or method."""
+def line(pool: Pool, recipes: Recipes) -> dict[str, Any]:
+    """A pool as a line of a table, compared with the recipe of its place; `recipe` is None, and what it is compared with
+    are the library's defaults, if no table has a place for its network, T or method.
+    """
     dataset = DATASETS.get(pool.options["data.name"])
     network = NETWORKS.get(pool.options["model.name"])
     home = dataset or ("CIFAR10-DVS" if pool.frames else "CIFAR-100")
-    recipe = network and recipe_name(home, network, pool.time_steps)
-    if recipe not in recipes or pool.method not in ORDER:
-        return None
-    found = differences(pool, recipes[recipe])
+    recipe = recipe_name(home, network, pool.time_steps) if network else ""
+    place = recipe if recipe in recipes and pool.method in ORDER else None
+    found = differences(pool, recipes[place] if place else protocol(Recipe().as_dict()))
     if pool.method == "vanilla" and all(option.startswith("branches.") for option in found):
         found = {}  # it has no branches
     name = pool.dataset["name"]
@@ -81,13 +83,13 @@ def line(pool: Pool, recipes: Recipes) -> dict[str, Any] | None:
     row = summarise({"schema": RESULTS_SCHEMA, "trials": pool.trials})[0]
     return {
         "dataset": dataset,
-        "network": network,
+        "network": network or pool.options["model.name"],
         "time_steps": pool.time_steps,
         "method": pool.method,
         "frames": pool.frames,
         "title": pool.title,
-        "recipe": recipe,
-        "same_protocol": not differs,
+        "recipe": place,
+        "same_protocol": bool(place) and not differs,
         "differs": differs,
         "seeds": [trial["seed"] for trial in pool.trials],
         **{f"{which}_{what}": row[f"{which}_{what}"] for which in ("best", "last") for what in ("mean", "std")},
@@ -107,14 +109,8 @@ def _order(found: Mapping[str, Any]) -> tuple[Any, ...]:
     """Those of the row's protocol first; trainings of one recipe together."""
     what = (found["title"].rpartition(": ")[0], found["network"], found["time_steps"], found["title"])
     how = (not found["same_protocol"], found["data"]["name"], found["data"]["hash"])
-    return (*how, *what, found["differs"], ORDER.index(found["method"]))
+    return (*how, *what, found["differs"], _rank(found["method"]))
 
 
-def _whereabouts(pool: Pool) -> dict[str, Any]:
-    return {
-        "dataset": pool.dataset["name"],
-        "model": pool.options["model.name"],
-        "time_steps": pool.time_steps,
-        "method": pool.method,
-        "files": list(pool.files),
-    }
+def _rank(method: str) -> tuple[int, str]:
+    return (ORDER.index(method) if method in ORDER else len(ORDER), method)
