@@ -21,7 +21,7 @@ PRINTED = (
 )
 OURS_ARE = (
     "best %, last %: ours, test accuracy of the main branch at the chosen epoch and after the last, mean ± sample "
-    "standard deviation over seeds. In brackets: the value in the recipe of the paper's row; where there is none, the default."
+    "standard deviation over seeds. In brackets: the value of the row's recipe, or where there is none, the default."
 )
 PROTOCOL = (
     "same: the protocol of the row's recipe in this package, whose header says where each setting comes from. other: a "

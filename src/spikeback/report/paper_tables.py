@@ -1,4 +1,4 @@
-"""The paper's Tables 1-4 beside what was measured here, as facts (docs/tables.md); report/paper_blocks.py writes them."""
+"""The paper's Tables 1-4 beside what was measured here, as facts (docs/tables.md)."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -67,8 +67,9 @@ def measured(facts: Facts) -> bool:
 
 
 def line(pool: Pool, recipes: Recipes) -> dict[str, Any]:
-    """A pool as a line of a table, compared with the recipe of its place; `recipe` is None, and what it is compared with
-    are the library's defaults, if no table has a place for its network, T or method.
+    """A pool as a line of a table, compared with the recipe of its place.
+
+    If no table has a place for its network, T or method, `recipe` is None and it is compared with the defaults.
     """
     dataset = DATASETS.get(pool.options["data.name"])
     network = NETWORKS.get(pool.options["model.name"])
