@@ -66,7 +66,7 @@ def make_row_results(recipe: str, accuracies: dict[str, list[float]], **changed:
     data = config["data"]
     frames, side = data["name"] in RECORDINGS, data["size"] or 32
     known = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "imagenet": "ImageNet", "cifar10-dvs": "CIFAR10-DVS"}
-    name = known.get(data["name"], data["name"])
+    name = str(known.get(data["name"], data["name"]))
     return {
         "schema": 1,
         "title": config["title"],

@@ -8,7 +8,6 @@ from spikeback.paper import METHODS, captions, references, rows
 from spikeback.report.measured import Pool, differences, protocol
 from spikeback.report.tables import SCHEMA as RESULTS_SCHEMA
 from spikeback.report.tables import summarise
-from spikeback.train import Recipe
 
 SCHEMA = 1
 DATASETS = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "imagenet": "ImageNet", "cifar10-dvs": "CIFAR10-DVS"}
@@ -76,7 +75,7 @@ def line(pool: Pool, recipes: Recipes) -> dict[str, Any]:
     home = dataset or ("CIFAR10-DVS" if pool.frames else "CIFAR-100")
     recipe = recipe_name(home, network, pool.time_steps) if network else ""
     place = recipe if recipe in recipes and pool.method in ORDER else None
-    found = differences(pool, recipes[place] if place else protocol(Recipe().as_dict()))
+    found = differences(pool, recipes[place] if place else protocol({"data": {"name": pool.options["data.name"]}}))
     if pool.method == "vanilla" and all(option.startswith("branches.") for option in found):
         found = {}  # it has no branches
     name = pool.dataset["name"]
