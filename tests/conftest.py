@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 import spikeback as sb
+from spikeback.cli.options import packaged_recipe
+from spikeback.data.config import RECORDINGS
 
 if not torch.cuda.is_available():  # before Lightning imports Triton: the kernels' tests need its interpreter then
     os.environ.setdefault("TRITON_INTERPRET", "1")
@@ -43,3 +45,50 @@ def live_net(make_net: Callable[..., Any], pictures: Tensor) -> Any:
     net.eval()
     assert net(pictures).std(1).min() > 0  # logits differ between pictures, so spikes reach the end
     return net
+
+
+@pytest.fixture(scope="session")
+def row_results() -> Callable[..., dict[str, Any]]:
+    """`row_results("cifar100/resnet18-t2", {"vanilla": [0.71, 0.72]}, **{"train.epochs": 5})`: results of this packaged
+    recipe with options changed, one trial for every last accuracy; its best is 0.01 higher.
+    """
+    return make_row_results
+
+
+def make_row_results(recipe: str, accuracies: dict[str, list[float]], **changed: Any) -> dict[str, Any]:
+    config: Any = packaged_recipe(recipe).as_dict()
+    for option, value in changed.items():
+        *groups, last = option.split(".")
+        group = config
+        for name in groups:
+            group = group[name]
+        group[last] = value
+    data = config["data"]
+    frames, side = data["name"] in RECORDINGS, data["size"] or 32
+    known = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "imagenet": "ImageNet", "cifar10-dvs": "CIFAR10-DVS"}
+    name = str(known.get(data["name"], data["name"]))
+    return {
+        "schema": 1,
+        "title": config["title"],
+        "command": "spikeback compare",
+        "seconds": 1.0,
+        "planned": [],
+        "config": config,
+        "dataset": {
+            "name": name,
+            "provenance": f"made up, as {name}",
+            "shape": [10, 2, side, side] if frames else [3, side, side],
+            "hash": name.encode().hex() * 4,
+            "split": data["split"],
+            "options": {"mirror": -1} if frames else {},
+        },
+        "regime": {},
+        "environment": {"precision": config["train"]["precision"].replace("auto", "32-true")},
+        "trials": [
+            {
+                "method": method, "schedule": "", "seed": seed, "last_accuracy": last, "best_accuracy": last + 0.01,
+                "best_on": "held-out", "history": {}, "gradients": {}, "seconds_per_step": 0.1,
+            }
+            for method, values in accuracies.items() for seed, last in enumerate(values)
+        ],
+    }  # fmt: skip

@@ -100,13 +100,13 @@ def _recipe_path(name: str, known: dict[str, Path]) -> str:
 
 def build_parser() -> tuple[Parser, dict[str, Any]]:
     """The parser and the function that runs each subcommand."""
-    from spikeback.cli import bench, compare, data, diagnose, exits, fit, predict, report, sweep, test, theory
+    from spikeback.cli import bench, compare, data, diagnose, exits, fit, predict, report, sweep, tables, test, theory
 
     children: dict[str, Parser] = {}
     parser = Parser(prog="spikeback", description=spikeback.__doc__, version=spikeback.__version__)
     subcommands = parser.add_subcommands(dest="subcommand", metavar="SUBCOMMAND")
     runs = {}
-    for module in (compare, fit, sweep, test, predict, exits, diagnose, report, theory, data, bench):
+    for module in (compare, fit, sweep, test, predict, exits, diagnose, report, tables, theory, data, bench):
         name = module.__name__.rpartition(".")[2]
         child = Parser(description=module.__doc__)
         children[name] = child

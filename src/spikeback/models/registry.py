@@ -21,6 +21,11 @@ def list_models() -> list[str]:
     return sorted(_BUILDERS)
 
 
+def own_width(name: str) -> int | None:
+    """Channels of the first stage where none are asked for; None for a network that is not known."""
+    return _BUILDERS[name][1] if name in _BUILDERS else None
+
+
 def create_model(
     name: str,
     num_classes: int = 10,

@@ -18,11 +18,16 @@ WIDE, NARROW, HALF = 9.6, 4.3, 4.8  # inches: two panels beside each other, a ph
 
 
 def write_page(template: str, content: dict[str, Any], path: str | Path) -> Path:
-    """Fill in a template, escaping what comes from outside, and write it atomically.
+    """Fill in a template and write it atomically.
 
     Raises:
         UsageError: a folder that cannot be written to.
     """
+    return write_atomic(path, render_page(template, content).encode())
+
+
+def render_page(template: str, content: dict[str, Any]) -> str:
+    """Fill in a template, escaping what comes from outside."""
     environment = Environment(
         loader=FunctionLoader(lambda name: files("spikeback.report").joinpath(name).read_text(encoding="utf-8")),
         autoescape=True,
@@ -41,7 +46,7 @@ def write_page(template: str, content: dict[str, Any], path: str | Path) -> Path
         "unbroken": unbroken,
         "readable": readable,
     }
-    return write_atomic(path, environment.get_template(template).render(content).encode())
+    return environment.get_template(template).render(content)
 
 
 def inline_svg(draw: Callable[[Any, float], Figure], data: Any, width: float) -> Markup:

@@ -14,6 +14,8 @@ from spikeback.values import json_ready
 SCHEMA = 1
 FIELDS = ("title", "command", "seconds", "planned", "config", "dataset", "regime", "environment", "trials")
 TRIAL_FIELDS = ("method", "schedule", "seed", "last_accuracy", "best_accuracy", "best_on", "history", "gradients")
+# Options that two runs of one recipe may differ in: the samples themselves are compared by hash.
+HARMLESS = ("title", "data.root", "data.cache", "data.download", "data.num_workers")
 
 
 def read_results(path: Path) -> dict[str, Any]:
@@ -66,9 +68,7 @@ def differing(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """The options in which two recipes differ, e.g. "--train.lr", but for harmless ones."""
     # An option that is missing did not exist when `old` was made, and the default of a new one changes nothing.
     before, now = (flat(Recipe().as_dict()) | flat(values) for values in (old, new))
-    # Harmless: the samples themselves are compared by hash.
-    harmless = ("title", "data.root", "data.cache", "data.download", "data.num_workers")
-    return [f"--{k}" for k in sorted(before | now) if k not in harmless and before.get(k) != now.get(k)]
+    return [f"--{k}" for k in sorted(before | now) if k not in HARMLESS and before.get(k) != now.get(k)]
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
