@@ -1,0 +1,77 @@
+"""Where a trial goes on: its newest checkpoint that is whole."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from spikeback.errors import UsageError
+from spikeback.files import remove_parts, write_atomic
+from spikeback.train.checkpoint import BEST, LAST, PREVIOUS, load_checkpoint
+from spikeback.train.recipe import Recipe
+from spikeback.train.results import check_recipe
+
+Tell = Callable[[str], None]
+
+
+def resume_point(folder: Path, recipe: Recipe, tell: Tell) -> Path | None:
+    """The checkpoint of a trial's folder to go on from, or None if it has no whole one: the trial starts anew.
+
+    What is damaged stays under another name, and is told.
+
+    Raises:
+        UsageError: it was made with another recipe, or `keep_best` fails.
+    """
+    remove_parts(folder)
+    missing: list[str] = []
+    damaged: list[str] = []
+    for path in (folder / LAST, folder / PREVIOUS):
+        if not path.is_file():
+            missing.append(f"{path} is missing")
+            continue
+        try:
+            accuracies, card = _read(path)
+        except UsageError:
+            aside = path.replace(path.with_name(f"{path.name}.damaged"))
+            damaged.append(f"{path} is damaged (kept as {aside.name})")
+            continue
+        check_recipe(card["recipe"], recipe, path)
+        if lost := damaged or missing:
+            tell(f"{lost[0]}: going on from {path.name}, after epoch {len(accuracies)}")
+        keep_best(folder, path, tell)
+        return path
+    if damaged:
+        tell(f"{', '.join(damaged)}: the trial starts anew")
+    return None
+
+
+def keep_best(folder: Path, checkpoint: Path, tell: Tell) -> None:
+    """See to it that `best.ckpt` is of the best epoch up to `checkpoint`, or of a later one, to be trained again.
+
+    Raises:
+        UsageError: it is not, and the only other file that could be, `checkpoint`, is not either.
+    """
+    best, (accuracies, _) = folder / BEST, _read(checkpoint)
+    wanted = accuracies.index(max(accuracies)) + 1
+    try:
+        found = len(_read(best)[0])
+        if found == wanted or found > len(accuracies):
+            return
+        problem = f"is of epoch {found}"
+    except UsageError:
+        problem = "is damaged" if best.is_file() else "is missing"
+    if wanted < len(accuracies):
+        raise UsageError(
+            f"{best} {problem}, and no other file has the best weights, those of epoch {wanted}: remove {folder} and "
+            "add --resume to train this trial anew"
+        )
+    write_atomic(best, checkpoint.read_bytes())
+    tell(f"{best} {problem}: written anew from {checkpoint.name}, which has the best epoch, {wanted}")
+
+
+def _read(path: Path) -> tuple[list[float], dict[str, Any]]:
+    """Held-out accuracy after every epoch up to a checkpoint, and its card. Raises UsageError."""
+    content, card = load_checkpoint(path)
+    try:
+        return content["record"]["history"]["held_out_accuracy"], card
+    except KeyError as error:
+        raise UsageError(f"{path} has no record of a training") from error
