@@ -1,10 +1,11 @@
-"""Runs `spikeback` in forked children, which start without its imports, and kills them with SIGKILL.
+"""Runs `spikeback` in forked children, which need no imports of their own, and kills them with SIGKILL.
 
-python killing.py '{"words": [...], "out": FOLDER, "kills": 5, "seed": 0}'          at random moments of the training
-python killing.py '{"words": [...], "out": FOLDER, "moments": [["write", "last.ckpt"], ...]}'        in the midst of these
+python killing.py '{"words": [...], "out": FOLDER, ...}'    and one of
+    "kills": 5, "seed": 0, "longest": 0.5                   at random moments
+    "moments": [["write", "last.ckpt"], ...]                in the midst of these, one child for each
 
-Every child but the first resumes; the last one is left alone. Prints what the children print, and in the end how many
-were killed.
+Every child resumes what the one before left; the last is left alone. Prints what the children print, then how many were
+killed and how long the last one took.
 """
 
 import json

@@ -77,11 +77,10 @@ def assert_same_run(one: Path, other: Path) -> None:
             a, b = (torch.load(run / trial / name, weights_only=True) for run in (one, other))
             assert a["global_step"] == b["global_step"]
             assert a["lr_schedulers"] == b["lr_schedulers"]
-            same_bits = {"rtol": 0, "atol": 0}
-            torch.testing.assert_close(a["state_dict"], b["state_dict"], **same_bits)
+            torch.testing.assert_close(a["state_dict"], b["state_dict"], rtol=0, atol=0)
             states = [content["optimizer_states"][0]["state"] for content in (a, b)]  # momentum
             assert states[0]
-            torch.testing.assert_close(*states, **same_bits)
+            torch.testing.assert_close(*states, rtol=0, atol=0)
         assert {p.name for p in (one / trial).iterdir()} == {p.name for p in (other / trial).iterdir()}
 
 
