@@ -86,8 +86,10 @@ def test_newest_sound_checkpoint(last: str, previous: str, chosen: str | None, s
     (tmp_path / ".last.ckpt.1.part").write_bytes(b"of a process that was killed")
     before = {path.read_bytes() for path in tmp_path.glob("*.ckpt")}
     lines: list[str] = []
-    found = resume_point(tmp_path, Recipe(), lines.append)
-    assert found == (chosen and tmp_path / chosen)
+    names = sorted(tmp_path.iterdir())
+    assert resume_point(tmp_path, Recipe(), None) == (chosen and tmp_path / chosen)
+    assert sorted(tmp_path.iterdir()) == names  # another process has the say
+    assert resume_point(tmp_path, Recipe(), lines.append) == (chosen and tmp_path / chosen)
     assert len(lines) == bool(said)
     assert said in "".join(lines)
     assert {path.read_bytes() for path in tmp_path.iterdir()} == before  # nothing is lost but the part

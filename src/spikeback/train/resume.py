@@ -13,15 +13,17 @@ from spikeback.train.results import check_recipe
 Tell = Callable[[str], None]
 
 
-def resume_point(folder: Path, recipe: Recipe, tell: Tell) -> Path | None:
+def resume_point(folder: Path, recipe: Recipe, tell: Tell | None) -> Path | None:
     """The checkpoint of a trial's folder to go on from, or None if it has no whole one: the trial starts anew.
 
-    What is damaged stays under another name, and is told.
+    What is damaged stays under another name, and is told. Without `tell` nothing is touched: another process of the
+    same training does that.
 
     Raises:
         UsageError: it was made with another recipe, or `keep_best` fails.
     """
-    remove_parts(folder)
+    if tell:
+        remove_parts(folder)
     missing: list[str] = []
     damaged: list[str] = []
     for path in (folder / LAST, folder / PREVIOUS):
@@ -31,15 +33,18 @@ def resume_point(folder: Path, recipe: Recipe, tell: Tell) -> Path | None:
         try:
             accuracies, card = _read(path)
         except UsageError:
-            aside = path.replace(path.with_name(f"{path.name}.damaged"))
+            aside = path.with_name(f"{path.name}.damaged")
             damaged.append(f"{path} is damaged (kept as {aside.name})")
+            if tell:
+                path.replace(aside)
             continue
         check_recipe(card["recipe"], recipe, path)
-        if lost := damaged or missing:
-            tell(f"{lost[0]}: going on from {path.name}, after epoch {len(accuracies)}")
-        keep_best(folder, path, tell)
+        if tell:
+            if lost := damaged or missing:
+                tell(f"{lost[0]}: going on from {path.name}, after epoch {len(accuracies)}")
+            keep_best(folder, path, tell)
         return path
-    if damaged:
+    if damaged and tell:
         tell(f"{', '.join(damaged)}: the trial starts anew")
     return None
 
