@@ -62,9 +62,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, float]:
 
 
 def results_of(run: Path) -> dict[str, Any]:
-    """results.json but for clocks, and for what was typed."""
+    """results.json but for clocks, for what was typed, and for the commit, which may change meanwhile."""
     results = json.loads((run / "results.json").read_text())
-    left_out = {"seconds", "started", "command"}
+    left_out = {"seconds", "started", "command", "environment", "resumed"}
     trials = [{k: v for k, v in trial.items() if k != "seconds_per_step"} for trial in results["trials"]]
     return {k: v for k, v in results.items() if k not in left_out} | {"trials": trials}
 
