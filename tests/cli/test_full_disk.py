@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from spikeback import files
-from spikeback.train.checkpoint import load_checkpoint
+from spikeback.train.checkpoint import read_checkpoint
 
 # In the order in which a run comes to them; a second "last.ckpt" is that of the second epoch.
 NAMES = [
@@ -50,7 +50,7 @@ def assert_whole(run: Path) -> None:
     for path in run.rglob("*"):
         assert not path.name.endswith(".part")
         if path.suffix == ".ckpt":
-            load_checkpoint(path)
+            read_checkpoint(path)
         if path.name == "events.jsonl":
             assert [json.loads(line) for line in path.read_text().splitlines()] or path.stat().st_size == 0
 

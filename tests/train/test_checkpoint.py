@@ -3,14 +3,13 @@
 import io
 import random
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from spikeback.errors import UsageError
 from spikeback.train import Recipe
-from spikeback.train.checkpoint import load_checkpoint
+from spikeback.train.checkpoint import read_checkpoint
 from spikeback.train.resume import keep_best, resume_point
 
 
@@ -32,28 +31,26 @@ def break_off(path: Path) -> Path:
 
 def test_every_bit_that_matters_is_checked(tmp_path: Path) -> None:
     path, rng = checkpoint(tmp_path / "last.ckpt", 0.1), random.Random(0)
-    data, expected = path.read_bytes(), load_checkpoint(path)
-    weights: Any = expected[0].pop("state_dict")
+    data, expected = path.read_bytes(), read_checkpoint(path)
     refused = 0
     for position in rng.sample(range(len(data)), 400):
         path.write_bytes(data[:position] + bytes([data[position] ^ 1 << rng.randrange(8)]) + data[position + 1 :])
         try:
-            content, card = load_checkpoint(path)
+            content = read_checkpoint(path)
         except UsageError:
             refused += 1
             continue
-        found = content.pop("state_dict")
-        assert (content, card) == expected
-        assert torch.equal(found["model.net.fc.weight"], weights["model.net.fc.weight"])
+        assert (content.card, content.record) == (expected.card, expected.record)
+        assert torch.equal(content.net["fc.weight"], expected.net["fc.weight"])
     assert 100 < refused < 400  # of the rest some is padding
     for length in (0, 1, 30, len(data) // 3, len(data) - 30, len(data) - 1):
         path.write_bytes(data[:length])
         with pytest.raises(UsageError, match="damaged"):
-            load_checkpoint(path)
+            read_checkpoint(path)
 
 
 def test_torch_alone_takes_a_flipped_bit() -> None:
-    """If this fails, load_checkpoint need not look at checksums any more."""
+    """If this fails, read_checkpoint need not look at checksums any more."""
     buffer = io.BytesIO()
     torch.save(torch.zeros(1000), buffer)
     data = bytearray(buffer.getvalue())

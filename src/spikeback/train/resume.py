@@ -6,7 +6,7 @@ from typing import Any
 
 from spikeback.errors import UsageError
 from spikeback.files import remove_parts, write_atomic
-from spikeback.train.checkpoint import BEST, LAST, PREVIOUS, load_checkpoint
+from spikeback.train.checkpoint import BEST, LAST, PREVIOUS, read_checkpoint
 from spikeback.train.recipe import Recipe
 from spikeback.train.results import check_recipe
 
@@ -31,17 +31,17 @@ def resume_point(folder: Path, recipe: Recipe, tell: Tell | None) -> Path | None
             missing.append(f"{path} is missing")
             continue
         try:
-            accuracies, card = _read(path)
+            content = read_checkpoint(path)
         except UsageError:
             aside = path.with_name(f"{path.name}.damaged")
             damaged.append(f"{path} is damaged (kept as {aside.name})")
             if tell:
                 path.replace(aside)
             continue
-        check_recipe(card["recipe"], recipe, path)
+        check_recipe(content.card["recipe"], recipe, path)
         if tell:
             if lost := damaged or missing:
-                tell(f"{lost[0]}: going on from {path.name}, after epoch {len(accuracies)}")
+                tell(f"{lost[0]}: going on from {path.name}, after epoch {len(_held_out(content.record))}")
             keep_best(folder, path, tell)
         return path
     if damaged and tell:
@@ -55,10 +55,10 @@ def keep_best(folder: Path, checkpoint: Path, tell: Tell) -> None:
     Raises:
         UsageError: it is not, and the only other file that could be, `checkpoint`, is not either.
     """
-    best, (accuracies, _) = folder / BEST, _read(checkpoint)
+    best, accuracies = folder / BEST, _held_out(read_checkpoint(checkpoint).record)
     wanted = accuracies.index(max(accuracies)) + 1
     try:
-        found = len(_read(best)[0])
+        found = len(_held_out(read_checkpoint(best).record))
         if found == wanted or found > len(accuracies):
             return
         problem = f"is of epoch {found}"
@@ -73,10 +73,6 @@ def keep_best(folder: Path, checkpoint: Path, tell: Tell) -> None:
     tell(f"{best} {problem}: written anew from {checkpoint.name}, which has the best epoch, {wanted}")
 
 
-def _read(path: Path) -> tuple[list[float], dict[str, Any]]:
-    """Held-out accuracy after every epoch up to a checkpoint, and its card. Raises UsageError."""
-    content, card = load_checkpoint(path)
-    try:
-        return content["record"]["history"]["held_out_accuracy"], card
-    except KeyError as error:
-        raise UsageError(f"{path} has no record of a training") from error
+def _held_out(record: dict[str, Any]) -> list[float]:
+    """Accuracy after every epoch so far."""
+    return record["history"]["held_out_accuracy"]
