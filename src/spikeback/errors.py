@@ -1,8 +1,12 @@
-"""The two kinds of failure a user can act on. The command turns each into one line and an exit code."""
+"""The kinds of failure a user can act on. The command turns each into one line and an exit code."""
 
 
 class UsageError(ValueError):
     """Something asked for does not exist or does not fit: the message names it and the valid choices (exit code 2)."""
+
+
+class WriteError(UsageError):
+    """A file cannot be written: no right to, or the disk is full."""
 
 
 class TrainingError(RuntimeError):

@@ -1,29 +1,68 @@
 """Files appear whole or not at all."""
 
+import errno
 import os
+from io import FileIO
 from pathlib import Path
 
-from spikeback.errors import UsageError
+from spikeback.errors import WriteError
 
 
-def write_atomic(path: str | Path, data: bytes) -> Path:
+def write_atomic(path: str | Path, data: bytes, previous: Path | None = None) -> Path:
     """Write `data` to a temporary file beside `path`, then rename it: readers see the old file or the new one.
 
+    The data is on the disk before the name is, so a power loss leaves the old file or the new one as well: which of
+    the two is up to the file system. With `previous`, the old file gets that name.
+
     Raises:
-        UsageError: the folder cannot be made or written to; an old file is left as it was.
+        WriteError: the folder cannot be made or written to, or the disk is full; an old file is left as it was.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with temporary.open("wb") as file:
-                file.write(data)
-                file.flush()
+            with FileIO(temporary, "w") as file:
+                _write(file, data)
                 os.fsync(file.fileno())
+            if previous and path.exists():
+                path.replace(previous)  # a moment without `path`, but none without a whole file
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror or error}; name a folder you can write to") from error
+        raise _cannot_write(path, error) from error
     return path
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a file, all of it or nothing. Raises WriteError."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileIO(path, "a") as file:
+            end = file.seek(0, os.SEEK_END)
+            try:
+                _write(file, f"{line}\n".encode())
+            except OSError:
+                file.truncate(end)
+                raise
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove the temporary files of processes that were killed. Nobody else may be writing there."""
+    for part in folder.glob(".*.part"):
+        part.unlink(missing_ok=True)
+
+
+def _cannot_write(path: Path, error: OSError) -> WriteError:
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    remedy = "free some space" if full else "name a folder you can write to"
+    return WriteError(f"cannot write {path}: {error.strerror or error}; {remedy}")
+
+
+def _write(file: FileIO, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:  # a disk that is nearly full takes a part, and only then says so
+        rest = rest[file.write(rest) :]

@@ -73,20 +73,6 @@ def test_broken_checkpoint(
     assert not (run / "p.csv").exists()
 
 
-@pytest.mark.parametrize("damage", BREAKS)
-def test_resume_from_broken_checkpoint(
-    damage: Callable[[Path], None], refused: Refused, run: Path, resume: Callable[..., list[str]]
-) -> None:
-    checkpoint = run / "vanilla-seed0" / "last.ckpt"
-    words = resume(run, "vanilla", 0)
-    damage(checkpoint)
-    before = state(run / "vanilla-seed0")
-    line = refused(*words)
-    assert str(checkpoint) in line
-    assert "not a spikeback checkpoint" in line
-    assert state(run / "vanilla-seed0") == before
-
-
 def test_checkpoint_of_another_model(refused: Refused, run: Path) -> None:
     checkpoint = run / "vanilla-seed0" / "best.ckpt"
     content = torch.load(checkpoint, weights_only=True)

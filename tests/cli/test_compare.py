@@ -18,7 +18,7 @@ from spikeback.data import DataConfig, DataModule
 
 METHODS, SEEDS, EPOCHS, STEPS = ["vanilla", "evolutionary"], [0, 1], 2, 8
 FILES = {"config.yaml", "results.json", "results.csv", "report.html"}
-TRIAL_FILES = {"best.ckpt", "last.ckpt", "net.safetensors", "events.jsonl"}
+TRIAL_FILES = {"best.ckpt", "last.ckpt", "previous.ckpt", "net.safetensors", "events.jsonl"}
 
 
 def text(value: Any) -> bool:

@@ -38,7 +38,7 @@ def test_only_the_missing_trial_is_trained(
 ) -> None:
     words = resume(run, "evolutionary", 0, forget=True)
     others = {p: p.stat().st_mtime_ns for p in run.glob("*/*") if p.parent.name != "evolutionary-seed0"}
-    assert len(others) == 12  # three trials, each with two checkpoints, the network and the log
+    assert len(others) == 15  # three trials, each with three checkpoints, the network and the log
     assert command(*words).code == 0
     assert {p: p.stat().st_mtime_ns for p in others} == others
     assert trials_of(run) == trials_of(finished)

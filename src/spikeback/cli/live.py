@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from spikeback.cli.interrupt import Interrupted
-from spikeback.errors import TrainingError
+from spikeback.errors import TrainingError, WriteError
 from spikeback.report import console_table, headline, save_plots, write_csv, write_report
 from spikeback.train import Method, Recipe, compare
 from spikeback.train.trials import Run, trials_of
@@ -60,7 +60,8 @@ def train(
         index = names.index((method.name, seed))
         return [Bar(progress, f"{method.name}, seed {seed} ({index + 1} of {len(names)})", index, len(names))]
 
-    run = Run(recipe, out, kind, command, callbacks=bar)
+    say = lambda line: progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
+    run = Run(recipe, out, kind, command, callbacks=bar, say=say)
     try:
         run.data(seeds[0])  # reading many pictures has a bar of its own
         with Live(progress, console=console, transient=True) as display:
@@ -75,12 +76,15 @@ def train(
             results = compare(run, methods, seeds, resume)
         plots = save_plots(results, out)
         report = write_report(results, out / "report.html")
-    except (TrainingError, Interrupted) as error:
+    except (TrainingError, Interrupted, WriteError) as error:
+        if isinstance(error, WriteError) and not (out / "results.json").is_file():
+            raise  # there is nothing yet
         kept = f"{len(done)} of {len(names)} trials are finished and kept in {out}"
         if isinstance(error, TrainingError):
             raise TrainingError(f"{error}; {kept}") from error
         again = command if resume else f"{command} --resume"
-        raise Interrupted(f"{error}: {kept}, the one under way to its last whole epoch; to go on: {again}") from error
+        ended = Interrupted if isinstance(error, Interrupted) else TrainingError
+        raise ended(f"{error}: {kept}, the one under way to its last whole epoch; to go on: {again}") from error
     console.print(console_table(results))
     regime = results["regime"]
     console.print(

@@ -2,6 +2,7 @@
 
 import io
 import json
+import zipfile
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -13,15 +14,18 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
 from spikeback.errors import UsageError
-from spikeback.files import write_atomic
+from spikeback.files import append_line, write_atomic
 from spikeback.train.recipe import Method
 from spikeback.values import json_ready
 
-LAST, BEST = "last.ckpt", "best.ckpt"
+LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Write beside the target and rename, on the same file system: a killed run leaves the checkpoint before."""
+    """Write beside the target and rename, on the same file system: a killed run leaves the checkpoint before.
+
+    Of `last.ckpt` the one before stays in any case, as `previous.ckpt`.
+    """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         buffer = io.BytesIO()
@@ -29,40 +33,39 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             torch.save(checkpoint, buffer)
         except RuntimeError as error:  # Ctrl-C breaks off the archive, whose complaint then hides the Ctrl-C
             raise error.__context__ or error from None
-        write_atomic(path, buffer.getvalue())
+        path = Path(path)
+        write_atomic(path, buffer.getvalue(), path.with_name(PREVIOUS) if path.name == LAST else None)
 
 
 class Checkpoints(Checkpoint):
-    """After every epoch write `last.ckpt`, and before it `best.ckpt` if the held-out accuracy is the highest so far.
+    """After every epoch write `last.ckpt`, and then `best.ckpt` if the held-out accuracy is the highest so far.
 
     Of equals the first is best. Both carry `card`: plain facts on the network. The task's own history decides, so the
-    folder may be moved.
+    folder may be moved. The order lets `resume.keep_best` write what a kill between the two left out.
     """
 
     def __init__(self, folder: Path, card: dict[str, Any]) -> None:
         self.folder, self.card = folder, card
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        trainer.save_checkpoint(self.folder / LAST)
         *before, now = cast(Any, pl_module).history["held_out_accuracy"]
         if all(now > accuracy for accuracy in before):
             trainer.save_checkpoint(self.folder / BEST)
-        trainer.save_checkpoint(self.folder / LAST)
 
     def state_dict(self) -> dict[str, Any]:
         return {"card": self.card}
 
 
 class EventLog(Callback):
-    """One JSON line for each thing that happened to a trial: started, resumed, epoch, finished."""
+    """One JSON line for each thing that happened to a trial: started, resumed, recovered, epoch, finished."""
 
     def __init__(self, path: Path, method: Method, seed: int) -> None:
         self.path, self.trial = path, {"method": method.name, "seed": seed}
 
     def write(self, event: str, **values: Any) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         line = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "event": event, **self.trial, **values}
-        with self.path.open("a") as f:
-            f.write(json.dumps(json_ready(line)) + "\n")
+        append_line(self.path, json.dumps(json_ready(line)))
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.write("resumed" if trainer.global_step else "started", step=trainer.global_step)
@@ -88,16 +91,21 @@ def read_checkpoint(path: Path) -> Content:
     """What a checkpoint holds, but for the optimiser.
 
     Raises:
-        UsageError: no such file, or not a checkpoint of ours.
+        UsageError: no such file, or not a checkpoint of ours, or a damaged one.
     """
     if not path.is_file():
         raise UsageError(
             f"no checkpoint {path}; if its trial was trained, remove the trial's folder and train it again"
         )
     try:
+        with zipfile.ZipFile(path) as archive:  # torch.load takes numbers whose checksum is wrong
+            if damaged := archive.testzip():
+                raise zipfile.BadZipFile(f"checksum of {damaged}")
         content = torch.load(path, map_location="cpu", weights_only=True)
         card = next(state["card"] for state in content["callbacks"].values() if "card" in state)
         return Content(_below(content["state_dict"], "model."), card, content["record"])
+    except (MemoryError, PermissionError):  # say nothing about the file
+        raise
     except Exception as error:  # whatever unpickling a foreign file may raise
         raise UsageError(
             f"{path} is not a spikeback checkpoint ({type(error).__name__}); if it was one, it is damaged: remove it"

@@ -5,6 +5,7 @@ import logging
 import time
 import warnings
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,13 +20,14 @@ from safetensors.torch import save as safetensors_bytes
 
 from spikeback.data import DataModule, DataSet
 from spikeback.doctor.callback import DoctorCallback
-from spikeback.errors import UsageError
+from spikeback.errors import UsageError, WriteError
 from spikeback.files import write_atomic
 from spikeback.train.checkpoint import BEST, LAST, AtomicCheckpointIO, Checkpoints, EventLog, read_checkpoint
 from spikeback.train.environment import environment, resolve_precision
 from spikeback.train.recipe import Method, Recipe
 from spikeback.train.record import regime_record, trial_record
-from spikeback.train.results import SCHEMA, check_recipe, check_resumable, read_results, write_results
+from spikeback.train.results import SCHEMA, check_resumable, read_results, write_results
+from spikeback.train.resume import keep_best, resume_point
 from spikeback.train.task import Task
 
 SEEDS = 2**32  # what torch, NumPy and Lightning all take
@@ -41,6 +43,7 @@ class Run:
         kind, command: noted in the results.
         listeners: called with the results after every trial.
         callbacks: Lightning callbacks for a trial, given its method and seed.
+        say: called with a line on a checkpoint that was damaged, and what is done about it.
     """
 
     recipe: Recipe
@@ -49,6 +52,7 @@ class Run:
     command: str = ""
     listeners: Iterable[Callable[[dict[str, Any]], None]] = ()
     callbacks: Callable[[Method, int], list[Callback]] = lambda method, seed: []
+    say: Callable[[str], None] = warnings.warn
     pictures: DataSet | None = field(default=None, repr=False)
 
     def folder(self, method: Method, seed: int) -> Path:
@@ -69,6 +73,7 @@ def compare(run: Run, methods: list[Method], seeds: list[int], resume: bool = Fa
     Raises:
         UsageError: the folder holds results of another recipe, or any, without `resume`.
         TrainingError: a loss is no longer finite; finished trials stay.
+        WriteError: a file cannot be written; finished trials stay, and what a trial under way has on the disk.
     """
     trials = trials_of(methods, seeds)
     if run.recipe.train.threads:
@@ -82,9 +87,11 @@ def compare(run: Run, methods: list[Method], seeds: list[int], resume: bool = Fa
         started = time.perf_counter()
         try:
             results["trials"].append(run_trial(run, method, seed, resume))
-        finally:  # an interrupted trial took its time as well
-            results["seconds"] += time.perf_counter() - started
-            _save(run, results)
+        except BaseException:  # an interrupted trial took its time as well
+            with suppress(WriteError):  # not what ended it
+                _save(run, results, started)
+            raise
+        _save(run, results, started)
     return results
 
 
@@ -100,7 +107,7 @@ def trials_of(methods: list[Method], seeds: list[int]) -> list[tuple[Method, int
 
 
 def run_trial(run: Run, method: Method, seed: int, resume: bool = False) -> dict[str, Any]:
-    """Train one method with one seed, from its last checkpoint if `resume` finds one. Returns the trial's record."""
+    """Train one method with one seed, from its last whole checkpoint if it may `resume`. Returns the trial's record."""
     recipe, folder = run.recipe, run.folder(method, seed)
     data = run.data(seed)
     torch.manual_seed(seed)
@@ -117,13 +124,17 @@ def run_trial(run: Run, method: Method, seed: int, resume: bool = False) -> dict
         "mean": data.mean.tolist(),
         "std": data.std.tolist(),
     }
-    last = folder / LAST if resume and (folder / LAST).is_file() else None
-    if last:
-        check_recipe(read_checkpoint(last).card["recipe"], recipe, last)
     log = EventLog(folder / "events.jsonl", method, seed)
+
+    def tell(line: str) -> None:
+        run.say(line)
+        log.write("recovered", message=line)
+
+    start = resume_point(folder, recipe, tell) if resume else None
     every, notify = recipe.train.doctor, lambda row: log.write("doctor", **row)
     doctor = [DoctorCallback(every, *data.probe(recipe.train.probe), notify=notify)] if every else []
-    fit(task, data, recipe, [*doctor, log, Checkpoints(folder, card), *run.callbacks(method, seed)], folder, last)
+    fit(task, data, recipe, [*doctor, log, Checkpoints(folder, card), *run.callbacks(method, seed)], folder, start)
+    keep_best(folder, folder / LAST, tell)
     record = trial_record(task, data, method, seed) | ({"doctor": doctor[0].record} if doctor else {})
     log.write(
         "finished", **{k: v for k, v in record.items() if k not in ("history", "gradients", "calibration", "doctor")}
@@ -211,7 +222,8 @@ def _open(run: Run, methods: list[Method], seeds: list[int], resume: bool) -> di
     return results
 
 
-def _save(run: Run, results: dict[str, Any]) -> None:
+def _save(run: Run, results: dict[str, Any], started: float | None = None) -> None:
+    results["seconds"] += time.perf_counter() - started if started else 0.0
     write_results(results, run.out / "results.json")
     _tell(run, results)
 
