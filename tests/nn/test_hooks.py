@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import spikeback as sb
-from spikeback.nn import ConvNorm, fuse, plain
+from spikeback.nn import BatchNorm2d, ConvNorm, fuse, plain
 from spikeback.ops import native
 
 pytestmark = pytest.mark.skipif(not native.available(), reason="no compiled kernels")
@@ -105,7 +105,7 @@ def test_a_global_hook_is_heard_too(make_net: Any) -> None:
         net(torch.randn(SHAPE))
     finally:
         handle.remove()
-    for cls in (sb.LIF, nn.BatchNorm2d, ConvNorm):
+    for cls in (sb.LIF, BatchNorm2d, ConvNorm):
         assert seen.count(cls) == sum(isinstance(m, cls) for m in net.modules())
 
 

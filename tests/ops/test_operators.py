@@ -37,15 +37,15 @@ def samples(form: str, dtype: torch.dtype = torch.float32) -> dict[str, tuple[An
     assert kind is not None
     numbers = (0.5, 0.5, *kind, False)
     return {
-        "alone": (x, *none, None, *none, None, gain, False, 3, *numbers, True),
-        "state": (x, *none, None, *none, state, gain, False, 3, *numbers, True),
-        "static": (one, *none, None, *none, None, gain, False, 3, *numbers, True),
-        "residual": (x, *none, residual, *none, None, gain, False, 3, *numbers, False),
-        "norm": (x, *constants(), None, *none, None, gain, True, 3, *numbers, False),
-        "static norm": (one, *constants(), None, *none, None, gain, True, 3, *numbers, False),
-        "norm, residual": (x, *constants(), residual, *none, None, gain, True, 3, *numbers, False),
-        "two norms": (x, *constants(), residual, *constants(), None, gain, True, 3, *numbers, False),
-        "two norms, state": (x, *constants(), residual, *constants(), state, gain, False, 3, *numbers, True),
+        "alone": (x, *none, None, *none, None, gain, False, False, 3, *numbers, True),
+        "state": (x, *none, None, *none, state, gain, False, False, 3, *numbers, True),
+        "static": (one, *none, None, *none, None, gain, False, False, 3, *numbers, True),
+        "residual": (x, *none, residual, *none, None, gain, False, False, 3, *numbers, False),
+        "norm": (x, *constants(), None, *none, None, gain, True, False, 3, *numbers, False),
+        "static norm": (one, *constants(), None, *none, None, gain, True, False, 3, *numbers, False),
+        "norm, residual": (x, *constants(), residual, *none, None, gain, True, False, 3, *numbers, False),
+        "two norms": (x, *constants(), residual, *constants(), None, gain, True, False, 3, *numbers, False),
+        "two norms, state": (x, *constants(), residual, *constants(), state, gain, False, False, 3, *numbers, True),
     }
 
 
@@ -64,7 +64,7 @@ def test_norm_lif_is_a_sound_operator(what: str, form: str) -> None:
 @pytest.mark.parametrize("what", samples("contiguous"))
 def test_norm_lif_backward_is_a_sound_operator(what: str, form: str) -> None:
     *arguments, keep_membrane = samples(form)[what]
-    steps, shape = arguments[13], arguments[0].shape[1:]
+    steps, shape = arguments[14], arguments[0].shape[1:]
     membrane = dyadic(*shape) if keep_membrane else None
     for grad, grad_membrane in ((FORMS[form](dyadic(steps, *shape)), membrane), (None, membrane)):
         opcheck(operator.norm_lif_backward, (grad, grad_membrane, *arguments), test_utils=CHECKS)

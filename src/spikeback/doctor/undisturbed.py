@@ -7,11 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from spikeback.nn import local_statistics
+
 
 @contextmanager
 def undisturbed(net: nn.Module) -> Iterator[None]:
     """Put buffers, modes, hidden neuron state and random state back afterwards; parameters are the caller's to restore.
 
+    Batch norms take the statistics of this process's batch alone: a measurement does not wait for other processes.
     Hidden state is whatever a module keeps in its attributes, one level of dictionary, list or set deep.
     """
     attributes = [(vars(module), dict(vars(module))) for module in net.modules()]
@@ -19,7 +22,8 @@ def undisturbed(net: nn.Module) -> Iterator[None]:
     held = [*(v for _, kept in attributes for v in kept.values()), *(v for c, _ in containers for v in _items(c))]
     tensors = [(t, t.detach().clone()) for t in held if isinstance(t, Tensor) and not isinstance(t, nn.Parameter)]
     try:
-        with torch.random.fork_rng([torch.cuda.current_device()] if torch.cuda.is_available() else []):
+        devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+        with torch.random.fork_rng(devices), local_statistics():
             yield
     finally:
         for values, kept in attributes:

@@ -2,7 +2,8 @@
 
 from spikeback.nn.block import BasicBlock, ConvNorm, Stack
 from spikeback.nn.neuron import LIF
-from spikeback.nn.norm import TdBatchNorm2d
+from spikeback.nn.norm import BatchNorm2d, TdBatchNorm2d
 from spikeback.ops.lif import plain
+from spikeback.ops.processes import local_statistics
 
-__all__ = ["LIF", "BasicBlock", "ConvNorm", "Stack", "TdBatchNorm2d", "plain"]
+__all__ = ["LIF", "BasicBlock", "BatchNorm2d", "ConvNorm", "Stack", "TdBatchNorm2d", "local_statistics", "plain"]

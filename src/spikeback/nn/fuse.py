@@ -7,12 +7,13 @@ from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
 from spikeback.nn.neuron import LIF
-from spikeback.nn.norm import TdBatchNorm2d
+from spikeback.nn.norm import BatchNorm2d, TdBatchNorm2d, is_shared, track
 from spikeback.ops.lif import code, fastest
 from spikeback.ops.lif.operator import moments, norm_lif
 from spikeback.ops.memory import note_spikes
+from spikeback.ops.processes import pooled_moments
 
-BATCH_NORMS = (nn.BatchNorm2d, TdBatchNorm2d)
+BATCH_NORMS = (nn.BatchNorm2d, BatchNorm2d, TdBatchNorm2d)
 
 
 def fused(neuron: nn.Module, parts: list[tuple[Tensor, nn.Module | None]], time_steps: int) -> Tensor | None:
@@ -31,7 +32,7 @@ def fused(neuron: nn.Module, parts: list[tuple[Tensor, nn.Module | None]], time_
     norms: list[Any] = [n for n in (norm, norm2) if n is not None]
     if type(neuron) is not LIF or len(more) > 1 or x.numel() == 0 or any(map(is_watched, [neuron, *norms])):
         return None
-    if any(type(n) not in BATCH_NORMS for n in norms) or len({by_batch(n) for n in norms}) > 1:
+    if any(type(n) not in BATCH_NORMS for n in norms) or len({(by_batch(n), is_shared(n)) for n in norms}) > 1:
         return None
     if residual is not None and (residual.dtype, residual.shape) != (x.dtype, x.shape):
         return None
@@ -40,7 +41,7 @@ def fused(neuron: nn.Module, parts: list[tuple[Tensor, nn.Module | None]], time_
         return None
     spikes, _ = norm_lif(
         x, *_constants(norm, x), residual, *_constants(norm2, residual), None, neuron.gain, any(map(by_batch, norms)),
-        time_steps, neuron.tau, neuron.threshold, *known, neuron.detach_reset, False,
+        any(map(is_shared, norms)), time_steps, neuron.tau, neuron.threshold, *known, neuron.detach_reset, False,
     )  # fmt: skip
     return note_spikes(spikes)
 
@@ -62,25 +63,18 @@ def _constants(norm: Any, y: Tensor | None) -> tuple[Tensor | None, ...]:
         return None, None, None, None
     if by_batch(norm):
         mean, variance = moments(y.detach())
-        _track(norm, mean, variance, y.shape)
+        count = y.numel() // y.shape[2]
+        if is_shared(norm):
+            mean, variance, count = pooled_moments(mean, variance, count)
+        elif count < 2:
+            merged = y.flatten(0, 1).shape
+            raise ValueError(
+                f"Expected more than 1 value per channel when training, got input size {merged}"
+            )  # PyTorch's
+        track(norm, mean, variance, count)
     else:
         mean, variance = norm.running_mean, norm.running_var
     weight = torch.ones_like(mean) if norm.weight is None else norm.weight
     bias = torch.zeros_like(mean) if norm.bias is None else norm.bias
-    weight = weight * norm.scale if isinstance(norm, TdBatchNorm2d) else weight
+    weight = weight * norm.scale if isinstance(norm, BatchNorm2d) else weight
     return weight.float(), bias.float(), mean.float(), (variance.double() + norm.eps).rsqrt().float()
-
-
-@torch.no_grad()
-def _track(norm: Any, mean: Tensor, variance: Tensor, shape: torch.Size) -> None:
-    """Move the running statistics, as `nn.BatchNorm2d` does: the variance is the unbiased one there."""
-    count = shape.numel() // shape[2]
-    if count < 2:
-        merged = torch.Size((shape[0] * shape[1], *shape[2:]))
-        raise ValueError(f"Expected more than 1 value per channel when training, got input size {merged}")  # PyTorch's
-    if not norm.training or not norm.track_running_stats or norm.running_mean is None:
-        return
-    norm.num_batches_tracked.add_(1)
-    momentum = 1 / float(norm.num_batches_tracked) if norm.momentum is None else norm.momentum
-    norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), momentum)
-    norm.running_var.lerp_((variance * (count / (count - 1))).to(norm.running_var.dtype), momentum)

@@ -110,7 +110,8 @@ def run(
     kind, parameter = code(surrogate) or (0, 0.0)
     gain = gain if isinstance(gain, Tensor) else torch.tensor(gain, device=x.device)
     return norm_lif(
-        x, *[None] * 9, state, gain, False, x.shape[0], tau, threshold, kind, parameter, detach_reset, keep_membrane
+        x, *[None] * 9, state, gain, False, False, x.shape[0], tau, threshold, kind, parameter, detach_reset,
+        keep_membrane,
     )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from spikeback.ops.lif.layout import empty, is_channels_last, membrane_like
+from spikeback.ops.processes import sum_over_processes
 
 PRIMITIVES = {"cpu": "spikeback.ops.lif.cpu", "cuda": "spikeback.ops.lif.triton"}
 
@@ -48,6 +49,7 @@ def norm_lif(
     state: Tensor | None,
     gain: Tensor,
     batch_statistics: bool,
+    shared: bool,
     time_steps: int,
     tau: float,
     threshold: float,
@@ -62,7 +64,8 @@ def norm_lif(
     1 / sqrt(variance + eps), are (C,) float32, or all None: no normalisation; those with a 2 are the residual's. state,
     gain, tau, threshold and detach_reset are as in `spikeback.lif`, kind and parameter the surrogate's (`code`). With
     batch_statistics, mean and inverse are those of x itself (and of the residual): x's gradient flows through them too,
-    and they get none of their own. Without keep_membrane an empty tensor stands for the membrane.
+    and they get none of their own; if `shared`, they are those of all processes' x together. Without keep_membrane an
+    empty tensor stands for the membrane.
 
     Returns:
         spikes (T, B, C, ...), and the membrane after the last reset, (B, C, ...) float32.
@@ -77,7 +80,7 @@ def norm_lif(
 
 @norm_lif.register_fake
 def _(x: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
-    last, steps, keep_membrane = is_channels_last(x), args[12], args[-1]
+    last, steps, keep_membrane = is_channels_last(x), args[13], args[-1]
     spikes = empty((steps, *x.shape[1:]), x, last)
     return spikes, membrane_like(x) if keep_membrane else x.new_empty(0, dtype=torch.float32)
 
@@ -99,6 +102,7 @@ def norm_lif_backward(
     state: Tensor | None,
     gain: Tensor,
     batch_statistics: bool,
+    shared: bool,
     time_steps: int,
     tau: float,
     threshold: float,
@@ -124,13 +128,17 @@ def norm_lif_backward(
     count = x.numel() // x.shape[2]
     total, with_x, with_residual = sums
     parameters = [with_x * inverse, total, with_residual, total]
+    if shared:  # the mean and variance of all depend on every process's x
+        total, with_x, with_residual, count = sum_over_processes(
+            torch.cat((sums, sums.new_full((1, len(total)), count)))
+        )
     coefficients = _input_gradient(weight, mean, inverse, total, with_x, count, batch_statistics)
     if residual is None:
         grad_x, grad_residual = kernels.combine(g, x, coefficients, out=g), nothing()
     elif weight2 is None or mean2 is None or inverse2 is None:
         grad_x, grad_residual = kernels.combine(g, x, coefficients), g
     else:
-        parameters[2] = with_residual * inverse2
+        parameters[2] = parameters[2] * inverse2
         more = _input_gradient(weight2, mean2, inverse2, total, with_residual, count, batch_statistics)
         grad_residual = kernels.combine(g, residual, more)
         grad_x = kernels.combine(g, x, coefficients, out=g)
@@ -156,7 +164,13 @@ def _affine(weight: Tensor | None, bias: Tensor | None, mean: Tensor | None, inv
 
 
 def _input_gradient(
-    weight: Tensor, mean: Tensor, inverse: Tensor, total: Tensor, with_x: Tensor, count: int, batch_statistics: bool
+    weight: Tensor,
+    mean: Tensor,
+    inverse: Tensor,
+    total: Tensor,
+    with_x: Tensor,
+    count: int | Tensor,
+    batch_statistics: bool,
 ) -> Tensor:
     """Coefficients of a * g + b * (x - mean) + d = dL/dx; b and d are what flows through mean and variance."""
     scale = (weight * inverse).double()
