@@ -1,5 +1,6 @@
 """Two processes share the statistics of a batch. This file is also the program that each of them runs."""
 
+import math
 import os
 import subprocess
 import sys
@@ -14,10 +15,15 @@ import spikeback as sb
 from spikeback.nn import BatchNorm2d, TdBatchNorm2d, fuse, local_statistics
 from spikeback.nn.norm import norm_for
 from spikeback.ops import native
+from spikeback.ops.processes import mean_over_processes
 from spikeback.train import mean_cross_entropy
 
 C, T = 3, 2
-NORMS = {"batch norm": nn.BatchNorm2d(1), "mean of all": nn.BatchNorm2d(1, momentum=None), "tdBN": TdBatchNorm2d(1, 0.7)}
+NORMS = {
+    "batch norm": nn.BatchNorm2d(1),
+    "mean of all": nn.BatchNorm2d(1, momentum=None),
+    "tdBN": TdBatchNorm2d(1, 0.7),
+}
 SHARES = {"equal": (3, 3), "unequal": (1, 5)}  # samples of each process
 TERMS = ("alone", "residual", "two norms", "static")
 
@@ -89,6 +95,7 @@ def run_all(rank: int | None) -> dict[str, Any]:
             found[f"{kind}, {name}"] = normalised(norm, share, rank)
         for terms in TERMS if native.available() else ():
             found[f"fused {terms}, {name}"] = fired(terms, share, rank)
+    found["mean"] = mean_over_processes(torch.tensor([math.nan if rank == 1 else 3.0, 2.0 + (rank or 0)]))
     found["step"], found["tdBN step"] = stepped(None, rank), stepped(TdBatchNorm2d(1), rank)
     return found
 
@@ -154,6 +161,13 @@ def test_step_of_two_processes_is_that_at_the_double_batch(
     for key, expected in whole[name].items():
         assert_close(both[0][name][key], expected, 1e-10, key)
         assert torch.equal(both[0][name][key], both[1][name][key]), key
+
+
+def test_a_number_that_is_not_finite_is_so_for_all(both: list[dict[str, Any]], whole: dict[str, Any]) -> None:
+    assert whole["mean"].tolist() == [3.0, 2.0]
+    for found in both:
+        assert found["mean"].isfinite().tolist() == [False, True]
+        assert found["mean"][1] == 2.5
 
 
 def test_measuring_does_not_wait_for_other_processes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,8 @@ class Bar(Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         steps = int(trainer.estimated_stepping_batches)
-        done, total = self.index * steps + trainer.global_step, self.trials * steps
+        self.before = self.index * steps
+        done, total = self.before + trainer.global_step, self.trials * steps
         bar = self.progress.tasks[0]
         if trainer.global_step or bar.total is None:
             self.progress.reset(bar.id, total=total, completed=done, description=self.label)
@@ -34,7 +35,19 @@ class Bar(Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self.progress.advance(self.progress.task_ids[0])
+        self.progress.update(self.progress.task_ids[0], completed=self.before + trainer.global_step)
+
+
+def follow(run: Run, methods: list[Method], seeds: list[int], resume: bool) -> None:
+    """What all processes but the first do: train along in silence.
+
+    These errors meet all at once. The first tells of them, and its exit code counts: at another's, Lightning would kill
+    the first before it has spoken.
+    """
+    try:
+        compare(run, methods, seeds, resume)
+    except (TrainingError, Interrupted):
+        raise SystemExit(0) from None
 
 
 def train(
@@ -62,6 +75,9 @@ def train(
 
     say = lambda line: progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
     run = Run(recipe, out, kind, command, callbacks=bar, say=say)
+    if not run.writes:
+        follow(Run(recipe, out, kind, command), methods, seeds, resume)
+        return
     try:
         run.data(seeds[0])  # reading many pictures has a bar of its own
         with Live(progress, console=console, transient=True) as display:

@@ -74,7 +74,7 @@ def epoch_seconds(recipe: Recipe, data: DataModule, weight: float) -> float:
     before = torch.get_num_threads()
     torch.set_num_threads(recipe.train.threads or before)
     try:
-        judged = (data.sizes["held_out"] + data.sizes["test"]) / len(x)
+        judged = (data.sizes["held_out"] + data.sizes["test"]) / data.share.processes / len(y)
         return len(loader) * _timed(step) + judged * _timed(judge)
     finally:
         torch.set_num_threads(before)

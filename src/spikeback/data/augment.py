@@ -18,6 +18,7 @@ from torch.utils.data import Dataset, Sampler, get_worker_info
 from torchvision.transforms.v2 import AutoAugment, AutoAugmentPolicy
 
 from spikeback.data.pictures import Split, as_input
+from spikeback.data.share import Share
 from spikeback.errors import UsageError
 
 ORDER, SHIFT, VIEW, POLICY, HOLE = range(5)  # independent random streams of every epoch
@@ -52,20 +53,24 @@ class Augmentation:
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
-    """Yields (epoch, index) for every index below `length`, shuffled by (seed, epoch). Lightning calls `set_epoch`."""
+    """Yields (epoch, index) for every index below `length`, shuffled by (seed, epoch). Lightning calls `set_epoch`.
 
-    def __init__(self, length: int, seed: int) -> None:
+    With a `share`, only those that fall to its process, of whole batches of `batch_size`.
+    """
+
+    def __init__(self, length: int, seed: int, share: Share | None = None, batch_size: int = 1) -> None:
         self.length, self.seed, self.epoch = length, seed, 0
+        self.share, self.batch_size = share or Share(), batch_size
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.length
+        return self.length // self.batch_size * self.batch_size // self.share.processes
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         order = np.random.default_rng((ORDER, self.seed, self.epoch)).permutation(self.length)
-        return ((self.epoch, index) for index in order.tolist())
+        return ((self.epoch, index) for index in self.share.of_order(order, self.batch_size).tolist())
 
 
 class BatchDataset(Dataset[tuple[Tensor, Tensor]]):

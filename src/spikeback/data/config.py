@@ -72,7 +72,8 @@ class DataConfig:
         root: The folder with the dataset's files; for folder: train/<class>/ and test/<class>/, or <class>/ alone.
         size: Scale every picture or frame to size x size pixels; needed where pictures differ in size. Empty: 224 for
             imagenet, 48 for cifar10-dvs and simulated-dvs, their own for the others.
-        batch_size: Samples in a training batch; the last, incomplete batch of an epoch is left out.
+        batch_size: Samples of an optimiser step, of all processes and accumulated parts together; the last, incomplete
+            batch of an epoch is left out.
         held_out: Fraction of every class's training samples that is set aside to choose the best epoch on.
         split_seed: Seed of that choice, the same for every trial.
         crop_padding: Augmentation: shift pictures by up to so many pixels in each direction; imagenet: crop at random
@@ -82,7 +83,7 @@ class DataConfig:
         auto_augment: Augmentation: one of the 25 CIFAR-10 policies of AutoAugment for every picture.
         cutout: Augmentation: blacken a square of so many pixels a side somewhere in every picture; 0 switches it off.
         num_workers: Processes that prepare batches; the batches are the same for any number. Empty: none where samples
-            need little work, else all processors but one.
+            need little work, else all processors but one, shared by the processes that train on this machine.
         limit: Train on the first so many samples only, classes balanced; all if there are fewer.
         download: Fetch cifar10, cifar100 or fashion-mnist into root if it is not there.
         unchecked: Read the files of cifar10, cifar100 and fashion-mnist whatever their checksum.

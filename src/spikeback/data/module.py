@@ -13,6 +13,7 @@ from spikeback.data.augment import Augmentation, AugmentedDataset, BatchDataset,
 from spikeback.data.config import DataConfig
 from spikeback.data.load import load
 from spikeback.data.pictures import DataSet, Split, as_input, channel_statistics
+from spikeback.data.share import Share
 from spikeback.data.split import balanced_order, hold_out, split_hash
 from spikeback.errors import UsageError
 
@@ -25,7 +26,7 @@ class DataModule(lightning.LightningDataModule):
     A batch of pictures is (x, y): float32 (B, C, H, W), normalised by the mean and deviation of each channel, and int64
     (B,); of event frames: float32 (T, B, 2, H, W), counts, and int64 (B,). `seed` and the epoch decide order and
     augmentation, nothing else does. `use_all` holds nothing out: the test samples then stand in for the held-out ones
-    (the authors' rule: best on test).
+    (the authors' rule: best on test). `share` is this process's part, where several train one network.
 
     After `setup`: `classes`, `shape` (C, H, W) or (T, 2, H, W), `channels`, `time_steps` (None for pictures), `sizes`
     {"train", "held_out", "test"}, `mean` and `std` (C,): published if the dataset has such, else those of the training
@@ -42,9 +43,16 @@ class DataModule(lightning.LightningDataModule):
     hash: str
     split_hash: str
 
-    def __init__(self, config: DataConfig, seed: int, dataset: DataSet | None = None, use_all: bool = False) -> None:
+    def __init__(
+        self,
+        config: DataConfig,
+        seed: int,
+        dataset: DataSet | None = None,
+        use_all: bool = False,
+        share: Share | None = None,
+    ) -> None:
         super().__init__()
-        self.config, self.seed, self.use_all = config, seed, use_all
+        self.config, self.seed, self.use_all, self.share = config, seed, use_all, share or Share()
         self._dataset = dataset
         self._ready = False
 
@@ -119,8 +127,9 @@ class DataModule(lightning.LightningDataModule):
             -1 if mirror is None else mirror,
         )  # fmt: skip
         dataset = AugmentedDataset(self.pictures.train, self._train, self.mean, self.std, augmentation)
-        sampler = EpochSampler(len(dataset), self.seed)
-        return self._loader(dataset, config.batch_size, config.auto_augment, sampler=sampler, drop_last=True)
+        sampler = EpochSampler(len(dataset), self.seed, self.share, config.batch_size)
+        piece = self.share.piece(config.batch_size)
+        return self._loader(dataset, piece, config.auto_augment, sampler=sampler, drop_last=True)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """The held-out samples; with `use_all` the test samples. Raises UsageError if nothing was held out."""
@@ -172,13 +181,14 @@ class DataModule(lightning.LightningDataModule):
         return as_input(split.read(indices), self.mean, self.std), split.labels[indices]
 
     def _evaluation(self, split: Split, indices: Tensor) -> DataLoader[Batch]:
-        dataset = BatchDataset(split, indices, self.mean, self.std)
-        return self._loader(dataset, 2 * self.config.batch_size)  # no backward pass: room for twice as many
+        dataset = BatchDataset(split, self.share.of_all(indices), self.mean, self.std)
+        piece = self.share.piece(self.config.batch_size)
+        return self._loader(dataset, 2 * piece)  # no backward pass: room for twice as many
 
     def _loader(self, dataset: BatchDataset, batch_size: int, slow: bool = False, **options: Any) -> DataLoader[Batch]:
         workers = self.config.num_workers
         if workers is None:  # a batch from memory takes milliseconds: a worker would only compete for the processors
-            spare = max(len(os.sched_getaffinity(0)) - 1, 1)
+            spare = max(len(os.sched_getaffinity(0)) // self.share.devices - 1, 1)
             workers = spare if slow or isinstance(dataset.split, RandomViews) else 0
         return Loader(
             dataset,

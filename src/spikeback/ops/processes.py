@@ -48,6 +48,11 @@ def sum_over_processes(x: Tensor) -> Tensor:
     return _Sum.apply(x)  # pyright: ignore[reportReturnType]
 
 
+def mean_over_processes(x: Tensor) -> Tensor:
+    """Elementwise mean of x over all processes, x itself where there is one."""
+    return sum_over_processes(x) / distributed.get_world_size() if several() else x
+
+
 def pooled_moments(mean: Tensor, variance: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
     """Mean, biased variance and number of values by channel, (C,) float64, over all processes, from those of each.
 

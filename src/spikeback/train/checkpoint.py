@@ -58,12 +58,14 @@ class Checkpoints(Checkpoint):
 
 
 class EventLog(Callback):
-    """One JSON line for each thing that happened to a trial: started, resumed, recovered, epoch, finished."""
+    """One JSON line for each thing that happened to a trial: started, resumed, recovered, epoch, finished. No path: nowhere."""
 
-    def __init__(self, path: Path, method: Method, seed: int) -> None:
+    def __init__(self, path: Path | None, method: Method, seed: int) -> None:
         self.path, self.trial = path, {"method": method.name, "seed": seed}
 
     def write(self, event: str, **values: Any) -> None:
+        if self.path is None:
+            return
         line = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "event": event, **self.trial, **values}
         append_line(self.path, json.dumps(json_ready(line)))
 

@@ -12,7 +12,7 @@ import spikeback
 from spikeback.errors import UsageError
 
 
-def environment(precision: str) -> dict[str, Any]:
+def environment(precision: str, processes: int = 1) -> dict[str, Any]:
     """The `environment` object of results.json."""
     return {
         "spikeback": spikeback.__version__,
@@ -24,6 +24,7 @@ def environment(precision: str) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "precision": precision,
+        **({"processes": processes} if processes > 1 else {}),
     }
 
 

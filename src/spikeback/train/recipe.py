@@ -105,6 +105,11 @@ class TrainConfig:
         deterministic: Use deterministic kernels only.
         threads: Threads of the processor; empty leaves PyTorch's choice.
         packed_spikes: Keep spikes for the backward pass as one bit each: less memory, a little more time.
+        devices: GPUs on every machine, one process each; without a GPU so many processes. The batch is split among
+            them, its statistics are those of all (docs/scale.md).
+        nodes: Machines.
+        accumulate: Backward passes to an optimiser step, each on a part of the batch: less memory. Every part has its
+            own batch norm statistics.
     """
 
     epochs: int = 300
@@ -121,10 +126,13 @@ class TrainConfig:
     deterministic: bool = True
     threads: int | None = None
     packed_spikes: bool = False
+    devices: int = 1
+    nodes: int = 1
+    accumulate: int = 1
 
     def __post_init__(self) -> None:
-        for option, least in {"epochs": 1, "probe": 1, "doctor": 0, "threads": 1}.items():
-            value = getattr(self, option)
+        for option in ("epochs", "probe", "doctor", "threads", "devices", "nodes", "accumulate"):
+            value, least = getattr(self, option), 0 if option == "doctor" else 1
             if value is not None and value < least:
                 raise UsageError(f"--train.{option} must be at least {least}, not {value}")
         if not 0 < self.lr < float("inf"):
@@ -152,6 +160,14 @@ class Recipe:
     model: ModelConfig = field(default_factory=ModelConfig)
     branches: BranchConfig = field(default_factory=BranchConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        train, batch = self.train, self.data.batch_size
+        if batch % (train.devices * train.nodes * train.accumulate):
+            raise UsageError(
+                f"--data.batch_size {batch} must be a multiple of --train.devices {train.devices} x --train.nodes "
+                f"{train.nodes} x --train.accumulate {train.accumulate}"
+            )
 
     def as_dict(self) -> dict[str, Any]:
         """Every option, as written to config.yaml and results.json."""

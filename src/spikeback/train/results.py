@@ -14,8 +14,9 @@ from spikeback.values import json_ready
 SCHEMA = 1
 FIELDS = ("title", "command", "seconds", "planned", "config", "dataset", "regime", "environment", "trials")
 TRIAL_FIELDS = ("method", "schedule", "seed", "last_accuracy", "best_accuracy", "best_on", "history", "gradients")
-# Options that two runs of one recipe may differ in: the samples themselves are compared by hash.
-HARMLESS = ("title", "data.root", "data.cache", "data.download", "data.num_workers")
+# Options that two runs of one recipe may differ in: the samples themselves are compared by hash, and any number of
+# processes makes the same step of a batch.
+HARMLESS = ("title", "data.root", "data.cache", "data.download", "data.num_workers", "train.devices", "train.nodes")
 
 
 def read_results(path: Path) -> dict[str, Any]:

@@ -15,8 +15,10 @@ from spikeback.doctor import block_names, calibrate, decompose, keep_histogram, 
 from spikeback.doctor.case import batch_axis
 from spikeback.errors import TrainingError, UsageError
 from spikeback.ops import packed_spikes
+from spikeback.ops.processes import mean_over_processes
 from spikeback.shortcut import Schedule, ShortcutNet
 from spikeback.train.losses import branch_loss
+from spikeback.train.processes import share_state
 from spikeback.train.recipe import BranchConfig, TrainConfig
 
 SHARED = 32  # samples of the probe on which the branches' shares are measured
@@ -79,13 +81,14 @@ class Task(L.LightningModule):
         x, y = batch
         with packed_spikes() if self.train_config.packed_spikes else nullcontext():
             loss, logits = self.loss(x, y, self.global_step)
-        if not torch.isfinite(loss):
+        mean = mean_over_processes(loss.detach())  # not finite for one is so for all: all raise, none waits
+        if not torch.isfinite(mean):
             raise TrainingError(
-                f"the loss is {loss.item()} at step {self.global_step + 1} of {self.total_steps}: {self.advice()}"
+                f"the loss is {mean.item()} at step {self.global_step + 1} of {self.total_steps}: {self.advice()}"
             )
-        self._losses.append(loss.detach())
+        self._losses.append(mean)
         if self.logger is not None:
-            self.log("train/loss", loss.detach())
+            self.log("train/loss", mean)
         self.count("train", logits.detach(), y)
         return loss
 
@@ -123,7 +126,8 @@ class Task(L.LightningModule):
         torch.manual_seed(self.seed * 1_000_003 + self.current_epoch)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        self._started = time.perf_counter()
+        if batch_idx % self.train_config.accumulate == 0:
+            self._started = time.perf_counter()
 
     def optimizer_step(self, *args: Any, **options: Any) -> None:
         """The step, forward and backward pass in its closure; callbacks, the doctor's too, take their time after it."""
@@ -165,6 +169,7 @@ class Task(L.LightningModule):
         try:
             with self.trainer.precision_plugin.forward_context():  # as in training
                 self.calibration = calibrate(self.model.net, x, y, gain=gain, fidelity=fidelity).as_dict()
+            share_state(self.model)  # processors may differ in a rounding, and so in what they measured
         except UsageError as error:
             raise UsageError(f"--train.calibrate {chosen}: {error}") from error
 

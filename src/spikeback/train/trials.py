@@ -1,13 +1,12 @@
 """Trials: methods x seeds on one recipe, each resumable, the results written anew after every one."""
 
 import json
-import logging
 import time
-import warnings
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,11 +18,13 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from safetensors.torch import save as safetensors_bytes
 
 from spikeback.data import DataModule, DataSet
+from spikeback.data.share import Share
 from spikeback.doctor.callback import DoctorCallback
 from spikeback.errors import UsageError, WriteError
 from spikeback.files import write_atomic
 from spikeback.train.checkpoint import BEST, LAST, AtomicCheckpointIO, Checkpoints, EventLog, read_checkpoint
 from spikeback.train.environment import environment, resolve_precision
+from spikeback.train.processes import OwnSignals, own_share, placement, quietly, together
 from spikeback.train.recipe import Method, Recipe
 from spikeback.train.record import regime_record, trial_record
 from spikeback.train.results import SCHEMA, check_resumable, read_results, write_results
@@ -58,9 +59,19 @@ class Run:
     def folder(self, method: Method, seed: int) -> Path:
         return self.out / f"{method.slug}-seed{seed}"
 
+    @cached_property
+    def share(self) -> Share:
+        """What falls to this process, where several train; the first writes."""
+        return own_share(self.recipe.train)
+
+    @property
+    def writes(self) -> bool:
+        """Whether this is the process that writes: the only one, or the first."""
+        return self.share.rank == 0
+
     def data(self, seed: int) -> DataModule:
         """The data of one trial; the pictures are read once for all."""
-        module = DataModule(self.recipe.data, seed, self.pictures, self.recipe.train.best_on == "test")
+        module = DataModule(self.recipe.data, seed, self.pictures, self.recipe.train.best_on == "test", self.share)
         module.setup()
         self.pictures = module.pictures
         return module
@@ -124,21 +135,24 @@ def run_trial(run: Run, method: Method, seed: int, resume: bool = False) -> dict
         "mean": data.mean.tolist(),
         "std": data.std.tolist(),
     }
-    log = EventLog(folder / "events.jsonl", method, seed)
+    log = EventLog(folder / "events.jsonl" if run.writes else None, method, seed)
 
     def tell(line: str) -> None:
         run.say(line)
         log.write("recovered", message=line)
 
-    start = resume_point(folder, recipe, tell) if resume else None
+    start = resume_point(folder, recipe, tell if run.writes else None) if resume else None
     every, notify = recipe.train.doctor, lambda row: log.write("doctor", **row)
     doctor = [DoctorCallback(every, *data.probe(recipe.train.probe), notify=notify)] if every else []
     fit(task, data, recipe, [*doctor, log, Checkpoints(folder, card), *run.callbacks(method, seed)], folder, start)
-    keep_best(folder, folder / LAST, tell)
+    if run.writes:
+        keep_best(folder, folder / LAST, tell)
     record = trial_record(task, data, method, seed) | ({"doctor": doctor[0].record} if doctor else {})
     log.write(
         "finished", **{k: v for k, v in record.items() if k not in ("history", "gradients", "calibration", "doctor")}
     )
+    if not run.writes:
+        return record
     plain = read_checkpoint(folder / BEST).net
     plain = {name: value.contiguous() for name, value in plain.items()}  # all that the format knows
     write_atomic(folder / "net.safetensors", safetensors_bytes(plain, {"card": json.dumps(card)}))
@@ -154,17 +168,13 @@ def fit(
     checkpoint: Path | None = None,
 ) -> None:
     """Run Lightning's trainer on a task, quietly."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        # Workers are the recipe's choice, and the other is between Lightning and torch.
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        warnings.filterwarnings("ignore", category=FutureWarning, module="lightning.pytorch.utilities._pytree")
+    with quietly():
         trainer = L.Trainer(
             max_epochs=recipe.train.epochs,
             precision=resolve_precision(recipe.train.precision),  # pyright: ignore[reportArgumentType]
             deterministic=recipe.train.deterministic,
-            devices=1,
-            callbacks=callbacks,
+            **placement(recipe.train),
+            callbacks=[*callbacks, OwnSignals()],
             plugins=[AtomicCheckpointIO()],
             default_root_dir=folder,
             logger=_tensorboard(folder) if recipe.train.tensorboard else False,
@@ -174,7 +184,8 @@ def fit(
             log_every_n_steps=1,
         )
         loaders = [data.val_dataloader(), data.test_dataloader()]
-        trainer.fit(task, data.train_dataloader(), loaders, ckpt_path=checkpoint, weights_only=True)
+        with together(trainer):
+            trainer.fit(task, data.train_dataloader(), loaders, ckpt_path=checkpoint, weights_only=True)
 
 
 def _tensorboard(folder: Path) -> Logger:
@@ -187,12 +198,14 @@ def _tensorboard(folder: Path) -> Logger:
 def _open(run: Run, methods: list[Method], seeds: list[int], resume: bool) -> dict[str, Any]:
     """Results to add to: those in the folder when resuming (more methods and seeds may join), else new ones."""
     path, recipe = run.out / "results.json", run.recipe
+    if not run.writes:  # the first process checks and writes; what is finished is known to both
+        return read_results(path) if resume and path.is_file() else {"trials": [], "seconds": 0.0}
     plan = [{"method": method.name, "seed": seed} for seed in seeds for method in methods]
     data = run.data(seeds[0])
     data.val_dataloader()  # what cannot work fails here, before anything is written
     if recipe.train.tensorboard:
         _tensorboard(run.out)
-    made = environment(resolve_precision(recipe.train.precision))
+    made = environment(resolve_precision(recipe.train.precision), run.share.processes)
     if resume and path.is_file():
         results = read_results(path)
         check_resumable(results, recipe, data.describe(), made, run.out)
@@ -224,10 +237,11 @@ def _open(run: Run, methods: list[Method], seeds: list[int], resume: bool) -> di
 
 def _save(run: Run, results: dict[str, Any], started: float | None = None) -> None:
     results["seconds"] += time.perf_counter() - started if started else 0.0
-    write_results(results, run.out / "results.json")
+    if run.writes:
+        write_results(results, run.out / "results.json")
     _tell(run, results)
 
 
 def _tell(run: Run, results: dict[str, Any]) -> None:
-    for listener in run.listeners:
+    for listener in run.listeners if run.writes else ():
         listener(results)
