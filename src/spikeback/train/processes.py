@@ -8,6 +8,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from inspect import signature
 from typing import Any, cast
 
 import lightning as L
@@ -21,6 +22,12 @@ from spikeback.data.share import Share
 from spikeback.errors import TrainingError, UsageError
 from spikeback.train.recipe import TrainConfig
 
+NO_SENDING = next(  # PyTorch 2.14 renamed it
+    name
+    for name in ("forward_sync_buffers", "broadcast_buffers")
+    if name in signature(nn.parallel.DistributedDataParallel).parameters
+)
+
 
 def placement(train: TrainConfig) -> dict[str, Any]:
     """Lightning's options for where a training runs."""
@@ -32,7 +39,7 @@ def placement(train: TrainConfig) -> dict[str, Any]:
         "use_distributed_sampler": False,  # ours knows the share of each process
         # The norms' statistics are those of all processes already. Were buffers sent round at every forward pass,
         # processes could not judge different numbers of batches.
-        "strategy": DDPStrategy(broadcast_buffers=False) if several else "auto",
+        "strategy": DDPStrategy(**{NO_SENDING: False}) if several else "auto",
     }
 
 
@@ -50,7 +57,9 @@ def own_share(train: TrainConfig) -> Share:
     if processes == 1:
         return Share(accumulate=train.accumulate)
     if torch.cuda.is_available() and torch.cuda.device_count() < train.devices:
-        raise UsageError(f"--train.devices {train.devices}: this machine has {torch.cuda.device_count()} GPUs")
+        raise UsageError(
+            f"--train.devices {train.devices} asks for more GPUs than there are: {torch.cuda.device_count()}"
+        )
     try:  # Lightning knows who starts processes here, and which one this is
         with quietly():
             trainer = L.Trainer(**placement(train), logger=False, enable_checkpointing=False)
@@ -71,6 +80,9 @@ def quietly() -> Iterator[None]:
         # Workers are the recipe's choice, and the other is between Lightning and torch.
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         warnings.filterwarnings("ignore", category=FutureWarning, module="lightning.pytorch.utilities._pytree")
+        warnings.filterwarnings(
+            "ignore", message="Grad strides do not match bucket view strides"
+        )  # of 1x1 convolutions
         yield
 
 
