@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +143,7 @@ def test_batch_that_does_not_divide_is_refused(options: dict[str, int], make_rec
 @pytest.mark.parametrize("option", ["devices", "nodes", "accumulate"])
 def test_none_at_all_is_refused(option: str) -> None:
     with pytest.raises(UsageError, match=f"--train.{option} must be at least 1, not 0"):
-        TrainConfig(**{option: 0})
+        replace(TrainConfig(), **{option: 0})
 
 
 def test_torchrun_with_another_number_of_processes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,11 +22,9 @@ from spikeback.data.share import Share
 from spikeback.errors import TrainingError, UsageError
 from spikeback.train.recipe import TrainConfig
 
-NO_SENDING = next(  # PyTorch 2.14 renamed it
-    name
-    for name in ("forward_sync_buffers", "broadcast_buffers")
-    if name in signature(nn.parallel.DistributedDataParallel).parameters
-)
+SENDING = ("forward_sync_buffers", "broadcast_buffers")  # of buffers at every forward pass; PyTorch 2.14 renamed it
+KNOWN = signature(nn.parallel.DistributedDataParallel).parameters
+NO_SENDING: dict[str, Any] = {next(name for name in SENDING if name in KNOWN): False}
 
 
 def placement(train: TrainConfig) -> dict[str, Any]:
@@ -39,7 +37,7 @@ def placement(train: TrainConfig) -> dict[str, Any]:
         "use_distributed_sampler": False,  # ours knows the share of each process
         # The norms' statistics are those of all processes already. Were buffers sent round at every forward pass,
         # processes could not judge different numbers of batches.
-        "strategy": DDPStrategy(**{NO_SENDING: False}) if several else "auto",
+        "strategy": DDPStrategy(**NO_SENDING) if several else "auto",
     }
 
 
