@@ -43,7 +43,7 @@ def options(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 def call(*words: str) -> subprocess.CompletedProcess[str]:
     env = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    return subprocess.run([sys.executable, *words], env=env, capture_output=True, text=True, timeout=300)
+    return subprocess.run([sys.executable, *words], env=env, capture_output=True, text=True, timeout=600)
 
 
 @pytest.fixture(scope="module")

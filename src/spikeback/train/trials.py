@@ -1,6 +1,7 @@
 """Trials: methods x seeds on one recipe, each resumable, the results written anew after every one."""
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -89,6 +90,8 @@ def compare(run: Run, methods: list[Method], seeds: list[int], resume: bool = Fa
     trials = trials_of(methods, seeds)
     if run.recipe.train.threads:
         torch.set_num_threads(run.recipe.train.threads)
+        if run.share.processes > 1:  # else Lightning divides the processors among them
+            os.environ["OMP_NUM_THREADS"] = str(run.recipe.train.threads)
     results = _open(run, methods, seeds, resume)
     _tell(run, results)
     finished = {(t["method"], t["seed"]) for t in results["trials"]}
