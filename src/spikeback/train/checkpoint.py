@@ -58,7 +58,10 @@ class Checkpoints(Checkpoint):
 
 
 class EventLog(Callback):
-    """One JSON line for each thing that happened to a trial: started, resumed, recovered, epoch, finished. No path: nowhere."""
+    """One JSON line for each thing that happened to a trial: started, resumed, recovered, epoch, finished.
+
+    Without a `path` none: another process writes them.
+    """
 
     def __init__(self, path: Path | None, method: Method, seed: int) -> None:
         self.path, self.trial = path, {"method": method.name, "seed": seed}
