@@ -110,8 +110,8 @@ def _regime(results: Results) -> Note | None:
         )
     return Note(
         title,
-        f"{measured} In the exploding regime (rectangle, tanh at their usual heights) branches did not help in the study "
-        "on record (docs/evidence.md); to run the same comparison there, add",
+        f"{measured} In the exploding regime (rectangle, tanh at their usual heights) branches did not help in the "
+        "study on record (docs/evidence.md); to run the same comparison there, add",
         "--model.surrogate 'Rectangle(a=1.0)'",
     )
 
