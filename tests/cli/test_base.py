@@ -111,3 +111,9 @@ def test_a_base_that_is_none(
 def test_an_option_that_no_subcommand_has_is_still_a_mistake(write: Write, refused: Callable[..., str]) -> None:
     line = refused("fit", "--config", write("a.yaml", base=str(write("b.yaml", mehtods=["vanilla"]))))
     assert "mehtods" in line
+
+
+def test_axes_keep_the_order_of_the_file(tmp_path: Path, parsed: Parsed) -> None:
+    (tmp_path / "study.yaml").write_text("base: small\nvary:\n  train.lr: [0.2, 0.1]\n  data.limit: [20, 10]\n")
+    vary = parsed("sweep", "--config", str(tmp_path / "study.yaml")).vary
+    assert [*vary] == ["train.lr", "data.limit"]

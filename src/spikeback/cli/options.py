@@ -25,7 +25,7 @@ class RecipeFile(ActionConfigFile):
     def apply_config(parser: Any, cfg: Any, dest: str, value: Any) -> None:
         known = parser.get_defaults()
         options = {key: v for key, v in read_recipe(value).items() if key in known or key not in TRIALS}
-        ActionConfigFile.apply_config(parser, cfg, dest, yaml.safe_dump(options))
+        ActionConfigFile.apply_config(parser, cfg, dest, yaml.safe_dump(options, sort_keys=False))
         cfg[dest][-1] = str(value)
 
 

@@ -77,7 +77,7 @@ def _table(title: str, left: Sequence[str], right: Sequence[str]) -> Table:
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for header in (*left, *right):
         first = header == left[0]
-        table.add_column(Text(header), justify="left" if first else "right", no_wrap=first, overflow="fold")
+        table.add_column(Text(header), justify="left" if first else "right", no_wrap=True, overflow="fold")
     return table
 
 
