@@ -69,13 +69,13 @@ def test_regime_is_named_with_its_numbers_and_the_option_for_the_other(results):
     note = _note(results, "Regime: vanishing")
     assert "6 × 10⁻⁴, with Triangle(gamma=1.0) and threshold 0.5" in note.text
     assert (
-        "In the exploding regime (rectangle, tanh at their usual heights) branches did not help in the study"
+        "In the exploding regime (rectangle, tanh at their usual heights) branches did not take a ResNet-34 off chance"
         in note.text
     )
     assert note.code == "--model.surrogate 'Rectangle(a=1.0)'"
     results["regime"] |= {"kind": "exploding", "surrogate": "Rectangle(a=1.0)", "ratio": 1.9e3}
     exploding = _note(results, "Regime: exploding")
-    assert "branches took no deep network off chance in the study on record (docs/evidence.md)" in exploding.text
+    assert "branches did not take a ResNet-34 off chance in the study on record (docs/evidence.md)" in exploding.text
     assert exploding.code == "--train.calibrate fidelity"
     results["regime"] = None
     assert not [note for note in notes(results) if note.title.startswith("Regime")]

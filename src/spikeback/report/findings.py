@@ -104,14 +104,14 @@ def _regime(results: Results) -> Note | None:
     if regime["kind"] == "exploding":
         return Note(
             title,
-            f"{measured} In this regime branches took no deep network off chance in the study on record "
+            f"{measured} In this regime branches did not take a ResNet-34 off chance in the study on record "
             "(docs/evidence.md); residual norms that start small did. To try them, add",
             "--train.calibrate fidelity",
         )
     return Note(
         title,
-        f"{measured} In the exploding regime (rectangle, tanh at their usual heights) branches did not help in the "
-        "study on record (docs/evidence.md); to run the same comparison there, add",
+        f"{measured} In the exploding regime (rectangle, tanh at their usual heights) branches did not take a "
+        "ResNet-34 off chance in the study on record (docs/evidence.md); to run the same comparison there, add",
         "--model.surrogate 'Rectangle(a=1.0)'",
     )
 
