@@ -164,6 +164,19 @@ def of_results(found: Evidence, results: dict[str, Any], point: dict[str, str]) 
             found.add("ratio", mean, min(ratios), max(ratios), how="triple", labels=labels)
 
 
+def of_exits(found: Evidence, item: Any, labels: Labels = frozenset()) -> None:
+    """Every mean of shares over seeds, alone and with its deviation, by method."""
+    if isinstance(item, list):
+        for value in item:
+            of_exits(found, value, labels)
+    elif isinstance(item, dict) and item.keys() == {"mean", "std"}:
+        found.add("accuracy", item["mean"], labels=labels)
+        found.add("accuracy", item["mean"], item["std"], how="pair", labels=labels)
+    elif isinstance(item, dict):
+        for value in item.values():
+            of_exits(found, value, labels | of_row(item))
+
+
 def of_bench(found: Evidence, data: dict[str, Any]) -> None:
     """Any other file: of comparisons also lowest and highest of every group, of blocks the first over the last."""
     found.walk(data)
@@ -196,6 +209,8 @@ def evidence(path: Path) -> frozenset[Figure]:
     data = {} if path == PAPER else json.loads(path.read_text())
     if path == PAPER:
         of_paper(found)
+    elif "exits" in data:
+        of_exits(found, data["methods"])
     elif "trials" in data:
         of_results(found, data, {})
         of_rows(found, summarise(data))
