@@ -66,7 +66,7 @@ def killing_at(moment: str, name: str) -> Callable[[], None]:
         if moment == "write":
             files._write = half  # pyright: ignore[reportPrivateUsage]
         else:
-            Path.replace = not_yet
+            Path.replace = not_yet  # pyright: ignore[reportAttributeAccessIssue]
 
     return prepare
 
