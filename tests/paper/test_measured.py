@@ -65,13 +65,18 @@ def test_committed_runs_are_shown(run: str, format: str, tables: Tables, committ
 
 def test_every_committed_run_is_shown(tables: Tables, committed: Path) -> None:
     text = tables(committed, "--format", "markdown").out
-    paths = sorted(committed.rglob("results.json"))
-    assert paths
-    for path in paths:
+    pooled: dict[str, dict[int, float]] = {}  # last accuracy by seed, of every recipe, data and method
+    for path in committed.rglob("results.json"):
         results = json.loads(path.read_text())
-        for method in {trial["method"] for trial in results["trials"]}:
-            values = accuracies(method, "last", results)
-            assert shows(text, statistics.fmean(values), statistics.stdev(values)), path
+        recipe = {key: value for key, value in results["config"].items() if key != "title"}
+        for trial in results["trials"]:
+            key = json.dumps([recipe, results["dataset"]["hash"], results["environment"]["precision"], trial["method"]])
+            pooled.setdefault(key, {})[trial["seed"]] = trial["last_accuracy"]
+    assert pooled
+    for key, by_seed in pooled.items():
+        values = [*by_seed.values()]
+        spread = statistics.stdev(values) if len(values) > 1 else None
+        assert shows(text, statistics.fmean(values), spread), key
 
 
 @pytest.mark.parametrize("format", FORMATS)

@@ -43,7 +43,9 @@ def accuracy_by_cell(sweep: Mapping[str, Any], width: float = 8.0) -> Figure:
     cells = list(dict.fromkeys(row["cell"] for row in rows))
     methods = list(dict.fromkeys(row["method"] for row in rows))
     styles = looks({"trials": [{"method": method, "seed": 0} for method in methods]})
-    figure = Figure(figsize=(width, 1.0 + 0.25 * len(cells)), layout="constrained")
+    rows_of_legend = -(-(len(methods) + 1) // 3)  # chance has an entry as well
+    tall = 0.7 + 0.3 * rows_of_legend + max(0.25, 0.1 * len(methods)) * len(cells)
+    figure = Figure(figsize=(width, tall), layout="constrained")
     ax: Any = figure.subplots()
     for i, method in enumerate(methods):
         mine, look = [row for row in rows if row["method"] == method], styles[method]
