@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 
+from spikeback.train import Recipe
+from spikeback.train.results import flat
+
 from .reading import FORMATS, figures, in_order, shows, text_of
 from .transcription import PRINTED
 
@@ -68,7 +71,7 @@ def test_every_committed_run_is_shown(tables: Tables, committed: Path) -> None:
     pooled: dict[str, dict[int, float]] = {}  # last accuracy by seed, of every recipe, data and method
     for path in committed.rglob("results.json"):
         results = json.loads(path.read_text())
-        recipe = {key: value for key, value in results["config"].items() if key != "title"}
+        recipe = flat(Recipe().as_dict()) | flat(results["config"]) | {"title": None}  # options that came later
         for trial in results["trials"]:
             key = json.dumps([recipe, results["dataset"]["hash"], results["environment"]["precision"], trial["method"]])
             pooled.setdefault(key, {})[trial["seed"]] = trial["last_accuracy"]
