@@ -4,11 +4,10 @@ import inspect
 from collections.abc import Callable
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 import spikeback as sb
+from spikeback.models.macs import counting_macs
 
 DEPTHS, MULTIPLES = (2, 2, 2, 2), (1, 2, 4, 8)
 
@@ -92,17 +91,14 @@ def ann(width: int, time_steps: int, classes: int) -> nn.Module:
 
 
 def counts(model: Ours, picture: Tensor) -> dict[str, int]:
-    """Parameters, and multiply-accumulates of a forward of one picture (1, C, H, W): as trained, and stripped.
-
-    Those of convolutions and linear layers, a spike counted like any number.
-    """
+    """Parameters, and multiply-accumulates of a forward of one picture (1, C, H, W): as trained, and stripped."""
     plain = model.net.strip() if isinstance(model.net, sb.ShortcutNet) else model.net
     result = {}
     for when, net in (("training", model), ("inference", Ours(plain))):
         training = net.training
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        with counting_macs() as macs:
             net.eval()(picture)
         net.train(training)
         result[f"parameters_{when}"] = sum(p.numel() for p in net.parameters())
-        result[f"macs_{when}"] = counter.get_total_flops() // 2
+        result[f"macs_{when}"] = macs()
     return result

@@ -1,6 +1,6 @@
 """Branches that stay at inference: what every exit costs, and what leaving early is worth."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
+from spikeback.models.macs import counting_macs
 from spikeback.shortcut.net import ShortcutNet
 
 MAIN = "main"
@@ -27,19 +27,16 @@ class Exit:
 
 
 def exits_of(model: ShortcutNet, x: Tensor) -> list[Exit]:
-    """The exits in the order they are reached, the main branch last; MACs of one call on x.
-
-    Multiply-accumulates of convolutions and linear layers, a spike counted like any number. Not norms and neurons.
-    """
+    """The exits in the order they are reached, the main branch last; MACs of one call on x (`counting_macs`)."""
     done: dict[str, int] = {}  # MACs when each of these modules has ended, the last time it is called
 
-    def note(name: str, counter: FlopCounterMode, *_: Any) -> None:
-        done[name] = counter.get_total_flops() // 2
+    def note(name: str, macs: Callable[[], int], *_: Any) -> None:
+        done[name] = macs()
 
     taps = dict(zip(model.taps, model.branches, strict=True))
     names = [*(f"net.{tap}" for tap in taps), "net", *(f"branches.{key}" for key in taps.values())]
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        hooks = [model.get_submodule(name).register_forward_hook(partial(note, name, counter)) for name in names]
+    with counting_macs() as macs:
+        hooks = [model.get_submodule(name).register_forward_hook(partial(note, name, macs)) for name in names]
         try:
             model.logits(x, per_step=False)
         finally:

@@ -3,9 +3,9 @@
 from typing import NamedTuple
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from spikeback.errors import UsageError
+from spikeback.models.macs import counting_macs
 from spikeback.train.recipe import Recipe
 
 # MACs a second. An assumption, not measured here: an eighth of what the tensor cores of an NVIDIA A100 do at most in
@@ -46,9 +46,9 @@ def forward_macs(recipe: Recipe) -> int:
         net = recipe.model.build(kind.classes, kind.channels, frames)
         shape = (1, kind.channels, side, side)
         x = torch.empty((frames, *shape) if frames else shape)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    with counting_macs() as macs:
         net(x)
-    return counter.get_total_flops() // 2
+    return macs()
 
 
 def training_macs(recipe: Recipe, samples: int | None = None) -> int:
