@@ -1,8 +1,12 @@
 """Fixtures shared by all tests: a fixed seed, and networks small enough to train in milliseconds."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +14,7 @@ import torch
 from torch import Tensor
 
 import spikeback as sb
+from spikeback.cli.main import main
 from spikeback.cli.options import packaged_recipe
 from spikeback.data.config import RECORDINGS
 
@@ -45,6 +50,66 @@ def live_net(make_net: Callable[..., Any], pictures: Tensor) -> Any:
     net.eval()
     assert net(pictures).std(1).min() > 0  # logits differ between pictures, so spikes reach the end
     return net
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one call of the command came to."""
+
+    code: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Outcome]
+
+
+@pytest.fixture
+def command(capfd: pytest.CaptureFixture[str]) -> Command:
+    """command("test", folder, ...): calls `spikeback` with these words."""
+
+    def call(*words: object) -> Outcome:
+        capfd.readouterr()
+        code = 0
+        try:
+            main([str(word) for word in words])
+        except SystemExit as leaving:
+            code = int(leaving.code or 0)
+        printed = capfd.readouterr()
+        return Outcome(code, printed.out, printed.err)
+
+    return call
+
+
+@pytest.fixture
+def refused(command: Command) -> Callable[..., str]:
+    """refused(*words, code=2): the one line that the command answers a mistake with."""
+
+    def call(*words: object, code: int = 2) -> str:
+        outcome = command(*words)
+        assert outcome.code == code, outcome
+        assert outcome.err.startswith("error: ")
+        assert len(outcome.err.splitlines()) == 1
+        assert "Traceback" not in outcome.err + outcome.out
+        assert code != 2 or not outcome.out  # a mistake is noticed before anything is said
+        return outcome.err
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def two_processes() -> Callable[[str, Path], None]:
+    """two_processes(file, folder): runs a test file as two programs, `file folder 0` and `file folder 1`."""
+
+    def run(file: str, folder: Path) -> None:
+        env = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+        command = [sys.executable, file, str(folder)]
+        processes = [subprocess.Popen([*command, rank], env=env, stderr=subprocess.PIPE, text=True) for rank in "01"]
+        for process in processes:
+            _, errors = process.communicate(timeout=100)
+            assert process.returncode == 0, errors
+
+    return run
 
 
 @pytest.fixture(scope="session")

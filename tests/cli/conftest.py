@@ -3,7 +3,6 @@
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,54 +19,10 @@ TINY = [
 ]
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What one call of the command came to."""
-
-    code: int
-    out: str
-    err: str
-
-
-Command = Callable[..., Outcome]
-
-
 @pytest.fixture(scope="session")
 def tiny() -> list[str]:
     """Options of a training of 2 epochs of 4 steps."""
     return TINY
-
-
-@pytest.fixture
-def command(capfd: pytest.CaptureFixture[str]) -> Command:
-    """command("test", folder, ...): calls `spikeback` with these words."""
-
-    def call(*words: object) -> Outcome:
-        capfd.readouterr()
-        code = 0
-        try:
-            main([str(word) for word in words])
-        except SystemExit as leaving:
-            code = int(leaving.code or 0)
-        printed = capfd.readouterr()
-        return Outcome(code, printed.out, printed.err)
-
-    return call
-
-
-@pytest.fixture
-def refused(command: Command) -> Callable[..., str]:
-    """refused(*words, code=2): the one line that the command answers a mistake with."""
-
-    def call(*words: object, code: int = 2) -> str:
-        outcome = command(*words)
-        assert outcome.code == code, outcome
-        assert outcome.err.startswith("error: ")
-        assert len(outcome.err.splitlines()) == 1
-        assert "Traceback" not in outcome.err + outcome.out
-        return outcome.err
-
-    return call
 
 
 @pytest.fixture(scope="session")

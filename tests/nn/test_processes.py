@@ -1,9 +1,8 @@
 """Two processes share the statistics of a batch. This file is also the program that each of them runs."""
 
 import math
-import os
-import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -101,15 +100,10 @@ def run_all(rank: int | None) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def both(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+def both(tmp_path_factory: pytest.TempPathFactory, two_processes: Callable[[str, Path], None]) -> list[dict[str, Any]]:
     """What each of two processes found."""
     folder = tmp_path_factory.mktemp("processes")
-    env = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    command = [sys.executable, __file__, str(folder)]
-    processes = [subprocess.Popen([*command, rank], env=env, stderr=subprocess.PIPE, text=True) for rank in "01"]
-    for process in processes:
-        _, errors = process.communicate(timeout=100)
-        assert process.returncode == 0, errors
+    two_processes(__file__, folder)
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 
 

@@ -1,8 +1,7 @@
 """Two processes train one model, without find_unused_parameters. This file is also the program each process runs."""
 
-import os
-import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -38,14 +37,9 @@ def train(rank: int, folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(tmp_path_factory: pytest.TempPathFactory, two_processes: Callable[[str, Path], None]) -> Path:
     folder = tmp_path_factory.mktemp("ddp")
-    env = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    command = [sys.executable, __file__, str(folder)]
-    processes = [subprocess.Popen([*command, rank], env=env, stderr=subprocess.PIPE, text=True) for rank in "01"]
-    for process in processes:
-        _, errors = process.communicate(timeout=100)
-        assert process.returncode == 0, errors
+    two_processes(__file__, folder)
     return folder
 
 
