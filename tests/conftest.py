@@ -83,15 +83,15 @@ def command(capfd: pytest.CaptureFixture[str]) -> Command:
 
 @pytest.fixture
 def refused(command: Command) -> Callable[..., str]:
-    """refused(*words, code=2): the one line that the command answers a mistake with."""
+    """refused(*words, code=2): the one line that the command answers a mistake with, `alone` if nothing else is said."""
 
-    def call(*words: object, code: int = 2) -> str:
+    def call(*words: object, code: int = 2, alone: bool = False) -> str:
         outcome = command(*words)
         assert outcome.code == code, outcome
         assert outcome.err.startswith("error: ")
         assert len(outcome.err.splitlines()) == 1
         assert "Traceback" not in outcome.err + outcome.out
-        assert code != 2 or not outcome.out  # a mistake is noticed before anything is said
+        assert not (alone and outcome.out)
         return outcome.err
 
     return call

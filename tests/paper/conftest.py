@@ -22,8 +22,8 @@ def tables(command: Call, monkeypatch: pytest.MonkeyPatch) -> Call:
 
 @pytest.fixture
 def refused(refused: Call) -> Call:
-    """refused(*words): the one line that `spikeback tables` answers a mistake with."""
-    return lambda *words: refused("tables", *words)
+    """refused(*words): the one line that `spikeback tables` answers a mistake with; nothing is printed beside it."""
+    return lambda *words: refused("tables", *words, alone=True)
 
 
 @pytest.fixture(scope="session")
