@@ -83,7 +83,7 @@ def command(capfd: pytest.CaptureFixture[str]) -> Command:
 
 @pytest.fixture
 def refused(command: Command) -> Callable[..., str]:
-    """refused(*words, code=2): the one line that the command answers a mistake with, `alone` if nothing else is said."""
+    """refused(*words, code=2): the one line that the command answers a mistake with, `alone`: nothing else is said."""
 
     def call(*words: object, code: int = 2, alone: bool = False) -> str:
         outcome = command(*words)
