@@ -15,6 +15,8 @@ from PIL import Image
 from spikeback.data import Pictures, PictureSet
 from spikeback.data.fashion_mnist import SHA256
 
+from .batches import Recordings, RecordingSet
+
 IDX_NAMES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
 
@@ -95,3 +97,12 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real samples at {folder}; SPIKEBACK_DATA may name their folder")
     return folder
+
+
+@pytest.fixture
+def recording_set() -> RecordingSet:
+    """40 + 10 recordings of 3 frames, 2 x 6 x 5."""
+    rng = torch.Generator().manual_seed(2)
+    parts = (torch.randint(0, 256, (n, 3, 2, 6, 5), dtype=torch.uint8, generator=rng) for n in (40, 10))
+    train, test = (Recordings(frames, torch.arange(len(frames)) % 2) for frames in parts)
+    return RecordingSet(train, test)
