@@ -14,11 +14,9 @@ import torch
 from torch import Tensor
 
 import spikeback as sb
-from spikeback.cli.main import main
-from spikeback.cli.options import packaged_recipe
-from spikeback.data.config import RECORDINGS
 
 if not torch.cuda.is_available():  # before Lightning imports Triton: the kernels' tests need its interpreter then
+    assert "triton" not in sys.modules, "import what imports Lightning where it is used, not above"
     os.environ.setdefault("TRITON_INTERPRET", "1")
 torch.set_num_threads(1)  # networks this small only wait for a second thread
 
@@ -69,6 +67,8 @@ def command(capfd: pytest.CaptureFixture[str]) -> Command:
     """command("test", folder, ...): calls `spikeback` with these words."""
 
     def call(*words: object) -> Outcome:
+        from spikeback.cli.main import main
+
         capfd.readouterr()
         code = 0
         try:
@@ -121,6 +121,9 @@ def row_results() -> Callable[..., dict[str, Any]]:
 
 
 def make_row_results(recipe: str, accuracies: dict[str, list[float]], **changed: Any) -> dict[str, Any]:
+    from spikeback.cli.options import packaged_recipe
+    from spikeback.data.config import RECORDINGS
+
     config: Any = packaged_recipe(recipe).as_dict()
     for option, value in changed.items():
         *groups, last = option.split(".")
