@@ -276,7 +276,18 @@ time.sleep(60)
     assert time.monotonic() - start < 30
 
 
-@pytest.mark.parametrize(("name", "cells", "trials"), [("calibrate", 32, 192), ("depth", 3, 27)])
+STUDIES = {
+    "attempts": (3, 3), "bf16": (1, 6), "branches": (4, 8), "calibrate": (32, 192), "depth": (3, 27), "events": (1, 3),
+    "fidelity": (2, 12), "lambda": (1, 12), "layers": (4, 16), "start": (8, 32), "start-cifar10": (4, 16),
+    "surrogate": (3, 6), "table1": (8, 72),
+}  # fmt: skip
+
+
+def test_every_study_is_counted() -> None:
+    assert sorted(studies()) == sorted(STUDIES)
+
+
+@pytest.mark.parametrize(("name", "cells", "trials"), [(name, *counts) for name, counts in STUDIES.items()])
 def test_packaged_studies(name: str, cells: int, trials: int) -> None:
     from spikeback.cli.main import build_parser
 
