@@ -125,7 +125,11 @@ class ShortcutNet(nn.Module):
 
     @contextmanager
     def _record(self, net: nn.Module, taps: Collection[str]) -> Iterator[dict[str, list[Tensor]]]:
-        """Collect what each tap puts out (or, reading currents, takes in), once per call; hooks end with the block."""
+        """Collect what each tap puts out (or, reading currents, takes in), pooled, once per call.
+
+        Pooled then and there, so that autograd spreads a branch's gradient over the pictures only when it has come back
+        to the tapped block: one map of that size at a time, not all of them before the main path begins.
+        """
         seen: dict[str, list[Tensor]] = {tap: [] for tap in taps}
         handles = []
         try:
@@ -179,11 +183,18 @@ class ShortcutNet(nn.Module):
 
 
 def _keep_output(calls: list[Tensor], _module: nn.Module, _input: Any, output: Any) -> None:
-    calls.append(first(output))
+    calls.append(_pooled(first(output)))
 
 
 def _keep_input(calls: list[Tensor], _module: nn.Module, args: Any) -> None:
-    calls.append(first(args))
+    calls.append(_pooled(first(args)))
+
+
+def _pooled(z: Tensor) -> Tensor:
+    """Means over height and width: (T, B, C, H, W) -> (T, B, C), (N, C, H, W) -> (N, C); others as they are."""
+    if z.ndim == 4:
+        return firing_rates(z.unsqueeze(0)).squeeze(0)
+    return firing_rates(z) if z.ndim == 5 else z
 
 
 def _feature_info(net: nn.Module) -> dict[str, dict[str, Any]]:
@@ -228,7 +239,7 @@ def _key(tap: str) -> str:
 
 
 def _time_first(tap: str, calls: list[Tensor], steps: int, batch: int) -> Tensor:
-    """What a tap put out in one forward of T steps and B samples, as (T, B, C, ...)."""
+    """What a tap put out, pooled, in one forward of T steps and B samples, as (T, B, C, ...)."""
     if len(calls) == 1:
         (z,) = calls
         if z.ndim in (3, 5) and z.shape[1] == batch and (steps == 1 or z.shape[0] in (steps, 1)):
