@@ -16,6 +16,7 @@ TINY = [
     *("--model.name", "spiking_resnet20_he", "--model.width", "4", "--model.time_steps", "1"),
     *("--data.size", "8", "--data.limit", "128", "--data.batch_size", "32"),
     *("--train.epochs", "2", "--train.precision", "32-true", "--train.probe", "32"),
+    *("--train.calibrate", "none"),
 ]
 
 

@@ -81,6 +81,13 @@ def test_untrained_network_of_a_recipe(examined: Any, tiny: list[str], tmp_path:
     assert "</svg>" in (tmp_path / "out" / "diagnosis.svg").read_text()
 
 
+def test_network_of_a_recipe_is_set_up_as_its_training_sets_it_up(examined: Any, tiny: list[str]) -> None:
+    found = examined(*tiny, "--train.calibrate", "auto", *QUICK)
+    net = tiny_net()
+    assert sb.calibrate(net, *probe(8, samples=32), gain=None, fidelity=0.7).norm_scale != 1
+    assert_same(found, sb.diagnose(net, *probe(8), passes=["coherence"]))
+
+
 def test_without_out_it_only_prints(command: Command, tiny: list[str], tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
     outcome = command("diagnose", *tiny, *QUICK)

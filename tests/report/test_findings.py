@@ -77,6 +77,12 @@ def test_regime_is_named_with_its_numbers_and_the_option_for_the_other(results):
     exploding = _note(results, "Regime: exploding")
     assert "branches did not take a ResNet-34 off chance in the study on record (docs/evidence.md)" in exploding.text
     assert exploding.code == "--train.calibrate fidelity"
+    for trial in results["trials"]:
+        trial["calibration"] = {"norm_scale": 0.03}
+    results["trials"][0]["calibration"]["norm_scale"] = 0.05
+    small = _note(results, "Regime: exploding")
+    assert "started small (at 0.05 of their weight at most)" in small.text
+    assert small.code == "--train.calibrate none"
     results["regime"] = None
     assert not [note for note in notes(results) if note.title.startswith("Regime")]
 

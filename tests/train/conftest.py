@@ -62,7 +62,7 @@ def make_recipe() -> Callable[..., Recipe]:
         recipe = Recipe(
             data=DataConfig(**data),
             model=ModelConfig(**model),
-            train=TrainConfig(**{"epochs": 3, "precision": "32-true", "probe": 32} | train),
+            train=TrainConfig(**{"epochs": 3, "precision": "32-true", "probe": 32, "calibrate": "none"} | train),
         )
         for name, value in (branches or {}).items():
             setattr(recipe.branches, name, value)

@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
+import spikeback as sb
 from spikeback.cli.interrupt import Interrupted
 from spikeback.errors import UsageError
 from spikeback.nn import LIF
@@ -45,13 +46,13 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
                 module.gain.mul_(GAIN)
         return Halved()
 
-    monkeypatch.setattr("spikeback.train.task.calibrate", calibrate)
+    monkeypatch.setattr("spikeback.train.recipe.calibrate", calibrate)
     return noted
 
 
 @pytest.mark.parametrize(
     ("choice", "targets"),
-    [("gain", (1.0, None)), ("fidelity", (None, 0.7)), ("both", (1.0, 0.7))],
+    [("auto", (None, 0.7)), ("gain", (1.0, None)), ("fidelity", (None, 0.7)), ("both", (1.0, 0.7))],
 )
 def test_targets_follow_the_option(
     choice: str, targets: Any, train: Any, make_recipe: Callable[..., Recipe], calls: list[dict[str, Any]]
@@ -98,20 +99,37 @@ def old(values: dict[str, Any]) -> dict[str, Any]:
     return values | {"train": {name: value for name, value in values["train"].items() if name not in NEW}}
 
 
-def test_missing_option_is_its_default(make_recipe: Callable[..., Recipe]) -> None:
+def test_missing_option_is_what_was_done_without_it(make_recipe: Callable[..., Recipe]) -> None:
     recipe = make_recipe()
     assert Recipe.from_dict(old(recipe.as_dict())) == recipe
     check_recipe(old(recipe.as_dict()), recipe, Path("run"))
     with pytest.raises(UsageError, match=r"differs in --train\.optimizer;"):
         check_recipe(old(recipe.as_dict()), make_recipe(optimizer="adam"), Path("run"))
+    with pytest.raises(UsageError, match=r"differs in --train\.calibrate;"):
+        check_recipe(old(recipe.as_dict()), make_recipe(calibrate="auto"), Path("run"))
+
+
+def test_by_default_residual_norms_start_small_where_there_are_any() -> None:
+    x, y = torch.randn(8, 3, 16, 16), torch.arange(8) % 5
+    deep, flat = (sb.create_model(name, 5, time_steps=2, width=4) for name in ("spiking_resnet34", "spiking_vgg11"))
+    train = Recipe().train
+    assert train.calibrate == "auto"
+    found = train.prepare(deep, x, y)
+    assert found is not None
+    assert found.norm_scale is not None
+    assert found.norm_scale < 1
+    before = [parameter.detach().clone() for parameter in flat.parameters()]
+    assert train.prepare(flat, x, y) is None
+    assert all(map(torch.equal, before, flat.parameters()))
 
 
 def test_checkpoint_of_the_first_version_is_resumed(
     train: Any, make_recipe: Callable[..., Recipe], read_checkpoint: Any, tmp_path: Path
 ) -> None:
-    whole = train("evolutionary", make_recipe(), out="whole")
+    recipe = make_recipe()
+    whole = train("evolutionary", recipe, out="whole")
     with pytest.raises(Interrupted):
-        train("evolutionary", make_recipe(), StopAtStep(), out="parts")
+        train("evolutionary", recipe, StopAtStep(), out="parts")
     path = tmp_path / "parts" / "evolutionary-seed0" / "last.ckpt"
     content = read_checkpoint(path)
     del content["record"]["calibration"]
@@ -119,4 +137,4 @@ def test_checkpoint_of_the_first_version_is_resumed(
     card["recipe"] = old(card["recipe"])
     torch.save(content, path)
     clock = {"seconds_per_step": 0}
-    assert train("evolutionary", make_recipe(), out="parts", resume=True) | clock == whole | clock
+    assert train("evolutionary", recipe, out="parts", resume=True) | clock == whole | clock

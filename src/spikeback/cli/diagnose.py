@@ -1,7 +1,8 @@
 """Examine a network: where its gradient dies, why, and what helps.
 
 RUN is a trial's folder (runs/demo/evolutionary-seed0), a run's folder with one trial, or a checkpoint file; without it
-the untrained network of a recipe is examined. With --out a page, a picture and diagnosis.json are written there.
+the network of a recipe is examined as its training would begin. With --out a page, a picture and diagnosis.json are
+written there.
 """
 
 import json
@@ -78,4 +79,5 @@ def _untrained(config: Any) -> tuple[nn.Module, tuple[Tensor, Tensor], Recipe]:
     data.setup()
     torch.manual_seed(config.seed)
     net = recipe.model.build(len(data.classes), data.channels, data.time_steps)
+    recipe.train.prepare(net, *data.probe(recipe.train.probe))  # as its training would begin
     return recipe.branches.build(net) if config.weight else net, data.probe(config.samples), recipe

@@ -101,6 +101,15 @@ def _regime(results: Results) -> Note | None:
         f"with {regime['surrogate']} and threshold {regime['threshold']:g}."
     )
     title = f"Regime: {regime['kind']}"
+    scales = [(trial.get("calibration") or {}).get("norm_scale") or 1.0 for trial in results["trials"]]
+    if scales and max(scales) < 1:
+        return Note(
+            title,
+            f"{measured} Its residual norms were started small (at {max(scales):.2g} of their weight at most), so "
+            "that the forward pass keeps what it is shown; the size of the gradient says little about training then "
+            "(docs/doctor.md). To start without, add",
+            "--train.calibrate none",
+        )
     if regime["kind"] == "exploding":
         return Note(
             title,

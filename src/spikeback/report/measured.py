@@ -12,9 +12,8 @@ from spikeback.data.config import PICTURES, EventConfig
 from spikeback.errors import UsageError
 from spikeback.models.registry import own_width
 from spikeback.report.tables import Results
-from spikeback.train import Recipe
 from spikeback.train.cost import SAMPLES
-from spikeback.train.results import HARMLESS, flat
+from spikeback.train.results import HARMLESS, filled
 
 # How a training was computed and watched, not what was trained.
 COMPUTED = ("threads", "devices", "nodes", "deterministic", "packed_spikes", "probe", "doctor", "tensorboard")
@@ -97,7 +96,7 @@ def _pooled(found: Mapping[Path, Results], method: str, trials: dict[int, tuple[
 
 def protocol(config: Mapping[str, Any]) -> dict[str, Any]:
     """The options of a recipe that decide its results, by dotted name, defaults filled in."""
-    options = flat(Recipe().as_dict()) | flat(dict(config))
+    options = filled(config)
     name = options["data.name"]
     acting = EventConfig(source=options["data.events.source"]).acting(name) if name not in PICTURES else {}
     idle = {o for o in options if o.startswith("data.events.") and o.removeprefix("data.events.") not in acting}

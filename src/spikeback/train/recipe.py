@@ -3,15 +3,20 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from spikeback.data import DataConfig
+from spikeback.doctor import Calibration, calibrate
+from spikeback.doctor.residual import residual_norms
 from spikeback.errors import UsageError
 from spikeback.models import create_model, list_models
 from spikeback.nn import LIF
 from spikeback.ops.surrogate import Surrogate
 from spikeback.shortcut import Schedule, ShortcutNet
 from spikeback.values import from_text
+
+TARGETS = {"gain": 1.0, "fidelity": 0.7}  # of --train.calibrate: of every block; correlation at the last block
+FORMER = {"calibrate": "none"}  # options of TrainConfig whose default is not what was done before they existed
 
 
 @dataclass
@@ -97,6 +102,7 @@ class TrainConfig:
         weight_decay: Of weights only: biases and norms have none.
         calibrate: Before the first step, on the probe pictures: set the surrogates' gains so that every block passes
             the gradient on with gain 1, the residual norms so that the forward pass keeps its fidelity, or both.
+            auto is fidelity where the network has residual branches, else none.
         precision: auto is bf16-mixed where the processor computes in bfloat16, else 32-true.
         best_on: Choose the best epoch on held-out training pictures or, the authors' rule, on the test pictures.
         probe: Pictures on which the gradient of every block is measured after each epoch.
@@ -117,7 +123,7 @@ class TrainConfig:
     lr: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 1e-4
-    calibrate: Literal["none", "gain", "fidelity", "both"] = "none"
+    calibrate: Literal["auto", "none", "gain", "fidelity", "both"] = "auto"
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
     best_on: Literal["held-out", "test"] = "held-out"
     probe: int = 128
@@ -141,6 +147,22 @@ class TrainConfig:
             raise UsageError(f"--train.momentum must lie in [0, 1), not {self.momentum}")
         if not 0 <= self.weight_decay < float("inf"):
             raise UsageError(f"--train.weight_decay must not be negative, not {self.weight_decay}")
+
+    def prepare(self, net: nn.Module, x: Tensor, y: Tensor) -> Calibration | None:
+        """Set gains and norms of an untrained network as `calibrate` says, on samples x and labels y (B,).
+
+        Returns what was set, or None if nothing was. Raises UsageError if the network has nothing to set.
+        """
+        chosen = self.calibrate
+        if chosen == "auto":
+            chosen = "fidelity" if residual_norms(net) else "none"
+        if chosen == "none":
+            return None
+        gain, fidelity = (value if chosen in (name, "both") else None for name, value in TARGETS.items())
+        try:
+            return calibrate(net, x, y, gain=gain, fidelity=fidelity)
+        except UsageError as error:
+            raise UsageError(f"--train.calibrate {chosen}: {error}") from error
 
 
 @dataclass
@@ -175,13 +197,13 @@ class Recipe:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Recipe":
-        """The inverse of `as_dict`; options that an earlier version did not know have their defaults."""
+        """The inverse of `as_dict`; options that an earlier version did not know are what it did."""
         return cls(
             title=values["title"],
             data=DataConfig(**values["data"]),
             model=ModelConfig(**values["model"]),
             branches=BranchConfig(**values["branches"]),
-            train=TrainConfig(**values["train"]),
+            train=TrainConfig(**FORMER | values["train"]),
         )
 
 

@@ -2,13 +2,15 @@
 
 import json
 import re
+from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from spikeback.errors import UsageError
 from spikeback.files import write_atomic
-from spikeback.train.recipe import Recipe
+from spikeback.train.recipe import FORMER, Recipe, TrainConfig
 from spikeback.values import json_ready
 
 SCHEMA = 1
@@ -67,9 +69,13 @@ def check_recipe(old: dict[str, Any], recipe: Recipe, path: Path) -> None:
 
 def differing(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """The options in which two recipes differ, e.g. "--train.lr", but for harmless ones."""
-    # An option that is missing did not exist when `old` was made, and the default of a new one changes nothing.
-    before, now = (flat(Recipe().as_dict()) | flat(values) for values in (old, new))
+    before, now = filled(old), filled(new)
     return [f"--{k}" for k in sorted(before | now) if k not in HARMLESS and before.get(k) != now.get(k)]
+
+
+def filled(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe's options by dotted name; one that is missing did not exist yet, and is what was done without it."""
+    return flat(Recipe().as_dict() | {"train": asdict(TrainConfig(**FORMER))}) | flat(dict(config))
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

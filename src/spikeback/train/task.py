@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torchmetrics.classification import MulticlassAccuracy
 
-from spikeback.doctor import block_names, calibrate, decompose, keep_histogram, propagate, undisturbed
+from spikeback.doctor import block_names, decompose, keep_histogram, propagate, undisturbed
 from spikeback.doctor.case import batch_axis
 from spikeback.errors import TrainingError, UsageError
 from spikeback.ops import packed_spikes
@@ -24,7 +24,6 @@ from spikeback.train.recipe import BranchConfig, TrainConfig
 SHARED = 32  # samples of the probe on which the branches' shares are measured
 HELD_OUT = 0  # the first validation loader; the second has the test pictures
 METRICS = ("train", "held_out", "test", "test_sum")
-TARGETS = {"gain": 1.0, "fidelity": 0.7}  # of --train.calibrate: of every block; correlation at the last block
 RECORD = ("total_steps", "history", "gradients", "step_seconds", "calibration")  # kept in the checkpoint
 
 
@@ -161,17 +160,14 @@ class Task(L.LightningModule):
 
     def calibrate(self) -> None:
         """Set gains and norm scales on the probe as the recipe asks, and keep what was set."""
-        chosen = self.train_config.calibrate
-        if self.probe is None or chosen == "none":
+        if self.probe is None:
             return
         x, y = (t.to(self.device) for t in self.probe)
-        gain, fidelity = (value if chosen in (name, "both") else None for name, value in TARGETS.items())
-        try:
-            with self.trainer.precision_plugin.forward_context():  # as in training
-                self.calibration = calibrate(self.model.net, x, y, gain=gain, fidelity=fidelity).as_dict()
+        with self.trainer.precision_plugin.forward_context():  # as in training
+            found = self.train_config.prepare(self.model.net, x, y)
+        if found is not None:
+            self.calibration = found.as_dict()
             share_state(self.model)  # processors may differ in a rounding, and so in what they measured
-        except UsageError as error:
-            raise UsageError(f"--train.calibrate {chosen}: {error}") from error
 
     def measure_gradients(self) -> None:
         """Append what the gradient on the probe is, for the loss of the step just done.
