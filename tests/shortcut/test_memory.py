@@ -1,5 +1,7 @@
 """What branches add to a training step's peak memory: their pooled rates and logits, no map of a block's size."""
 
+from typing import Any
+
 import torch
 from torch.nn.functional import cross_entropy
 from torch.profiler import ProfilerActivity, profile
@@ -19,7 +21,8 @@ def peak_bytes(model: sb.ShortcutNet, weight: float) -> int:
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
         step()
     alive = most = 0
-    for event in record.profiler.kineto_results.events():  # pyright: ignore[reportOptionalMemberAccess]
+    profiler: Any = record.profiler
+    for event in profiler.kineto_results.events():
         if event.name() == "[memory]":
             alive += event.nbytes()
             most = max(most, alive)

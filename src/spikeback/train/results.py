@@ -3,14 +3,13 @@
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from spikeback.errors import UsageError
 from spikeback.files import write_atomic
-from spikeback.train.recipe import FORMER, Recipe, TrainConfig
+from spikeback.train.recipe import FORMER, Recipe
 from spikeback.values import json_ready
 
 SCHEMA = 1
@@ -75,7 +74,7 @@ def differing(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 def filled(config: Mapping[str, Any]) -> dict[str, Any]:
     """A recipe's options by dotted name; one that is missing did not exist yet, and is what was done without it."""
-    return flat(Recipe().as_dict() | {"train": asdict(TrainConfig(**FORMER))}) | flat(dict(config))
+    return flat(Recipe().as_dict()) | flat({"train": FORMER}) | flat(dict(config))
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
