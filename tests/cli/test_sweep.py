@@ -278,7 +278,7 @@ time.sleep(60)
 
 STUDIES = {
     "attempts": (3, 3), "bf16": (1, 6), "branches": (4, 8), "calibrate": (32, 192), "depth": (3, 27), "events": (1, 3),
-    "fidelity": (2, 12), "lambda": (1, 12), "layers": (4, 16), "start": (8, 32), "start-cifar10": (4, 16),
+    "fidelity": (2, 18), "lambda": (1, 12), "layers": (4, 16), "start": (8, 32), "start-cifar10": (4, 16),
     "surrogate": (3, 6), "table1": (8, 72),
 }  # fmt: skip
 
