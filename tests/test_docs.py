@@ -25,7 +25,7 @@ def test_readme_shows_the_committed_demo() -> None:
 def test_files_that_readme_and_docs_point_to_exist() -> None:
     for page in [ROOT / "README.md", *ROOT.glob("docs/*.md")]:
         for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text()):
-            assert (page.parent / target).exists(), f"{page.name} points to {target}"
+            assert (page.parent / target).is_file(), f"{page.name} points to {target}"
 
 
 def test_shares_of_waiting_are_those_measured() -> None:

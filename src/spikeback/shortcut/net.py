@@ -242,7 +242,7 @@ def _time_first(tap: str, calls: list[Tensor], steps: int, batch: int) -> Tensor
     """What a tap put out, pooled, in one forward of T steps and B samples, as (T, B, C, ...)."""
     if len(calls) == 1:
         (z,) = calls
-        if z.ndim in (3, 5) and z.shape[1] == batch and (steps == 1 or z.shape[0] in (steps, 1)):
+        if z.ndim == 3 and z.shape[1] == batch and (steps == 1 or z.shape[0] in (steps, 1)):
             return z
         if z.shape[0] == batch and steps == 1:
             return z.unsqueeze(0)
@@ -250,7 +250,7 @@ def _time_first(tap: str, calls: list[Tensor], steps: int, batch: int) -> Tensor
             return z.unflatten(0, (steps, batch))
     elif calls and all(z.shape[0] == batch for z in calls) and (len(calls) == steps or steps == 1):
         return torch.stack(calls)
-    shapes = f"{len(calls)} calls, shape {tuple(calls[0].shape)}" if calls else "no call"
+    shapes = f"{len(calls)} calls, pooled shape {tuple(calls[0].shape)}" if calls else "no call"
     raise UsageError(
         f"tap {tap!r}: {shapes}, but the logits have T = {steps}, B = {batch}; a tap is called once with "
         "(T, B, C, ...) or (T*B, C, ...), or T times with (B, C, ...)"

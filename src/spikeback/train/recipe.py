@@ -162,7 +162,7 @@ class TrainConfig:
         try:
             return calibrate(net, x, y, gain=gain, fidelity=fidelity)
         except UsageError as error:
-            raise UsageError(f"--train.calibrate {chosen}: {error}") from error
+            raise UsageError(f"--train.calibrate {self.calibrate}: {error}") from error
 
 
 @dataclass
