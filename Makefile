@@ -8,7 +8,7 @@ REPETITIONS ?= 10
 
 .PHONY: demo test bench check format clean
 
-.venv/ready: pyproject.toml constraints.txt hatch_build.py $(wildcard src/spikeback/ops/native/kernels.cpp)
+.venv/ready: pyproject.toml constraints.txt hatch_build.py $(wildcard src/spikeback/ops/native/*.cpp)
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --editable '.[dev]' --constraint constraints.txt
 	touch $@

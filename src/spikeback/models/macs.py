@@ -2,9 +2,23 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count, register_flop_formula
+
+import spikeback.ops.convolution  # noqa: F401  (its operators)
+
+
+@register_flop_formula(torch.ops.spikeback.convolve)
+def _convolve(x: Any, weight: Any, turned: bool = False, *, out_shape: Any, **_: Any) -> int:
+    """What the direct convolution would do: what is computed, not how."""
+    return conv_flop_count(x, weight, out_shape)
+
+
+@register_flop_formula(torch.ops.spikeback.convolve_weights)
+def _convolve_weights(x: Any, grad: Any, *, out_shape: Any, **_: Any) -> int:
+    return conv_flop_count(x, out_shape, grad)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from spikeback.nn.fuse import fused, is_watched
 from spikeback.nn.neuron import LIF
 from spikeback.nn.norm import halve_variance, norm_for
+from spikeback.ops.convolution import convolve, is_faster
 from spikeback.ops.lif.layout import is_channels_last
 
 
@@ -75,14 +76,17 @@ def neuron_for(prototype: nn.Module | None) -> nn.Module:
 
 
 class Conv2d(nn.Conv2d):
-    """`nn.Conv2d` that keeps clear of a kernel of oneDNN that writes beyond its memory.
+    """`nn.Conv2d`, with the kernels of ops/convolution.py where they are faster: 3x3, stride 1, float32 on the CPU.
 
-    On processors with AVX2 and no AVX-512, its weight gradient of a channels-last 1x1 convolution with a stride does so
-    for some channel counts that are no multiple of 8 (seen with valgrind in PyTorch 2.14,
-    `jit_avx2_1x1_convolution_bwd_weights_t`). Such a convolution is a linear layer over the channels.
+    It keeps clear of a kernel of oneDNN that writes beyond its memory: on processors with AVX2 and no AVX-512, its
+    weight gradient of a channels-last 1x1 convolution with a stride does so for some channel counts that are no
+    multiple of 8 (seen with valgrind in PyTorch 2.14, `jit_avx2_1x1_convolution_bwd_weights_t`). Such a convolution is
+    a linear layer over the channels.
     """
 
     def forward(self, input: Tensor) -> Tensor:
+        if is_faster(self, input):
+            return convolve(input, self.weight)
         odd = self.in_channels % 8 or self.out_channels % 8
         if not odd or (self.kernel_size, self.padding, self.groups) != ((1, 1), (0, 0), 1):
             return super().forward(input)

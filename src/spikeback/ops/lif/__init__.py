@@ -23,12 +23,17 @@ _plain: ContextVar[bool] = ContextVar("plain", default=False)
 
 @contextmanager
 def plain() -> Iterator[None]:
-    """Inside, neurons and blocks run as the plain composition in PyTorch, the definition of what the fused ones do."""
+    """Inside, neurons, convolutions and blocks run as the plain composition in PyTorch, the definition of ours."""
     token = _plain.set(True)
     try:
         yield
     finally:
         _plain.reset(token)
+
+
+def is_plain() -> bool:
+    """Whether this runs inside `plain()`."""
+    return _plain.get()
 
 
 def code(surrogate: Surrogate) -> tuple[int, float] | None:
@@ -43,7 +48,7 @@ def code(surrogate: Surrogate) -> tuple[int, float] | None:
 def fastest(x: Tensor, surrogate: Surrogate, gain: float | Tensor) -> str:
     """The fastest backend that can run a call, inside `plain()` the reference."""
     known = code(surrogate) is not None and (not isinstance(gain, Tensor) or gain.numel() == 1)
-    if not _plain.get():
+    if not is_plain():
         if x.device.type == "cpu" and x.dtype in cpu.DTYPES and known and native.available():
             return "cpu"
         if x.device.type == "cuda" and x.dtype in (*cpu.DTYPES, torch.float16) and TRITON:  # which compiles for both

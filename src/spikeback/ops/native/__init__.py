@@ -37,7 +37,7 @@ def _load() -> ctypes.CDLL | None:
         kernels.spikeback_source.restype = ctypes.c_char_p
         if (source := kernels.spikeback_source().decode()) == digest():
             return kernels
-        reason = f"{path.name} was built from another kernels.cpp ({source}, not {digest()})"
+        reason = f"{path.name} was built from other sources ({source}, not {digest()})"
     except (OSError, AttributeError) as error:  # built elsewhere, for another C library or OpenMP; or before this check
         reason = str(error)
     remedy = "build them again: python -m spikeback.ops.native.build"
@@ -48,6 +48,7 @@ def _load() -> ctypes.CDLL | None:
 
 
 KERNELS = _load()
+CONVOLVES = hasattr(KERNELS, "spikeback_convolve")  # x86 with fused multiply-add
 
 
 def available() -> bool:
@@ -60,3 +61,17 @@ def run(name: str, numbers: int, half: bool, **values: Any) -> None:
     addresses = {k: v.data_ptr() if isinstance(v, Tensor) else v for k, v in values.items()}
     threads = torch.get_num_threads() if numbers > SMALL else 1
     getattr(KERNELS, f"spikeback_{name}")(ctypes.byref(Call(half=half, threads=threads, **addresses)))
+
+
+def run_convolution(name: str, x: Tensor, other: Tensor, out: Tensor, sizes: tuple[int, ...], turned: bool) -> None:
+    """Call a kernel of convolution.cpp; `sizes` are pictures, height, width, channels in and out.
+
+    Raises:
+        MemoryError: for the transformed tiles.
+    """
+    function = getattr(KERNELS, f"spikeback_{name}")
+    function.restype = ctypes.c_bool
+    addresses = (ctypes.c_void_p(y.data_ptr()) for y in (x, other, out))
+    threads = torch.get_num_threads() if x.numel() > SMALL else 1
+    if not function(*addresses, *map(ctypes.c_int64, sizes), ctypes.c_int(turned), ctypes.c_int(threads)):
+        raise MemoryError(f"spikeback: no memory left for a convolution of {tuple(x.shape)}")

@@ -1,4 +1,4 @@
-"""Compiles kernels.cpp beside itself, once for each family of processors; run at install time (hatch_build.py).
+"""Compiles the kernels beside itself, once for each family of processors; run at install time (hatch_build.py).
 
 `python -m spikeback.ops.native.build` does it by hand. Only the standard library is used: nothing else is there yet.
 """
@@ -12,7 +12,8 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-# No fused multiply-add: results must be those of the reference. Infinities and NaNs stay as they are.
+SOURCES = ("kernels.cpp", "convolution.cpp")
+# No fused multiply-add but where it is written out: spikes are those of the reference. Infinities and NaNs stay.
 FLAGS = ["-std=c++17", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fopenmp"]
 LEVELS = {"x86_64": {"avx512": "x86-64-v4", "avx2": "x86-64-v3", "default": "x86-64"}}
 LEVELS["AMD64"] = LEVELS["x86_64"]
@@ -24,8 +25,8 @@ def library(level: str) -> Path:
 
 
 def digest() -> str:
-    """Of kernels.cpp, kept in what is compiled from it: kernels of other sources are not used."""
-    return hashlib.sha256((HERE / "kernels.cpp").read_bytes()).hexdigest()[:16]
+    """Of the sources, kept in what is compiled from them: kernels of other sources are not used."""
+    return hashlib.sha256(b"".join((HERE / name).read_bytes() for name in SOURCES)).hexdigest()[:16]
 
 
 def build(compiler: str | None = None) -> list[Path]:
@@ -40,7 +41,7 @@ def build(compiler: str | None = None) -> list[Path]:
         tuned = [f"-march={march}"] if march else []
         flags = [*FLAGS, *tuned, f'-DSPIKEBACK_SOURCE="{digest()}"', "-shared", "-fPIC"]
         words = shlex.split(compiler or os.environ.get("CXX") or "c++")
-        command = [*words, *flags, str(HERE / "kernels.cpp"), "-o", str(part)]
+        command = [*words, *flags, *(str(HERE / name) for name in SOURCES), "-o", str(part)]
         try:
             subprocess.run(command, check=True, capture_output=True, text=True)
             part.replace(path)

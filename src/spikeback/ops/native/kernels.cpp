@@ -420,7 +420,7 @@ void unpack(const Call &c) {
   void spikeback_##NAME(const Call *c) { c->half ? NAME<bfloat16>(*c) : NAME<float>(*c); }
 
 extern "C" {
-const char *spikeback_source() { return SPIKEBACK_SOURCE; }  // the digest of this file, given by build.py
+const char *spikeback_source() { return SPIKEBACK_SOURCE; }  // the digest of the sources, given by build.py
 EXPORT(forward)
 EXPORT(backward)
 EXPORT(moments)

@@ -1,0 +1,100 @@
+"""Convolutions 3x3 by Winograd's minimal filtering F(4x4, 3x3) as `torch.library` operators, with their gradients.
+
+A quarter of the multiplications of PyTorch's direct convolution (ops/native/convolution.cpp, arXiv:1509.09308). The
+results differ from the direct ones by rounding: some 1e-6 of their size, where TF32, PyTorch's default for convolutions
+on GPUs, has 1e-3.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from spikeback.ops import native
+from spikeback.ops.lif import is_plain
+
+PANEL, TILE = 16, 4  # channels that the kernels take together, outputs of a tile along each axis
+FEWEST = 1 << 22  # multiply-accumulates of a convolution that is worth the transforms
+
+
+@torch.library.custom_op("spikeback::convolve", mutates_args=())
+def convolve(x: Tensor, weight: Tensor, turned: bool = False) -> Tensor:
+    """Convolution with stride 1 and padding 1: (N, C, H, W) with weights (K, C, 3, 3) -> (N, K, H, W).
+
+    `turned` is its transpose, for the gradient of the input: weights (C, K, 3, 3), each filter turned by 180 degrees.
+    float32 on the CPU; C and K are multiples of 16. The result is channels-last.
+    """
+    return _run("convolve", x, weight, _fake_convolve(x, weight, turned), turned)
+
+
+@convolve.register_fake
+def _fake_convolve(x: Tensor, weight: Tensor, turned: bool = False) -> Tensor:
+    return _channels_last(x, x.shape[0], weight.shape[turned], *x.shape[2:])
+
+
+@torch.library.custom_op("spikeback::convolve_weights", mutates_args=())
+def convolve_weights(x: Tensor, grad: Tensor) -> Tensor:
+    """Gradient (K, C, 3, 3) of `convolve`'s weights from its x (N, C, H, W) and its output's gradient (N, K, H, W)."""
+    return _run("convolve_weights", x, grad, _fake_convolve_weights(x, grad))
+
+
+@convolve_weights.register_fake
+def _fake_convolve_weights(x: Tensor, grad: Tensor) -> Tensor:
+    return _channels_last(x, grad.shape[1], x.shape[1], 3, 3)
+
+
+def _channels_last(like: Tensor, *shape: int) -> Tensor:
+    n, c, h, w = shape
+    return like.new_empty((n, h, w, c)).permute(0, 3, 1, 2)
+
+
+def _run(name: str, x: Tensor, other: Tensor, out: Tensor, turned: bool = False) -> Tensor:
+    x, other = (y.contiguous(memory_format=torch.channels_last) for y in (x, other))
+    channels_out = out.shape[1] if name == "convolve" else other.shape[1]
+    n, c, h, w = x.shape
+    if x.numel() == 0:
+        return out.zero_()
+    native.run_convolution(name, x, other, out, (n, h, w, c, channels_out), turned)
+    return out
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, weight, ctx.turned = inputs
+    ctx.save_for_backward(x, weight)
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    (x, weight), (of_x, of_weight, *_) = ctx.saved_tensors, ctx.needs_input_grad
+    grad_x = convolve(grad, weight, not ctx.turned) if of_x else None
+    sides = (grad, x) if ctx.turned else (x, grad)
+    return grad_x, convolve_weights(*sides) if of_weight else None, None
+
+
+def _setup_weights(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _backward_weights(ctx: Any, grad_weight: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    (x, grad), (of_x, of_grad) = ctx.saved_tensors, ctx.needs_input_grad
+    return (
+        convolve(grad, grad_weight, True) if of_x else None,
+        convolve(x, grad_weight) if of_grad else None,
+    )
+
+
+convolve.register_autograd(_backward, setup_context=_setup)
+convolve_weights.register_autograd(_backward_weights, setup_context=_setup_weights)
+
+
+def is_faster(layer: nn.Conv2d, x: Tensor) -> bool:
+    """Whether a convolution can go, and goes faster, through `convolve`; inside `plain()` none does."""
+    if is_plain() or not native.CONVOLVES or layer.bias is not None or x.ndim != 4 or torch.is_autocast_enabled("cpu"):
+        return False
+    geometry = (layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.groups, layer.padding_mode)
+    if geometry != ((3, 3), (1, 1), (1, 1), (1, 1), 1, "zeros") or (layer.in_channels | layer.out_channels) % PANEL:
+        return False
+    if x.device.type != "cpu" or {x.dtype, layer.weight.dtype} != {torch.float32}:
+        return False
+    n, c, h, w = x.shape
+    large = min(h, w) >= TILE and 9 * n * h * w * c * layer.out_channels >= FEWEST
+    return large and x.is_contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,199 @@
+"""3x3 convolutions by Winograd's minimal filtering against the direct ones, in float64."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.library import opcheck
+from torch.nn.functional import conv2d
+
+from spikeback.nn.block import Conv2d
+from spikeback.ops import convolution, native
+from spikeback.ops.convolution import convolve, convolve_weights
+from spikeback.ops.lif import plain
+
+pytestmark = pytest.mark.skipif(not native.CONVOLVES, reason="no compiled convolutions")
+
+# pictures, channels in and out, height, width: whole tiles, parts of tiles, less than one, several blocks of tiles
+SHAPES = [(2, 16, 16, 4, 4), (1, 32, 16, 8, 8), (3, 16, 48, 7, 9), (1, 48, 80, 14, 5), (2, 16, 32, 1, 1),
+          (1, 16, 16, 3, 2), (1, 16, 16, 1, 33), (60, 16, 32, 13, 12), (1, 160, 16, 6, 4),
+          (1, 16, 160, 4, 6)]  # fmt: skip
+CHECKS = ("test_schema", "test_autograd_registration", "test_faketensor")
+
+
+def last(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def operands(n: int, c: int, k: int, h: int, w: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Spikes, weights as they are initialised, a gradient."""
+    torch.manual_seed(0)
+    spikes = (torch.rand(n, c, h, w) < 0.3).float()
+    return last(spikes), last(torch.randn(k, c, 3, 3) * (2 / (9 * k)) ** 0.5), last(torch.randn(n, k, h, w))
+
+
+def gradients(conv: Any, *leaves: Tensor, slope: Tensor) -> tuple[Tensor, ...]:
+    """Result and first gradients, and the gradients of a function of these."""
+    leaves = tuple(x.detach().clone().requires_grad_() for x in leaves)
+    slope = slope.detach().clone().requires_grad_()
+    y = conv(*leaves)
+    first = torch.autograd.grad(y, leaves, slope, create_graph=True)
+    second = torch.autograd.grad(sum((g**2).sum() for g in first), (*leaves, slope))
+    return (y, *first, *second)
+
+
+def assert_close(result: Tensor, exact: Tensor, tolerance: float) -> None:
+    assert result.shape == exact.shape
+    assert (result.double() - exact).norm() <= tolerance * exact.norm()
+    assert (result.double() - exact).abs().max() <= 5 * tolerance * exact.abs().max()
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_results_and_gradients_are_those_of_the_direct_convolution(shape: tuple[int, ...]) -> None:
+    x, weight, slope = operands(*shape)
+    exact = gradients(lambda a, b: conv2d(a, b, padding=1), x.double(), weight.double(), slope=slope.double())
+    for y, e in zip(gradients(convolve, x, weight, slope=slope), exact, strict=True):
+        assert_close(y, e, 5e-6)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_turned_is_the_transpose(shape: tuple[int, ...]) -> None:
+    x, weight, slope = operands(*shape)
+    transposed = lambda a, b: nn.functional.conv_transpose2d(a, b, padding=1)
+    exact = gradients(transposed, slope.double(), weight.double(), slope=x.double())
+    for y, e in zip(gradients(lambda a, b: convolve(a, b, True), slope, weight, slope=x), exact, strict=True):
+        assert_close(y, e, 5e-6)
+
+
+def test_rounding_is_far_below_that_of_tf32() -> None:
+    x, weight, _ = operands(2, 512, 512, 4, 4)
+    exact = conv2d(x.double(), weight.double(), padding=1)
+    tf32 = (weight.view(torch.int32) + (1 << 12) & ~0x1FFF).view(torch.float32)  # ten bits of mantissa
+    off = lambda y: ((y.double() - exact).norm() / exact.norm()).item()
+    assert off(convolve(x, weight)) < off(conv2d(x.double(), tf32.double(), padding=1)) / 20
+
+
+def test_bits_depend_neither_on_threads_nor_on_the_other_pictures() -> None:
+    x, weight, grad = operands(40, 32, 48, 17, 15)
+    threads, results = torch.get_num_threads(), []
+    try:
+        for count in (1, 2, 3, 7):
+            torch.set_num_threads(count)
+            results.append((convolve(x, weight), convolve(grad, weight, True), convolve_weights(x, grad)))
+    finally:
+        torch.set_num_threads(threads)
+    for other in results[1:]:
+        assert all(map(torch.equal, other, results[0]))
+    assert torch.equal(convolve(x[7:9], weight), results[0][0][7:9])
+
+
+def test_no_number_but_those_of_the_operands_is_read_or_written() -> None:
+    """Operands lie between NaNs, results between marks."""
+
+    def lent(y: Tensor) -> tuple[Tensor, Tensor]:
+        n, c, h, w = y.shape
+        buffer = torch.full((y.numel() + 128,), torch.nan)
+        return buffer[64:-64].view(n, h, w, c).permute(0, 3, 1, 2).copy_(y), buffer
+
+    for shape in SHAPES:
+        (n, c, k, h, w), operand = shape, [lent(y)[0] for y in operands(*shape)]
+        x, weight, grad = operand
+        for name, a, b, out, turned in (("convolve", x, weight, grad, False), ("convolve", grad, weight, x, True),
+                                        ("convolve_weights", x, grad, weight, False)):  # fmt: skip
+            y, buffer = lent(torch.full_like(out, torch.nan))
+            inner = (k, c) if turned else (c, k)
+            native.run_convolution(name, a, b, y, (n, h, w, *inner), turned)
+            assert y.isfinite().all()
+            assert buffer[:64].isnan().all()
+            assert buffer[-64:].isnan().all()
+
+
+def test_empty_batch_and_other_layouts() -> None:
+    x, weight, grad = operands(2, 16, 32, 5, 6)
+    assert convolve(x[:0], weight).shape == (0, 32, 5, 6)
+    assert torch.equal(convolve_weights(x[:0], grad[:0]), torch.zeros(32, 16, 3, 3))
+    assert torch.equal(convolve(x.contiguous(), weight.contiguous()), convolve(x, weight))
+    strided = last(x.repeat_interleave(2, 3))[..., ::2]
+    assert torch.equal(convolve_weights(strided, grad.contiguous()), convolve_weights(x, grad))
+
+
+def test_operators_are_sound() -> None:
+    x, weight, grad = operands(2, 16, 32, 5, 6)
+    for op, arguments in ((convolve, (x, weight)), (convolve, (grad, weight, True)), (convolve_weights, (x, grad))):
+        leaves = tuple(a.requires_grad_() if isinstance(a, Tensor) else a for a in arguments)
+        opcheck(op, leaves, test_utils=CHECKS)
+        with torch._subclasses.FakeTensorMode() as mode:
+            fake = op(*(mode.from_tensor(a) if isinstance(a, Tensor) else a for a in arguments))
+        assert (fake.shape, fake.stride()) == ((y := op(*arguments)).shape, y.stride())
+    compiled = torch.compile(convolve, fullgraph=True, backend="aot_eager")
+    assert torch.equal(compiled(x, weight), convolve(x, weight))
+
+
+def test_operations_are_counted_as_those_of_the_direct_convolution() -> None:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    import spikeback.models.macs  # noqa: F401  (its formulas)
+
+    x, weight, _ = (y.requires_grad_() for y in operands(2, 16, 32, 8, 8))
+    for conv in (convolve, lambda a, b: conv2d(a, b, padding=1)):
+        with FlopCounterMode(display=False) as counter:
+            conv(x, weight).sum().backward()
+        assert counter.get_total_flops() == 3 * 2 * (2 * 8 * 8) * (9 * 16 * 32)
+
+
+def test_too_little_memory_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full:
+        @staticmethod
+        def spikeback_convolve(*_: Any) -> bool:
+            return False
+
+    monkeypatch.setattr(native, "KERNELS", Full)
+    with pytest.raises(MemoryError, match="no memory left"):
+        convolve(*operands(1, 16, 16, 4, 4)[:2])
+
+
+def calls_of(monkeypatch: pytest.MonkeyPatch, layer: nn.Conv2d, x: Tensor) -> int:
+    """How often the layer goes through `convolve`; its output must be that of PyTorch's anyway."""
+    calls: list[Any] = []
+    kernel = native.run_convolution
+    monkeypatch.setattr(native, "run_convolution", lambda *a: (calls.append(a), kernel(*a))[1])
+    y = layer(x)
+    if not torch.is_autocast_enabled("cpu"):
+        expected = nn.Conv2d._conv_forward(layer, x.double(), layer.double().weight, layer.bias)
+        layer.float()
+        assert_close(y, expected.detach(), 5e-6)
+    return len(calls)
+
+
+def test_layers_take_it_where_it_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    layer, x = Conv2d(32, 64, 3, padding=1, bias=False), last(torch.randn(8, 32, 16, 16))
+    assert calls_of(monkeypatch, layer, x) == 1
+    assert calls_of(monkeypatch, layer.to(memory_format=torch.channels_last), x) == 1
+    with plain():
+        assert calls_of(monkeypatch, layer, x) == 0
+    with torch.autocast("cpu", torch.bfloat16):
+        assert calls_of(monkeypatch, layer, x) == 0
+
+
+OTHERS: dict[str, dict[str, Any]] = {
+    "stride": {"stride": 2}, "5x5": {"kernel_size": 5}, "no padding": {"padding": 0}, "dilation": {"dilation": 2},
+    "groups": {"groups": 2}, "bias": {"bias": True}, "reflection": {"padding_mode": "reflect"},
+    "17 channels": {"out_channels": 17}, "40 channels": {"out_channels": 40},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", OTHERS)
+def test_other_geometries_stay_with_pytorch(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    common = {"in_channels": 32, "out_channels": 64, "kernel_size": 3, "padding": 1, "bias": False}
+    layer = Conv2d(**common | OTHERS[what])
+    assert calls_of(monkeypatch, layer, last(torch.randn(8, 32, 16, 16))) == 0
+
+
+def test_other_inputs_stay_with_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = Conv2d(32, 64, 3, padding=1, bias=False)
+    assert calls_of(monkeypatch, layer, torch.randn(8, 32, 16, 16)) == 0  # contiguous: would be converted
+    assert calls_of(monkeypatch, layer, last(torch.randn(100, 32, 3, 16))) == 0  # less than a tile
+    assert calls_of(monkeypatch, layer, last(torch.randn(1, 32, 4, 4))) == 0  # not worth it
+    assert not convolution.is_faster(layer.double(), last(torch.randn(8, 32, 16, 16).double()))
