@@ -48,7 +48,9 @@ def test_a_floor_an_ann_and_all_peers_are_beside_a_step(plan: MakePlan) -> None:
     for precision in ("float32", "bf16"):
         ours, ann = arms[f"ours {precision}"].options, arms[f"ann {precision}"].options
         assert ann["batch"] == ours["time_steps"] * ours["batch"]
-        assert arms[f"floor {precision}"].options["precision"] == precision
+        floor, direct = (arms[f"{kind} {precision}"].options for kind in ("floor", "direct floor"))
+        assert floor["precision"] == precision
+        assert direct == floor | {"within": "spikeback.nn:plain"}
         assert {f"{peer} best {precision}" for peer in PEERS} <= set(arms)
     stock = arms["spikingjelly stock"]
     assert (stock.allocator, stock.options["layout"], "precision" in stock.options) == ("stock", "contiguous", False)

@@ -39,7 +39,7 @@ def gradients(conv: Any, *leaves: Tensor, slope: Tensor) -> tuple[Tensor, ...]:
     slope = slope.detach().clone().requires_grad_()
     y = conv(*leaves)
     first = torch.autograd.grad(y, leaves, slope, create_graph=True)
-    second = torch.autograd.grad(sum((g**2).sum() for g in first), (*leaves, slope))
+    second = torch.autograd.grad(torch.stack([(g**2).sum() for g in first]).sum(), (*leaves, slope))
     return (y, *first, *second)
 
 
@@ -136,7 +136,8 @@ def test_operations_are_counted_as_those_of_the_direct_convolution() -> None:
     import spikeback.models.macs  # noqa: F401  (its formulas)
 
     x, weight, _ = (y.requires_grad_() for y in operands(2, 16, 32, 8, 8))
-    for conv in (convolve, lambda a, b: conv2d(a, b, padding=1)):
+    convolutions: list[Any] = [convolve, lambda a, b: conv2d(a, b, padding=1)]
+    for conv in convolutions:
         with FlopCounterMode(display=False) as counter:
             conv(x, weight).sum().backward()
         assert counter.get_total_flops() == 3 * 2 * (2 * 8 * 8) * (9 * 16 * 32)

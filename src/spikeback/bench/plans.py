@@ -88,12 +88,14 @@ def step(machine: Machine, width: int, time_steps: int, batch: int, size: int, c
         arms += [
             net_arm(f"ours {p}", "train", ours),
             net_arm(f"floor {p}", "floor", options),
+            net_arm(f"direct floor {p}", "floor", options | {"within": PLAIN}),
             net_arm(f"ann {p}", "train", options | {"net": f"{NETS}:ann", "batch": time_steps * batch}),
             net_arm(f"plain {p}", "train", ours | {"within": PLAIN}),
             net_arm(f"shortcut {p}", "train", options | {"net": f"{NETS}:shortcut"}),
         ]
         comparisons += [
             Ratio(f"ours / floor, {p}", f"ours {p}", f"floor {p}", most=1.25),
+            Ratio(f"ours / direct floor, {p}", f"ours {p}", f"direct floor {p}", most=1.25),
             Ratio(f"ours / ann, {p}", f"ours {p}", f"ann {p}", most=1.0),
             Ratio(f"with three branches / without, {p}", f"shortcut {p}", f"ours {p}", most=1.03),
             Ratio(f"plain composition / ours, {p}", f"plain {p}", f"ours {p}"),

@@ -88,7 +88,10 @@ def _infer(
     return forward, facts
 
 
-def floor(*, width: int, time_steps: int, batch: int, size: int, classes: int, precision: str = "float32") -> Made:
+def floor(
+    *, width: int, time_steps: int, batch: int, size: int, classes: int, precision: str = "float32",
+    within: str | None = None,
+) -> Made:  # fmt: skip
     """The convolutions and the readout of our network alone, forward, backward and update: no norm, no neurons.
 
     Each is fed 0/1 spikes of the shape and density that it sees in the real network, and a gradient prepared
@@ -98,11 +101,12 @@ def floor(*, width: int, time_steps: int, batch: int, size: int, classes: int, p
     sites = _sites(model, x, precision)
     optimiser = torch.optim.SGD([p for layer, _, _ in sites for p in layer.parameters()], RATE, 0.9)
     densities = [(x != 0).float().mean().item() for _, x, _ in sites[1:-1]]
+    enter = _context(within)
 
     def step() -> None:
         optimiser.zero_grad()
         for layer, x, grad in sites:
-            with autocast(precision):
+            with enter(), autocast(precision):
                 y = layer(x)
             y.backward(grad)
             x.grad = None

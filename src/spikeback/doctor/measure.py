@@ -154,7 +154,8 @@ def cost(case: Case, repetitions: int = 7) -> float:
 
     with undisturbed(case.net):
         case.net.train()
-        plain(), recorded()
+        plain()
+        recorded()
         ratios = [timed(recorded) / timed(plain) for _ in range(repetitions)]
     return statistics.median(ratios)
 
