@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from spikeback.cli.main import build_parser, main
+from spikeback.files import write_atomic
 
 TINY = [
     *("--model.name", "spiking_resnet20_he", "--model.width", "4", "--model.time_steps", "1"),
@@ -43,6 +44,13 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("finished") / "run"
     main(["compare", *TINY, "--methods", "vanilla", "evolutionary", "--seeds", "0", "1", "--out", str(out)])
     return out
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs end without plots and with an empty page: drawing takes longer than a training."""
+    monkeypatch.setattr("spikeback.cli.live.save_plots", lambda results, out: [])
+    monkeypatch.setattr("spikeback.cli.live.write_report", lambda results, path: write_atomic(path, b""))
 
 
 @pytest.fixture

@@ -1,11 +1,11 @@
 """Runs `spikeback` in forked children, which need no imports of their own, and kills them with SIGKILL.
 
-python killing.py '{"words": [...], "out": FOLDER, ...}'    and one of
+python killing.py '{"words": [...], "out": FOLDER, ...}' ...    any number of runs, each with one of these or none
     "kills": 5, "seed": 0, "longest": 0.5                   at random moments
     "moments": [["write", "last.ckpt"], ...]                in the midst of these, one child for each
 
-Every child resumes what the one before left; the last is left alone. Prints what the children print, then how many were
-killed and how long the last one took.
+Every child resumes what the one before left; the last is left alone. Prints for every run what the children print, then
+how many were killed. `longest` is a part of the time that the last child of the first run took.
 """
 
 import json
@@ -89,9 +89,8 @@ def kill_at_random(words: list[str], out: Path, kills: int, seed: int, longest: 
     return killed
 
 
-def run(words: list[str], out: str, kills: int = 0, seed: int = 0, longest: float = 0, moments: Any = ()) -> None:
-    live.save_plots = lambda results, folder: []  # drawing takes longer than all the rest
-    live.write_report = lambda results, path: files.write_atomic(path, b"report")
+def run(words: list[str], out: str, kills: int = 0, seed: int = 0, longest: float = 0, moments: Any = ()) -> float:
+    """One run; returns the seconds that its last child took. `longest` is in seconds here."""
     words = [*words, "--out", out, "--resume"]
     killed = kill_at_random(words, Path(out), kills, seed, longest)
     for moment, name in moments:
@@ -99,8 +98,14 @@ def run(words: list[str], out: str, kills: int = 0, seed: int = 0, longest: floa
         killed += 1
     started = time.monotonic()
     assert not ended(fork(words))
-    print(json.dumps({"killed": killed, "seconds": time.monotonic() - started}))
+    print(json.dumps({"killed": killed}))
+    return time.monotonic() - started
 
 
 if __name__ == "__main__":
-    run(**json.loads(sys.argv[1]))
+    live.save_plots = lambda results, folder: []  # drawing takes longer than all the rest
+    live.write_report = lambda results, path: files.write_atomic(path, b"report")
+    first, *others = map(json.loads, sys.argv[1:])
+    seconds = run(**first)
+    for options in others:
+        run(**options | {"longest": options.get("longest", 0) * seconds})

@@ -37,11 +37,9 @@ class Disk:
 
 
 @pytest.fixture
-def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
+def disk(monkeypatch: pytest.MonkeyPatch, undrawn: None) -> Disk:
     disk = Disk()
     monkeypatch.setattr("spikeback.files._write", disk.write)
-    monkeypatch.setattr("spikeback.cli.live.save_plots", lambda results, out: [])  # take longer than the rest
-    monkeypatch.setattr("spikeback.cli.live.write_report", lambda results, path: files.write_atomic(path, b"report"))
     return disk
 
 

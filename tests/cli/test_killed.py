@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,28 +39,46 @@ MOMENTS = [  # in the order in which a run comes to them
 ]
 
 
-def trained(root: Path, out: Path, **options: Any) -> tuple[str, dict[str, Any]]:
-    """What a run printed, and the last line's numbers."""
-    options |= {"words": [*WORDS, "--data.root", str(root)], "out": str(out)}
-    script = str(Path(__file__).with_name("killing.py"))
-    process = subprocess.run(
-        [sys.executable, script, json.dumps(options)],
-        capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert process.returncode == 0, process.stdout + process.stderr
-    return process.stdout, json.loads(process.stdout.splitlines()[-1])
+RUNS: dict[str, dict[str, Any]] = {  # the options of killing.py
+    "whole": {},
+    "random": {"kills": KILLS, "seed": 0, "longest": 1.5 / (EPOCHS * len(TRIALS))},  # one and a half epochs
+    "every write": {"moments": MOMENTS},
+}
+
+
+@dataclass
+class Found:
+    """A run: its folder, what it printed, how many times it was killed."""
+
+    out: Path
+    printed: str
+    killed: int
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, float]:
-    """Pictures, a run on them that was left alone, and how long it takes."""
-    folder, rng = tmp_path_factory.mktemp("whole"), np.random.default_rng(0)
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Found]:
+    """One run left alone and those that were killed, all forked by one process, whose imports take longer than a run.
+
+    Not to be changed.
+    """
+    folder, rng = tmp_path_factory.mktemp("runs"), np.random.default_rng(0)
     for label in ("cats", "dogs"):
         (folder / "pictures" / label).mkdir(parents=True)
         for i in range(20):
             Image.fromarray(rng.integers(0, 256, (8, 8), np.uint8)).save(folder / "pictures" / label / f"{i}.png")
-    _, found = trained(folder / "pictures", folder / "run")
-    return folder / "pictures", folder / "run", found["seconds"]
+    words = [*WORDS, "--data.root", str(folder / "pictures")]
+    given = [json.dumps({"words": words, "out": str(folder / name)} | options) for name, options in RUNS.items()]
+    script = str(Path(__file__).with_name("killing.py"))
+    process = subprocess.run(
+        [sys.executable, script, *given], capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+    assert process.returncode == 0, process.stdout + process.stderr
+    parts = re.split(r'^{"killed": (\d+)}\n', process.stdout, flags=re.MULTILINE)
+    assert len(parts) == 2 * len(RUNS) + 1
+    return {
+        name: Found(folder / name, printed, int(killed))
+        for name, printed, killed in zip(RUNS, parts[:-1:2], parts[1::2], strict=True)
+    }
 
 
 def results_of(run: Path) -> dict[str, Any]:
@@ -84,19 +104,17 @@ def assert_same_run(one: Path, other: Path) -> None:
         assert {p.name for p in (one / trial).iterdir()} == {p.name for p in (other / trial).iterdir()}
 
 
-def test_killed_at_random_moments(whole: tuple[Path, Path, float], tmp_path: Path) -> None:
-    pictures, run, seconds = whole
-    epoch = seconds / (EPOCHS * len(TRIALS))
-    _, found = trained(pictures, tmp_path / "run", kills=KILLS, seed=0, longest=1.5 * epoch)
-    assert found["killed"] >= KILLS / 2
-    assert_same_run(tmp_path / "run", run)
+def test_killed_at_random_moments(runs: dict[str, Found]) -> None:
+    found = runs["random"]
+    assert found.killed >= KILLS / 2
+    assert_same_run(found.out, runs["whole"].out)
 
 
-def test_killed_in_the_midst_of_every_write(whole: tuple[Path, Path, float], tmp_path: Path) -> None:
-    pictures, run, _ = whole
-    out = tmp_path / "run"
-    printed, found = trained(pictures, out, moments=MOMENTS)
-    assert found["killed"] == len(MOMENTS)
-    assert f"{out / TRIALS[0] / 'last.ckpt'} is missing: going on from previous.ckpt, after epoch 1" in printed
-    assert f"{out / TRIALS[0] / 'best.ckpt'} is missing: written anew from last.ckpt" in printed
-    assert_same_run(out, run)
+def test_killed_in_the_midst_of_every_write(runs: dict[str, Found]) -> None:
+    found = runs["every write"]
+    assert runs["whole"].killed == 0
+    assert found.killed == len(MOMENTS)
+    trial = found.out / TRIALS[0]
+    assert f"{trial / 'last.ckpt'} is missing: going on from previous.ckpt, after epoch 1" in found.printed
+    assert f"{trial / 'best.ckpt'} is missing: written anew from last.ckpt" in found.printed
+    assert_same_run(found.out, runs["whole"].out)

@@ -202,7 +202,7 @@ def test_interrupted_cells_keep_whole_epochs(
 
         jobs.run_jobs(words, at_once, ended, look)
 
-    words = ["sweep", "--config", write(), "--train.epochs", "25", "--out", out, "--jobs", 2]
+    words = ["sweep", "--config", write(), "--train.epochs", "10", "--out", out, "--jobs", 2]
     with monkeypatch.context() as patched:
         patched.setattr(sweep, "run_jobs", until_an_epoch)
         outcome = command(*words)

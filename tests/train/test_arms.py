@@ -15,12 +15,31 @@ def trunk(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {k.removeprefix("net."): v for k, v in weights.items() if k.startswith("net.")}
 
 
+@pytest.fixture(scope="module")
+def known() -> dict[tuple[str, int], Any]:
+    return {}
+
+
+@pytest.fixture
+def watched(
+    known: dict[tuple[str, int], Any], train: Callable[..., Any], watch: Callable[[], Any]
+) -> Callable[..., Any]:
+    """watched("vanilla", seed=0): what was seen of a training of the plain recipe, which happens once for all tests."""
+
+    def training(method: str, seed: int = 0) -> Any:
+        if (method, seed) not in known:
+            seen = watch()
+            train(method, None, seen, out=f"{method}-{seed}", seed=seed)
+            known[method, seed] = seen
+        return known[method, seed]
+
+    return training
+
+
 def test_arms_share_initial_weights_batches_and_learning_rate(
-    train: Callable[..., Any], watch: Callable[[], Any]
+    watched: Callable[..., Any],
 ) -> None:
-    arms = {method: watch() for method in ("vanilla", "shortcut", "evolutionary")}
-    for method, seen in arms.items():
-        train(method, None, seen, out=method)
+    arms = {method: watched(method) for method in ("vanilla", "shortcut", "evolutionary")}
     vanilla = arms.pop("vanilla")
     for seen in arms.values():
         initial, expected = trunk(seen.weights[0]), trunk(vanilla.weights[0])
@@ -34,10 +53,8 @@ def test_arms_share_initial_weights_batches_and_learning_rate(
             assert torch.equal(y, other_y)
 
 
-def test_seeds_differ_in_initial_weights_and_batches(train: Callable[..., Any], watch: Callable[[], Any]) -> None:
-    one, other = watch(), watch()
-    train("vanilla", None, one, out="0")
-    train("vanilla", None, other, out="1", seed=1)
+def test_seeds_differ_in_initial_weights_and_batches(watched: Callable[..., Any]) -> None:
+    one, other = watched("vanilla"), watched("vanilla", seed=1)
     assert not torch.equal(one.weights[0]["net.fc.weight"], other.weights[0]["net.fc.weight"])
     assert not torch.equal(one.batches[0][1], other.batches[0][1])
 
@@ -45,13 +62,11 @@ def test_seeds_differ_in_initial_weights_and_batches(train: Callable[..., Any], 
 @pytest.mark.parametrize("method", ["vanilla", "Evolutionary(start=0.0)"])
 def test_weight_zero_is_a_plain_pytorch_loop(
     method: str,
-    train: Callable[..., Any],
+    watched: Callable[..., Any],
     make_recipe: Callable[..., Any],
-    watch: Callable[[], Any],
     plain_net: Callable[..., Any],
 ) -> None:
-    recipe, seen = make_recipe(), watch()
-    train(method, recipe, seen)
+    recipe, seen = make_recipe(), watched(method)
 
     net = plain_net(recipe)
     net.load_state_dict(trunk(seen.weights[0]))
@@ -74,10 +89,9 @@ def test_weight_zero_is_a_plain_pytorch_loop(
 
 
 def test_packed_spikes_change_no_weight(
-    train: Callable[..., Any], make_recipe: Callable[..., Any], watch: Callable[[], Any]
+    train: Callable[..., Any], make_recipe: Callable[..., Any], watch: Callable[[], Any], watched: Callable[..., Any]
 ) -> None:
-    plain, packed = watch(), watch()
-    train("evolutionary", make_recipe(), plain, out="plain")
+    plain, packed = watched("evolutionary"), watch()
     train("evolutionary", make_recipe(packed_spikes=True), packed, out="packed")
     assert len(plain.weights) == len(packed.weights) == 13
     for one, other in zip(plain.weights, packed.weights, strict=True):

@@ -66,6 +66,12 @@ def assert_same(a: Any, b: Any) -> None:
         assert a == b
 
 
+@pytest.fixture(scope="module")
+def uninterrupted() -> dict[tuple[str, bool], tuple[dict[str, Any], Any, dict[str, Any]]]:
+    """(method, augmented) -> record, watch and last checkpoint of a training that nothing stopped, once for all."""
+    return {}
+
+
 @pytest.mark.parametrize(
     ("method", "stop", "augmented"),
     [
@@ -84,11 +90,16 @@ def test_resumed_equals_uninterrupted(
     watch: Callable[[], Any],
     read_checkpoint: Callable[[Path], Any],
     tmp_path: Path,
+    uninterrupted: dict[tuple[str, bool], Any],
 ) -> None:
     make_stop, done = STOPS[stop]
     recipe = make_recipe(data={} if augmented else {"crop_padding": 0, "flip": False})
-    whole, rest = watch(), watch()
-    expected = train(method, recipe, whole, out="whole")
+    name, rest = f"{method}-seed0/last.ckpt", watch()
+    if (method, augmented) not in uninterrupted:
+        whole = watch()
+        expected = train(method, recipe, whole, out="whole")
+        uninterrupted[method, augmented] = expected, whole, read_checkpoint(tmp_path / "whole" / name)
+    expected, whole, one = uninterrupted[method, augmented]
     with pytest.raises(Interrupted):
         train(method, recipe, make_stop(), out="parts")
     record = train(method, recipe, rest, out="parts", resume=True)
@@ -101,8 +112,7 @@ def test_resumed_equals_uninterrupted(
         assert torch.equal(x, other_x)
         assert torch.equal(y, other_y)
 
-    name = f"{method}-seed0/last.ckpt"
-    one, other = read_checkpoint(tmp_path / "whole" / name), read_checkpoint(tmp_path / "parts" / name)
+    other = read_checkpoint(tmp_path / "parts" / name)
     assert one["state_dict"]
     assert one["optimizer_states"][0]["state"]  # the momentum buffers
     for key in ("state_dict", "optimizer_states", "lr_schedulers", "global_step"):
