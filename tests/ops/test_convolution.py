@@ -181,7 +181,7 @@ def test_layers_take_it_where_it_is_faster(monkeypatch: pytest.MonkeyPatch) -> N
 OTHERS: dict[str, dict[str, Any]] = {
     "stride": {"stride": 2}, "5x5": {"kernel_size": 5}, "no padding": {"padding": 0}, "dilation": {"dilation": 2},
     "groups": {"groups": 2}, "bias": {"bias": True}, "reflection": {"padding_mode": "reflect"},
-    "17 channels": {"out_channels": 17}, "40 channels": {"out_channels": 40},
+    "17 channels": {"out_channels": 17}, "40 channels": {"out_channels": 40}, "few channels": {"out_channels": 16},
 }  # fmt: skip
 
 
@@ -196,5 +196,6 @@ def test_other_inputs_stay_with_pytorch(monkeypatch: pytest.MonkeyPatch) -> None
     layer = Conv2d(32, 64, 3, padding=1, bias=False)
     assert calls_of(monkeypatch, layer, torch.randn(8, 32, 16, 16)) == 0  # contiguous: would be converted
     assert calls_of(monkeypatch, layer, last(torch.randn(100, 32, 3, 16))) == 0  # less than a tile
-    assert calls_of(monkeypatch, layer, last(torch.randn(1, 32, 4, 4))) == 0  # not worth it
+    assert calls_of(monkeypatch, layer, last(torch.randn(3, 32, 12, 12))) == 0  # few tiles: not worth it
+    assert calls_of(monkeypatch, layer, last(torch.randn(4, 32, 12, 12))) == 1
     assert not convolution.is_faster(layer.double(), last(torch.randn(8, 32, 16, 16).double()))
