@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN ?= runs/demo
 PEERS := benchmarks/.venv
-BENCHES ?= step lif memory inference branches scaling
+BENCHES ?= step lif convolution memory inference branches scaling
 REPETITIONS ?= 10
 
 .PHONY: demo test bench check format clean

@@ -13,6 +13,7 @@ from spikeback.bench.plans import Machine, Plan
 SIZES: dict[str, dict[str, Any]] = {
     "step": {"width": 8, "time_steps": 2, "batch": 2, "size": 16, "classes": 10},
     "lif": {"time_steps": 2, "batch": 2, "channels": 3, "size": 8},
+    "convolution": {"width": 8, "time_steps": 2, "batch": 2, "size": 32},
     "memory": {"width": 8, "time_steps": [2, 4], "batch": 2, "size": 16, "classes": 10},
     "inference": {"width": 8, "time_steps": 2, "batch": [1, 2], "size": 16, "classes": 10},
     "branches": {"width": 8, "time_steps": 2, "batch": 2, "size": 16, "classes": 10},

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from spikeback.bench.plans import PEERS, Plan
 from spikeback.bench.worker import find
+from spikeback.cli.bench import ALONE
 
 MakePlan = Callable[..., Plan]
 
@@ -39,7 +40,7 @@ def test_what_is_left_out_is_said(bench: str, plan: MakePlan) -> None:
     assert [note for note in whole.notes if note.startswith("no ")] == []
     assert "no bf16 arms: this processor does not compute in bfloat16" in little.notes
     assert not [arm for arm in little.arms if "bf16" in arm.name or arm.python or arm.name.startswith(PEERS)]
-    assert any(note.startswith("no peers") for note in little.notes) is (bench not in ("branches", "scaling"))
+    assert any(note.startswith("no peers") for note in little.notes) is (bench not in ALONE)
 
 
 def test_a_floor_an_ann_and_all_peers_are_beside_a_step(plan: MakePlan) -> None:

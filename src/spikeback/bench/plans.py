@@ -16,6 +16,7 @@ PEERS = ("spikingjelly", "snntorch", "norse")
 SURROGATES = ("Triangle(gamma=1.0)", "Rectangle(a=1.0)", "Tanh(k=3.0)", "Sigmoid(alpha=4.0)", "ATan(alpha=2.0)")
 NETS = "spikeback.bench.nets"
 NEURONS = "spikeback.bench.neurons"
+CONVOLUTION = "spikeback.bench.convolutions:both_ways"
 DEPTHS = (18, 34)  # ResNets whose branches are measured
 SMALL = {"width": 8, "time_steps": 1, "batch": 1, "size": 16}  # a miniature of any of these networks
 PLAIN, PACKED = "spikeback.nn:plain", "spikeback:packed_spikes"
@@ -151,6 +152,22 @@ def _bandwidth(name: str, tensor: int) -> Ratio:
     least = 0.7 if "Triangle" in name or "Rectangle" in name else None
     scale = TENSORS * tensor / (2 * copy_size())
     return Ratio(f"{name}: share of the copy's bandwidth", "copy", name, scale=scale, least=least)
+
+
+def convolution(machine: Machine, width: int, time_steps: int, batch: int, size: int) -> Plan:
+    """The 3x3 convolutions of the four stages of ResNet-18, forward and backward, ours against PyTorch's."""
+    arms, comparisons = [], []
+    for stage in range(4):
+        channels, side = width << stage, size >> stage
+        place = f", {channels} channels, {side} x {side}"
+        options = {"pictures": time_steps * batch, "channels": channels, "size": side}
+        for name, direct in (("ours", False), ("direct", True)):
+            more = {"line": name, "at": channels}
+            arms.append(Arm(name + place, CONVOLUTION, options | {"direct": direct}, **more))
+        comparisons.append(Ratio(f"direct / ours{place}", f"direct{place}", f"ours{place}"))
+    title = f"3x3 convolutions of spikes, forward and backward, {time_steps * batch} pictures, float32"
+    notes = Machine(machine.bf16, Path()).notes()  # peers have no part in it
+    return Plan(title, arms, comparisons, notes, apart=True)
 
 
 def memory(machine: Machine, width: int, time_steps: list[int], batch: int, size: int, classes: int) -> Plan:

@@ -14,7 +14,7 @@ from spikeback.report.style import COLOURS, INK, LINES, MARKERS, STYLE
 from spikeback.report.style import png as to_png
 
 OURS, THEIRS, YARDSTICK = COLOURS[1], COLOURS[0], "#9aa0a6"
-YARDSTICKS = ("floor", "direct floor", "ann", "copy")
+YARDSTICKS = ("floor", "direct", "ann", "copy")
 
 
 def png(results: dict[str, Any]) -> bytes:

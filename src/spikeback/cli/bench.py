@@ -30,6 +30,10 @@ RACES: dict[str, tuple[str, dict[str, Any]]] = {
         "LIF neurons alone, forward and backward, against a copy of memory.",
         {"time_steps": 4, "batch": 32, "channels": 64, "size": 32},
     ),
+    "convolution": (
+        "The 3x3 convolutions of ResNet-18's stages, ours against PyTorch's.",
+        {"width": 64, "time_steps": 4, "batch": 32, "size": 32},
+    ),
     "memory": (
         "Peak memory and time of a training step against T.",
         {"width": 64, "time_steps": [2, 4, 8, 16], "batch": 32, "size": 32, "classes": 10},
@@ -47,7 +51,7 @@ RACES: dict[str, tuple[str, dict[str, Any]]] = {
         {"width": 64, "time_steps": [1, 2, 4, 8, 16], "batch": [8, 16, 32, 64], "size": 32, "classes": 10},
     ),
 }
-ALONE = ("branches", "scaling")  # ours only, no peers
+ALONE = ("convolution", "branches", "scaling")  # ours only, no peers
 HELP = {
     "width": "channels of the first stage",
     "time_steps": "T",
