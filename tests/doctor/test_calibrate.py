@@ -36,8 +36,7 @@ def held_out_gains(net: Any, batch: int = 48) -> dict[str, float]:
     """Of every block, by the doctor; the same by hooks of our own to within rounding."""
     x, y, names = pictures(99, batch), some_labels(batch, 10, 99), block_names(net)
     figures = found_blocks(sb.diagnose(net, x, y, passes=()))
-    with sb.nn.plain():
-        truth = account(net, x, y, names)
+    truth = account(net, x, y, names)
     for name in names:
         entering = truth.entering[name]
         assert entering is not None
