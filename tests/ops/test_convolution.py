@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.library import opcheck
 from torch.nn.functional import conv2d
 
+from spikeback.errors import UsageError
 from spikeback.nn.block import Conv2d
 from spikeback.ops import convolution, native
 from spikeback.ops.convolution import convolve, convolve_weights
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.skipif(not native.CONVOLVES, reason="no compiled convol
 
 # pictures, channels in and out, height, width: whole tiles, parts of tiles, less than one, several blocks of tiles
 SHAPES = [(2, 16, 16, 4, 4), (1, 32, 16, 8, 8), (3, 16, 48, 7, 9), (1, 48, 80, 14, 5), (2, 16, 32, 1, 1),
-          (1, 16, 16, 3, 2), (1, 16, 16, 1, 33), (60, 16, 32, 13, 12), (1, 160, 16, 6, 4),
+          (1, 16, 16, 3, 2), (1, 16, 16, 1, 33), (60, 16, 32, 13, 12), (50, 48, 16, 17, 15), (1, 160, 16, 6, 4),
           (1, 16, 160, 4, 6)]  # fmt: skip
 CHECKS = ("test_schema", "test_autograd_registration", "test_faketensor")
 
@@ -118,6 +119,28 @@ def test_empty_batch_and_other_layouts() -> None:
     assert torch.equal(convolve_weights(strided, grad.contiguous()), convolve_weights(x, grad))
 
 
+WRONG = [((2, 24, 5, 6), (32, 24, 3, 3), False), ((2, 16, 5, 6), (24, 16, 3, 3), False),
+         ((2, 16, 5, 6), (32, 32, 3, 3), False), ((2, 32, 5, 6), (32, 16, 5, 5), True)]  # fmt: skip
+
+
+@pytest.mark.parametrize(("shape", "weight", "turned"), WRONG, ids=str)
+def test_operands_that_do_not_fit_are_refused(shape: tuple[int, ...], weight: tuple[int, ...], turned: bool) -> None:
+    with pytest.raises(UsageError, match="multiples of 16 channels"):
+        convolve(torch.rand(shape), torch.rand(weight), turned)
+    x, weights, grad = operands(2, 16, 32, 5, 6)
+    with pytest.raises(UsageError, match="float64"):
+        convolve(x.double(), weights.double())
+    with pytest.raises(UsageError, match="convolve_weights"):
+        convolve_weights(x, grad[:1])
+
+
+def test_channels_that_do_not_match_get_pytorchs_error() -> None:
+    layer = Conv2d(32, 64, 3, padding=1, bias=False)
+    for channels in (16, 64):
+        with pytest.raises(RuntimeError, match="channels"):
+            layer(last(torch.randn(8, channels, 16, 16)))
+
+
 def test_operators_are_sound() -> None:
     x, weight, grad = operands(2, 16, 32, 5, 6)
     for op, arguments in ((convolve, (x, weight)), (convolve, (grad, weight, True)), (convolve_weights, (x, grad))):
@@ -172,6 +195,7 @@ def test_layers_take_it_where_it_is_faster(monkeypatch: pytest.MonkeyPatch) -> N
     layer, x = Conv2d(32, 64, 3, padding=1, bias=False), last(torch.randn(8, 32, 16, 16))
     assert calls_of(monkeypatch, layer, x) == 1
     assert calls_of(monkeypatch, layer.to(memory_format=torch.channels_last), x) == 1
+    assert calls_of(monkeypatch, Conv2d(32, 64, 3, padding=1), x) == 1  # with a bias, as `fold` makes it
     with plain():
         assert calls_of(monkeypatch, layer, x) == 0
     with torch.autocast("cpu", torch.bfloat16):
@@ -180,7 +204,7 @@ def test_layers_take_it_where_it_is_faster(monkeypatch: pytest.MonkeyPatch) -> N
 
 OTHERS: dict[str, dict[str, Any]] = {
     "stride": {"stride": 2}, "5x5": {"kernel_size": 5}, "no padding": {"padding": 0}, "dilation": {"dilation": 2},
-    "groups": {"groups": 2}, "bias": {"bias": True}, "reflection": {"padding_mode": "reflect"},
+    "groups": {"groups": 2}, "reflection": {"padding_mode": "reflect"},
     "17 channels": {"out_channels": 17}, "40 channels": {"out_channels": 40}, "few channels": {"out_channels": 16},
 }  # fmt: skip
 

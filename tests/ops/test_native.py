@@ -111,7 +111,7 @@ def test_a_library_that_does_not_load_is_as_good_as_none(source: Path, monkeypat
 @needs_kernels
 @needs_compiler
 def test_kernels_of_another_source_are_not_used(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After an edit or a pull of either source: said once, with the command that helps."""
+    """After an edit or a pull: said once, with the command that helps."""
     with (source / build.SOURCES[-1]).open("a") as file:
         file.write("// another source\n")
     done = run_build(source, CXX="c++ -O0")
@@ -119,6 +119,15 @@ def test_kernels_of_another_source_are_not_used(source: Path, monkeypatch: pytes
     monkeypatch.setattr(native, "library", lambda level: source / f"kernels-{level}.so")
     with pytest.warns(RuntimeWarning, match=r"other sources.*python -m spikeback\.ops\.native\.build"):
         assert native._load() is None
+
+
+@pytest.mark.parametrize("name", build.SOURCES)
+def test_digest_is_that_of_every_source(source: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "HERE", source)
+    before = build.digest()
+    with (source / name).open("a") as file:
+        file.write("// another source\n")
+    assert build.digest() != before
 
 
 GUARD, PATTERN = 64, 0x7FC01234  # numbers on either side, and their bits: a NaN that no kernel computes

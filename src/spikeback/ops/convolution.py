@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from spikeback.errors import UsageError
 from spikeback.ops import native
 from spikeback.ops.lif import is_plain
 
@@ -49,9 +50,20 @@ def _channels_last(like: Tensor, *shape: int) -> Tensor:
 
 
 def _run(name: str, x: Tensor, other: Tensor, out: Tensor, turned: bool = False) -> Tensor:
-    x, other = (y.contiguous(memory_format=torch.channels_last) for y in (x, other))
     channels_out = out.shape[1] if name == "convolve" else other.shape[1]
     n, c, h, w = x.shape
+    fitting = (
+        (n, channels_out, h, w) if name == "convolve_weights" else (c, channels_out) if turned else (channels_out, c)
+    )
+    fits = (
+        other.shape == (fitting if name == "convolve_weights" else (*fitting, 3, 3)) and not (c | channels_out) % PANEL
+    )
+    if not fits or any((y.dtype, y.device.type) != (torch.float32, "cpu") for y in (x, other)):
+        given = " and ".join(f"{tuple(y.shape)} {y.dtype} on {y.device}" for y in (x, other))
+        raise UsageError(f"{name}: needs float32 on the CPU, multiples of {PANEL} channels, 3x3 weights, got {given}")
+    if not native.CONVOLVES:
+        raise UsageError(f"{name}: no kernel was built for this processor; use torch.nn.functional.conv2d")
+    x, other = (y.contiguous(memory_format=torch.channels_last) for y in (x, other))
     if x.numel() == 0:
         return out.zero_()
     native.run_convolution(name, x, other, out, (n, h, w, c, channels_out), turned)
@@ -88,13 +100,15 @@ convolve_weights.register_autograd(_backward_weights, setup_context=_setup_weigh
 
 def is_faster(layer: nn.Conv2d, x: Tensor) -> bool:
     """Whether a convolution can go, and goes faster, through `convolve`; inside `plain()` none does."""
-    if is_plain() or not native.CONVOLVES or layer.bias is not None or x.ndim != 4 or torch.is_autocast_enabled("cpu"):
-        return False
+    if is_plain() or not native.CONVOLVES or torch.is_autocast_enabled("cpu") or torch.compiler.is_exporting():
+        return False  # what is exported may run elsewhere
     geometry = (layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.groups, layer.padding_mode)
-    channels = layer.in_channels, layer.out_channels
-    if geometry != ((3, 3), (1, 1), (1, 1), (1, 1), 1, "zeros") or min(channels) < CHANNELS:
+    out, channels, *kernel = layer.weight.shape
+    if geometry != ((3, 3), (1, 1), (1, 1), (1, 1), 1, "zeros") or kernel != [3, 3] or min(out, channels) < CHANNELS:
         return False
-    if any(c % PANEL for c in channels) or x.device.type != "cpu" or {x.dtype, layer.weight.dtype} != {torch.float32}:
+    if x.ndim != 4 or x.shape[1] != channels or (out | channels) % PANEL:
+        return False  # PyTorch has the error for channels that do not match
+    if any((y.dtype, y.device.type) != (torch.float32, "cpu") for y in (x, layer.weight)):
         return False
     n, _, h, w = x.shape
     many = min(h, w) >= TILE and n * -(-h // TILE) * -(-w // TILE) >= TILES
