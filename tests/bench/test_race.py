@@ -10,7 +10,7 @@ import pytest
 
 import spikeback as sb
 from spikeback.bench import worker
-from spikeback.bench.race import Arm, race, turn
+from spikeback.bench.race import Arm, _described, race, turn
 
 FACTORIES = """
 import os, time
@@ -118,3 +118,11 @@ def test_only_an_arm_that_keeps_memory_tunes_the_allocator(
 
 def test_quick_work_is_called_often_enough_to_be_timed() -> None:
     assert worker._calls(lambda: None) > 1000
+
+
+def test_a_python_inside_the_working_folder_is_recorded_from_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    described = [_described(Arm("a", "m:f", {}, python=p)) for p in (tmp_path / "bin/python", Path("/x/python"))]
+    assert [one["python"] for one in described] == ["bin/python", "/x/python"]

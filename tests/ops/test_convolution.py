@@ -127,6 +127,9 @@ WRONG = [((2, 24, 5, 6), (32, 24, 3, 3), False), ((2, 16, 5, 6), (24, 16, 3, 3),
 def test_operands_that_do_not_fit_are_refused(shape: tuple[int, ...], weight: tuple[int, ...], turned: bool) -> None:
     with pytest.raises(UsageError, match="multiples of 16 channels"):
         convolve(torch.rand(shape), torch.rand(weight), turned)
+
+
+def test_other_types_and_batches_are_refused() -> None:
     x, weights, grad = operands(2, 16, 32, 5, 6)
     with pytest.raises(UsageError, match="float64"):
         convolve(x.double(), weights.double())

@@ -135,4 +135,9 @@ def benchmarks() -> Path:
 
 
 def _described(arm: Arm) -> dict[str, Any]:
-    return {key: str(value) if isinstance(value, Path) else value for key, value in vars(arm).items()}
+    """The arm's fields for JSON; a Python inside the working folder is named from there."""
+    fields = dict(vars(arm))
+    if arm.python is not None:
+        inside = arm.python.is_relative_to(Path.cwd())
+        fields["python"] = str(arm.python.relative_to(Path.cwd()) if inside else arm.python)
+    return fields

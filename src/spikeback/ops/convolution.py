@@ -15,7 +15,10 @@ from spikeback.ops import native
 from spikeback.ops.lif import is_plain
 
 PANEL, TILE = 16, 4  # channels that the kernels take together, outputs of a tile along each axis
-CHANNELS, TILES = 32, 32  # with fewer of either the transforms cost what they save; measured on two cores with AVX2
+LEAST_CHANNELS, LEAST_TILES = (
+    32,
+    32,
+)  # with fewer of either the transforms cost what they save; measured on two cores with AVX2
 
 
 @torch.library.custom_op("spikeback::convolve", mutates_args=())
@@ -24,8 +27,12 @@ def convolve(x: Tensor, weight: Tensor, turned: bool = False) -> Tensor:
 
     `turned` is its transpose, for the gradient of the input: weights (C, K, 3, 3), each filter turned by 180 degrees.
     float32 on the CPU; C and K are multiples of 16. The result is channels-last.
+
+    Raises:
+        UsageError: other operands, or no kernel for this processor.
     """
-    return _run("convolve", x, weight, _fake_convolve(x, weight, turned), turned)
+    fits = weight.shape[not turned] == x.shape[1] and weight.shape[2:] == (3, 3)
+    return _run("convolve", x, weight, weight.shape[turned], fits, _fake_convolve(x, weight, turned), turned)
 
 
 @convolve.register_fake
@@ -35,8 +42,13 @@ def _fake_convolve(x: Tensor, weight: Tensor, turned: bool = False) -> Tensor:
 
 @torch.library.custom_op("spikeback::convolve_weights", mutates_args=())
 def convolve_weights(x: Tensor, grad: Tensor) -> Tensor:
-    """Gradient (K, C, 3, 3) of `convolve`'s weights from its x (N, C, H, W) and its output's gradient (N, K, H, W)."""
-    return _run("convolve_weights", x, grad, _fake_convolve_weights(x, grad))
+    """Gradient (K, C, 3, 3) of `convolve`'s weights from its x (N, C, H, W) and its output's gradient (N, K, H, W).
+
+    Raises:
+        UsageError: as `convolve`.
+    """
+    fits = (grad.shape[0], *grad.shape[2:]) == (x.shape[0], *x.shape[2:])
+    return _run("convolve_weights", x, grad, grad.shape[1], fits, _fake_convolve_weights(x, grad))
 
 
 @convolve_weights.register_fake
@@ -49,23 +61,19 @@ def _channels_last(like: Tensor, *shape: int) -> Tensor:
     return like.new_empty((n, h, w, c)).permute(0, 3, 1, 2)
 
 
-def _run(name: str, x: Tensor, other: Tensor, out: Tensor, turned: bool = False) -> Tensor:
-    channels_out = out.shape[1] if name == "convolve" else other.shape[1]
+def _run(
+    name: str, x: Tensor, other: Tensor, channels_out: int, fits: bool, out: Tensor, turned: bool = False
+) -> Tensor:
     n, c, h, w = x.shape
-    fitting = (
-        (n, channels_out, h, w) if name == "convolve_weights" else (c, channels_out) if turned else (channels_out, c)
-    )
-    fits = (
-        other.shape == (fitting if name == "convolve_weights" else (*fitting, 3, 3)) and not (c | channels_out) % PANEL
-    )
-    if not fits or any((y.dtype, y.device.type) != (torch.float32, "cpu") for y in (x, other)):
+    known = all((y.dtype, y.device.type) == (torch.float32, "cpu") for y in (x, other))
+    if not (fits and known) or (c | channels_out) % PANEL:
         given = " and ".join(f"{tuple(y.shape)} {y.dtype} on {y.device}" for y in (x, other))
         raise UsageError(f"{name}: needs float32 on the CPU, multiples of {PANEL} channels, 3x3 weights, got {given}")
     if not native.CONVOLVES:
         raise UsageError(f"{name}: no kernel was built for this processor; use torch.nn.functional.conv2d")
-    x, other = (y.contiguous(memory_format=torch.channels_last) for y in (x, other))
     if x.numel() == 0:
         return out.zero_()
+    x, other = (y.contiguous(memory_format=torch.channels_last) for y in (x, other))
     native.run_convolution(name, x, other, out, (n, h, w, c, channels_out), turned)
     return out
 
@@ -104,12 +112,16 @@ def is_faster(layer: nn.Conv2d, x: Tensor) -> bool:
         return False  # what is exported may run elsewhere
     geometry = (layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.groups, layer.padding_mode)
     out, channels, *kernel = layer.weight.shape
-    if geometry != ((3, 3), (1, 1), (1, 1), (1, 1), 1, "zeros") or kernel != [3, 3] or min(out, channels) < CHANNELS:
+    if (
+        geometry != ((3, 3), (1, 1), (1, 1), (1, 1), 1, "zeros")
+        or kernel != [3, 3]
+        or min(out, channels) < LEAST_CHANNELS
+    ):
         return False
     if x.ndim != 4 or x.shape[1] != channels or (out | channels) % PANEL:
         return False  # PyTorch has the error for channels that do not match
     if any((y.dtype, y.device.type) != (torch.float32, "cpu") for y in (x, layer.weight)):
         return False
     n, _, h, w = x.shape
-    many = min(h, w) >= TILE and n * -(-h // TILE) * -(-w // TILE) >= TILES
+    many = min(h, w) >= TILE and n * -(-h // TILE) * -(-w // TILE) >= LEAST_TILES
     return many and x.is_contiguous(memory_format=torch.channels_last)

@@ -40,10 +40,11 @@ inline vec multiply_add(vec a, vec b, vec c) { return _mm256_fmadd_ps(a, b, c); 
 
 constexpr int PANEL = 16, VECS = PANEL / LANES;  // channels that lie together, and the vectors they fill
 constexpr int SIDE = 6, POINTS = SIDE * SIDE;
-constexpr int ROWS = 6;  // tiles of one matrix product: with 16 channels they fill the registers
+constexpr int ROWS = 6;  // tiles of one matrix product: with 16 channels they fill the registers of AVX2
 constexpr i64 BLOCK = 2 << 20, TILES = 256;  // bytes of a block of transformed tiles, or so many tiles if they are more:
                                              // filters are transformed once for each block
 constexpr i64 GROUP = 4, TOGETHER = 60;  // panels of outputs, and tiles, whose products are in the cache together
+static_assert(TOGETHER % ROWS == 0 && TILES >= ROWS);  // rows beyond the last tile lie in the scratch, and are dropped
 
 // The transforms along one axis, with the points 0, 1, -1, 2, -2 and infinity.
 struct Pixels {
@@ -100,7 +101,8 @@ inline void both_axes(const vec (&x)[F::FROM][F::FROM], vec (&y)[F::TO][F::TO]) 
 }
 
 struct Tiles {
-  i64 height, width, down, across, count, block, stride;  // of a block: tiles, and numbers from one point to the next
+  i64 height, width, down, across, count;
+  i64 block, stride;  // of a transformed block: its tiles, and the numbers from one point to the next
 
   Tiles(i64 pictures, i64 height, i64 width, i64 channels, i64 least_blocks)
       : height(height), width(width), down((height + 3) / 4), across((width + 3) / 4), count(pictures * down * across) {
@@ -112,14 +114,14 @@ struct Tiles {
   i64 scratch(i64 channels) const { return channels * POINTS * (block + 1); }
   i64 top(i64 tile) const { return tile / across % down * 4; }
   i64 left(i64 tile) const { return tile % across * 4; }
-  i64 picture(i64 tile) const { return tile / (down * across) * height * width; }
+  i64 first_pixel(i64 tile) const { return tile / (down * across) * height * width; }
 
   // Transforms the pixels of one tile, those outside of the picture 0, all channels.
   template <class F>
   void read(const float *x, i64 channels, i64 tile, float *to) const {
     const i64 top = this->top(tile) - F::MARGIN, left = this->left(tile) - F::MARGIN;
     for (i64 c = 0; c < channels; c += LANES) {
-      const float *from = x + picture(tile) * channels + c;
+      const float *from = x + first_pixel(tile) * channels + c;
       vec pixels[F::FROM][F::FROM], points[SIDE][SIDE];
       for (int i = 0; i < F::FROM; i++)
         for (int j = 0; j < F::FROM; j++) {
@@ -135,7 +137,7 @@ struct Tiles {
   // Transforms the products of one tile and 16 channels back; pixels outside of the picture are dropped.
   void write(const float *products, i64 step, i64 tile, i64 channels, float *out) const {
     const i64 rows = std::min<i64>(4, height - top(tile)), columns = std::min<i64>(4, width - left(tile));
-    out += (picture(tile) + top(tile) * width + left(tile)) * channels;
+    out += (first_pixel(tile) + top(tile) * width + left(tile)) * channels;
     for (int v = 0; v < PANEL; v += LANES) {
       vec points[SIDE][SIDE], pixels[4][4];
       for (int i = 0; i < POINTS; i++) points[i / SIDE][i % SIDE] = load(products + i * step + v);
@@ -248,6 +250,7 @@ bool spikeback_convolve(const float *x, const float *w, float *out, i64 pictures
 }
 
 // out (channels_out, 3, 3, channels): the gradient of the weights, from x (N, H, W, channels) and the output's gradient.
+// The unnamed argument makes both functions one kind of call.
 bool spikeback_convolve_weights(const float *x, const float *grad, float *out, i64 pictures, i64 height, i64 width,
                                 i64 channels, i64 channels_out, int, int threads) {
   using namespace winograd;
