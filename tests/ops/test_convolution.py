@@ -226,3 +226,18 @@ def test_other_inputs_stay_with_pytorch(monkeypatch: pytest.MonkeyPatch) -> None
     assert calls_of(monkeypatch, layer, last(torch.randn(3, 32, 12, 12))) == 0  # few tiles: not worth it
     assert calls_of(monkeypatch, layer, last(torch.randn(4, 32, 12, 12))) == 1
     assert not convolution.is_faster(layer.double(), last(torch.randn(8, 32, 16, 16).double()))
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:FutureWarning")  # PyTorch's own, of its forward mode
+def test_what_it_cannot_do_pytorchs_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs that are exported may run elsewhere; forward mode and vmap run inside `plain()`."""
+    layer, x = Conv2d(32, 64, 3, padding=1, bias=False), last(torch.randn(8, 32, 16, 16))
+    assert calls_of(monkeypatch, layer, x) == 1
+    graph = str(torch.export.export(layer, (x,)).graph)
+    assert "aten.conv2d" in graph
+    assert "spikeback" not in graph
+    with plain():
+        value, slope = torch.func.jvp(layer, (x,), (x,))[:2]
+        many = torch.func.vmap(layer)(torch.stack((x, 2 * x)))
+    assert_close(slope.detach(), value.detach().double(), 5e-6)
+    assert_close(many[1].detach(), 2 * value.detach().double(), 5e-6)
