@@ -48,9 +48,10 @@ def load(pointer, at, inside):
 
 @triton.jit
 def scalars(affine, c, channels):
-    """(mean, scale, shift) of the tile's channels, or None."""
+    """(mean, scale, shift) of the tile's channels; zeros where there is no tensor."""
     if affine is None:
-        return None
+        zeros = tl.zeros(c.shape, tl.float32)
+        return zeros, zeros, zeros
     else:
         real = c < channels
         return load(affine, c, real), load(affine + channels, c, real), load(affine + 2 * channels, c, real)
@@ -65,18 +66,19 @@ def store_part(pointer, which, part, c, channels, CHANNELS: tl.constexpr):
 
 
 @triton.jit
-def normalise(x, affine):
+def normalise(x, affine, by):
+    """`by` the scalars of `affine`; x itself where there is none."""
     if affine is None:
         return x
     else:
-        return (x - affine[0]) * affine[1] + affine[2]
+        return (x - by[0]) * by[1] + by[2]
 
 
 @triton.jit
-def current(x, residual, affine, residual_affine, t, x_stride, residual_stride, at, inside):
-    total = normalise(load(row(x, t, x_stride), at, inside), affine)
+def current(x, residual, affine, residual_affine, by, residual_by, t, x_stride, residual_stride, at, inside):
+    total = normalise(load(row(x, t, x_stride), at, inside), affine, by)
     if residual is not None:
-        total += normalise(load(row(residual, t, residual_stride), at, inside), residual_affine)
+        total += normalise(load(row(residual, t, residual_stride), at, inside), residual_affine, residual_by)
     return total
 
 
@@ -127,10 +129,12 @@ def forward_kernel(
     tau, threshold, positions, channels, inner, POSITIONS: tl.constexpr, CHANNELS: tl.constexpr, INDEX: tl.constexpr,
 ):  # fmt: skip
     at, c, inside = place(positions, channels, inner, POSITIONS, CHANNELS, INDEX)
-    affine, residual_affine = scalars(affine, c, channels), scalars(residual_affine, c, channels)
+    by, residual_by = scalars(affine, c, channels), scalars(residual_affine, c, channels)
     u = load(state, at, inside)
     for t in range(steps):
-        u = tau * u + current(x, residual, affine, residual_affine, t, x_stride, residual_stride, at, inside)
+        u = tau * u + current(
+            x, residual, affine, residual_affine, by, residual_by, t, x_stride, residual_stride, at, inside
+        )
         s = (u > threshold).to(tl.float32)
         if spikes is not None:
             tl.store(row(spikes, t, row_size) + at, s.to(spikes.dtype.element_ty), mask=inside)
@@ -146,12 +150,14 @@ def backward_kernel(
     POSITIONS: tl.constexpr, CHANNELS: tl.constexpr, INDEX: tl.constexpr,
 ):  # fmt: skip
     at, c, inside = place(positions, channels, inner, POSITIONS, CHANNELS, INDEX)
-    affine, residual_affine = scalars(affine, c, channels), scalars(residual_affine, c, channels)
+    by, residual_by = scalars(affine, c, channels), scalars(residual_affine, c, channels)
     gain = tl.load(gain)
     u = load(state, at, inside)
     history = ()  # u before reset, of all steps: registers, since the loop is unrolled
     for t in tl.static_range(STEPS):  # pyright: ignore
-        u = tau * u + current(x, residual, affine, residual_affine, t, x_stride, residual_stride, at, inside)
+        u = tau * u + current(
+            x, residual, affine, residual_affine, by, residual_by, t, x_stride, residual_stride, at, inside
+        )
         history += (u,)
         u = u * (1 - (u > threshold).to(tl.float32))
 
@@ -168,9 +174,9 @@ def backward_kernel(
         carry = tau * g_t
         total += g_t
         if affine is not None:
-            by_x += g_t * (load(row(x, t, x_stride), at, inside) - affine[0])
+            by_x += g_t * (load(row(x, t, x_stride), at, inside) - by[0])
         if residual_affine is not None:
-            by_residual += g_t * (load(row(residual, t, residual_stride), at, inside) - residual_affine[0])
+            by_residual += g_t * (load(row(residual, t, residual_stride), at, inside) - residual_by[0])
         if not STATIC:
             tl.store(row(g, t, row_size) + at, g_t.to(g.dtype.element_ty), mask=inside)
     if STATIC:
