@@ -62,14 +62,14 @@ class Case:
         self.grad, self.grad_membrane = make(self.steps, *shape[1:]).to(dtype), make(*shape[1:])
 
     def forward(self, backend: Any, form: Callable[[Tensor], Tensor] = torch.Tensor.contiguous) -> tuple[Tensor, ...]:
-        arguments = form(self.x), self.affine, self.residual, self.residual_affine, self.state
+        arguments = form(self.x), operands(self.affine), self.residual, operands(self.residual_affine), self.state
         return backend.forward(*map(to_device, arguments), self.steps, TAU, THRESHOLD)
 
     def backward(
         self, backend: Any, kind: int, parameter: float, form: Callable[[Tensor], Tensor] = torch.Tensor.contiguous
     ) -> tuple[Tensor, ...]:
-        arguments = (form(self.grad), self.grad_membrane, form(self.x), self.affine, self.residual,
-                     self.residual_affine, self.state, self.gain)  # fmt: skip
+        arguments = (form(self.grad), self.grad_membrane, form(self.x), operands(self.affine), self.residual,
+                     operands(self.residual_affine), self.state, self.gain)  # fmt: skip
         return backend.backward(*map(to_device, arguments), self.steps, TAU, THRESHOLD, kind, parameter, self.detach)
 
     def current(self, dtype: torch.dtype) -> Tensor:
@@ -93,8 +93,13 @@ class Case:
         return spikes.detach(), u.detach(), *torch.autograd.grad((spikes, u), (current, state), grads)
 
 
-def to_device(x: Tensor | None) -> Tensor | None:
-    return None if x is None else x.to(DEVICE)
+def operands(affine: Tensor | None) -> tuple[Tensor, ...] | None:
+    """(mean, scale, shift) as the primitives take them: weight, bias, mean and inverse."""
+    return None if affine is None else (affine[1], affine[2], affine[0], torch.ones_like(affine[0]))
+
+
+def to_device(x: Any) -> Any:
+    return tuple(map(to_device, x)) if isinstance(x, tuple) else None if x is None else x.to(DEVICE)
 
 
 def assert_same(result: Tensor, expected: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""The four primitives of every backend against the reference and its autograd; Triton's run in its interpreter here."""
+"""The primitives of every backend against the reference and its autograd; Triton's run in its interpreter here."""
 
 import importlib
 import math
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import spikeback as sb
 from spikeback.ops import native
@@ -25,6 +25,7 @@ from .cases import (
     assert_same,
     channels_last,
     dyadic,
+    to_device,
     ulps,
 )  # fmt: skip
 
@@ -256,6 +257,64 @@ def test_moments_against_float64(shape: tuple[int, ...], form: str, dtype: torch
 
 def test_moments_of_nothing_are_not_a_number(backend: Any) -> None:
     assert backend.moments(torch.empty(3, 0, 5, 2, 2, device=DEVICE)).isnan().all()
+
+
+@pytest.mark.parametrize("batch_statistics", [True, False])
+@pytest.mark.parametrize("pooled", [True, False])
+@pytest.mark.parametrize("two", [True, False])
+def test_gradients_against_autograd_in_float64(
+    two: bool, pooled: bool, batch_statistics: bool, backend: Any
+) -> None:
+    """Of a loss with gradient g by x's norm, plus a residual's; with `pooled`, beside another process's share of it."""
+    channels, shares = 70, 2 if pooled else 1
+    xs = [[torch.randn(shares * 60, channels).double().requires_grad_() for _ in range(2)] for _ in range(1)][0]
+    weights, biases = ([torch.randn(channels).double().requires_grad_() for _ in range(2)] for _ in range(2))
+    g = torch.randn(shares * 60, channels).double()
+    fixed = [(torch.randn(channels).double(), torch.rand(channels).double() + 0.5) for _ in range(2)]
+    loss, affines = torch.tensor(0.0).double(), []
+    for x, weight, bias, (mean, inverse) in zip(xs, weights, biases, fixed, strict=True):
+        if batch_statistics:
+            mean, inverse = x.mean(0), (x.var(0, correction=0) + 1e-5).rsqrt()
+        loss = loss + (g[:60] * ((x - mean) * inverse * weight + bias)[:60]).sum()
+        affines.append(tuple(y.detach().float() for y in (weight, bias, mean, inverse)))
+    exact = torch.autograd.grad(loss, [weights[0], biases[0], weights[1], biases[1]])
+    full = torch.autograd.grad(
+        sum((g * ((x - a) * b * w)).sum() for x, w, (a, b) in zip(xs, weights, [
+            (x.mean(0), (x.var(0, correction=0) + 1e-5).rsqrt()) if batch_statistics else f
+            for x, f in zip(xs, fixed, strict=True)], strict=True)), xs)  # fmt: skip
+
+    def sums_of(g: Tensor, begin: int, end: int) -> Tensor:
+        centred = [x[begin:end].detach() - a[2].double() for x, a in zip(xs, affines, strict=True)]
+        return torch.stack([g[begin:end].sum(0), *((g[begin:end] * y).sum(0) for y in centred)])
+
+    sums = sums_of(g, 0, 60)
+    both = torch.cat((sums_of(g, 0, len(g)), torch.full((1, channels), float(len(g))).double())) if pooled else None
+    arguments = to_device((sums, both)) + (60,) + to_device((affines[0], affines[1] if two else None))
+    parameters, *coefficients = (y.cpu() for y in backend.gradients(*arguments, batch_statistics))
+    for result, expected in list(zip(parameters, exact, strict=True))[: 4 if two else 2]:
+        torch.testing.assert_close(result.double(), expected, rtol=1e-5, atol=1e-4)
+    for (mean, a, b, c), x, expected in list(zip(coefficients, xs, full, strict=True))[: 2 if two else 1]:
+        torch.testing.assert_close(a * g + b * (x - mean) + c, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("momentum", [0.1, 0.75])
+def test_normaliser_is_that_of_batch_norm(momentum: float, dtype: torch.dtype) -> None:
+    backend = pytest.importorskip("spikeback.ops.lif.triton")
+    x = (3 * torch.randn(3, 2, 70, 5, 4) + 2).to(dtype)
+    norm = nn.BatchNorm2d(70, momentum=momentum)
+    for _ in range(2):
+        norm(x.float().flatten(0, 1))
+    mean, var, tracked = torch.zeros(70), torch.ones(70), torch.tensor(0)
+    statistics = to_device((mean, var, tracked))
+    for form in (channels_last, torch.Tensor.contiguous):
+        result = backend.normaliser(form(x).to(DEVICE), statistics, momentum, norm.eps)
+    variance, average = torch.var_mean(x.double(), (0, 1, 3, 4), correction=0)
+    torch.testing.assert_close(result.cpu(), torch.stack((average, (variance + norm.eps).rsqrt())).float())
+    torch.testing.assert_close(statistics[0].cpu(), norm.running_mean)
+    torch.testing.assert_close(statistics[1].cpu(), norm.running_var)
+    assert statistics[2] == norm.num_batches_tracked
+    torch.testing.assert_close(backend.normaliser(x.to(DEVICE), (None, None, None), momentum, norm.eps), result)
 
 
 @pytest.mark.parametrize(("backend", "form", "dtype"), stores(), indirect=["backend"])

@@ -31,36 +31,49 @@ COMPILE = """
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from spikeback.ops.lif import triton as backend
+from spikeback.ops.lif import kernels
 
-def compile(kernel, x, **constants):
-    constants |= dict(POSITIONS=16, CHANNELS=64, INDEX=triton.language.int32)
-    numbers = dict.fromkeys(("tau", "threshold", "height", "slope"), "fp32")
+def compile(kernel, x, exact=True, **constants):
+    constants |= dict(POSITIONS=16, CHANNELS=64, INDEX=triton.language.int32, PARTS=128)
+    constants = {name: value for name, value in constants.items() if name in kernel.arg_names}
+    numbers = dict.fromkeys(("tau", "threshold", "height", "slope", "momentum"), "fp32")
     in_x_dtype = dict.fromkeys(("x", "residual", "spikes", "grad", "g", "out"), x)
-    integers = ("steps", "row_size", "positions", "channels", "inner")
+    integers = ("steps", "row_size", "tiles", "parts", "count", "positions", "channels", "inner")
+    in_float64 = ("moments", "sums", "pooled") if kernel in (kernels.normaliser_kernel, kernels.gradients_kernel) else ()
     types = {
         name: "constexpr" if name in constants
         else "i32" if name in integers or name.endswith("stride")
+        else "*fp64" if name in in_float64
+        else "*i64" if name == "tracked"
         else (numbers | in_x_dtype).get(name, "*fp32")
         for name in kernel.arg_names
     }
     places = {(kernel.arg_names.index(name),): value for name, value in constants.items()}
     source = ASTSource(kernel, types, places)
-    result = triton.compile(source, target=GPUTarget("cuda", 80, 32), options=backend.ROUNDING)
+    result = triton.compile(source, target=GPUTarget("cuda", 80, 32), options=kernels.ROUNDING)
     assert len(result.asm["cubin"]) > 1000
-    assert "mul" in result.asm["ptx"]
-    assert "fma.rn" not in result.asm["ptx"], kernel
+    assert "add" in result.asm["ptx"]
+    assert not exact or "fma.rn" not in result.asm["ptx"], kernel
 
+norm2 = dict.fromkeys(("weight2", "bias2", "mean2", "inverse2"))
+norms = norm2 | dict.fromkeys(("weight", "bias", "mean", "inverse"))
 options = dict(STEPS=2, DETACH=False, STATIC=False)
-absent = dict(affine=None, residual=None, residual_affine=None, state=None)
-compile(backend.forward_kernel, "*bf16", inner=1)
-compile(backend.forward_kernel, "*fp32", **absent)
+absent = norms | dict(residual=None, state=None)
+compile(kernels.forward_kernel, "*bf16", STEPS=2, inner=1)
+compile(kernels.forward_kernel, "*fp32", STEPS=2, membrane=None, **absent)
 for kind in (1, 2, 4, 5):
-    compile(backend.backward_kernel, "*bf16", KIND=kind, **options)
-absent |= dict(grad_membrane=None, sums=None)
-compile(backend.backward_kernel, "*fp32", KIND=0, channels=1, inner=1, **options, **absent)
-compile(backend.moments_kernel, "*fp16")
-compile(backend.combine_kernel, "*bf16")
+    compile(kernels.backward_kernel, "*bf16", KIND=kind, exact=kind in (1, 5), EXACT=False, **options)
+absent |= dict(grad_membrane=None, grad_state=None, sums=None)
+for exact in (False, True):
+    compile(kernels.backward_kernel, "*fp32", KIND=0, EXACT=exact, channels=1, inner=1, **options, **absent)
+compile(kernels.moments_kernel, "*fp16")
+compile(kernels.sums_kernel, "*fp32", MORE=True)
+statistics = dict.fromkeys(("running_mean", "running_var", "tracked"))
+compile(kernels.normaliser_kernel, "*fp16", EPS=1e-5, normaliser=None, **statistics, exact=False)
+compile(kernels.normaliser_kernel, "*fp32", EPS=1e-5, moments=None, exact=False)
+compile(kernels.gradients_kernel, "*fp32", THROUGH=True, exact=False)
+compile(kernels.gradients_kernel, "*fp32", THROUGH=False, pooled=None, coefficients2=None, **norm2, exact=False)
+compile(kernels.combine_kernel, "*bf16")
 """
 
 

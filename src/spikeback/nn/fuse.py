@@ -9,7 +9,7 @@ from torch.nn.modules import module as torch_module
 from spikeback.nn.neuron import LIF
 from spikeback.nn.norm import BatchNorm2d, TdBatchNorm2d, is_shared, track
 from spikeback.ops.lif import code, fastest
-from spikeback.ops.lif.operator import moments, norm_lif
+from spikeback.ops.lif.operator import moments, norm_lif, normaliser
 from spikeback.ops.memory import note_spikes
 from spikeback.ops.processes import pooled_moments
 
@@ -58,23 +58,33 @@ def by_batch(norm: Any) -> bool:
 
 
 def _constants(norm: Any, y: Tensor | None) -> tuple[Tensor | None, ...]:
-    """Weight, bias, mean and 1 / sqrt(variance + eps) of a batch norm, whose running statistics go on if it trains."""
+    """Weight, bias, mean and 1 / sqrt(variance + eps) of a batch norm, (C,) float32."""
     if norm is None or y is None:
         return None, None, None, None
+    mean, inverse = _normaliser(norm, y.detach())
+    weight = torch.ones_like(mean) if norm.weight is None else norm.weight
+    bias = torch.zeros_like(mean) if norm.bias is None else norm.bias
+    weight = weight * norm.scale if isinstance(norm, BatchNorm2d) and norm.scale != 1 else weight
+    return weight.float(), bias.float(), mean, inverse
+
+
+def _normaliser(norm: Any, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and 1 / sqrt(variance + eps), (C,) float32, of the batch or running; the latter go on if the norm trains."""
+    mean, variance = norm.running_mean, norm.running_var
     if by_batch(norm):
-        mean, variance = moments(y.detach())
         count = y.numel() // y.shape[2]
-        if is_shared(norm):
-            mean, variance, count = pooled_moments(mean, variance, count)
-        elif count < 2:
+        if count < 2 and not is_shared(norm):
             merged = y.flatten(0, 1).shape
             raise ValueError(
                 f"Expected more than 1 value per channel when training, got input size {merged}"
             )  # PyTorch's
+        if y.is_cuda and norm.momentum is not None and not is_shared(norm):  # what follows, in one go
+            tracks = norm.training and norm.track_running_stats and mean is not None
+            statistics = (mean, variance, norm.num_batches_tracked) if tracks else (None, None, None)
+            mean, inverse = normaliser(y, *statistics, norm.momentum, norm.eps)
+            return mean, inverse
+        mean, variance = moments(y)
+        if is_shared(norm):
+            mean, variance, count = pooled_moments(mean, variance, count)
         track(norm, mean, variance, count)
-    else:
-        mean, variance = norm.running_mean, norm.running_var
-    weight = torch.ones_like(mean) if norm.weight is None else norm.weight
-    bias = torch.zeros_like(mean) if norm.bias is None else norm.bias
-    weight = weight * norm.scale if isinstance(norm, BatchNorm2d) else weight
-    return weight.float(), bias.float(), mean.float(), (variance.double() + norm.eps).rsqrt().float()
+    return mean.float(), (variance.double() + norm.eps).rsqrt().float()

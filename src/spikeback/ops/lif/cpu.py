@@ -1,8 +1,8 @@
-"""The four primitives of the fused neuron on the CPU: compiled kernels (ops/native) behind tensors.
+"""The primitives of the fused neuron on the CPU: compiled kernels (ops/native) behind tensors.
 
-Tensors are (T, B, C, ...); results have x's dtype and layout. The current is (x - mean) * scale + shift by channel,
-plus a residual that is added as it is or normalised likewise. `affine` holds mean, scale and shift, (3, C) float32;
-None: the current is x itself.
+Tensors are (T, B, C, ...); results have x's dtype and layout. The current is (x - mean) * (weight * inverse) + bias by
+channel, plus a residual that is added as it is or normalised likewise, by `affine2`. `affine` holds weight, bias, mean
+and inverse, (C,) float32 each; None: the current is x itself.
 """
 
 import math
@@ -12,16 +12,16 @@ import torch
 from torch import Tensor
 
 from spikeback.ops import native
-from spikeback.ops.lif.layout import dense, empty, is_channels_last, membrane_like
+from spikeback.ops.lif.layout import Affine, dense, empty, is_channels_last, membrane_like
 
 DTYPES = (torch.float32, torch.bfloat16)
 
 
 def forward(
     x: Tensor,
-    affine: Tensor | None,
+    affine: Affine | None,
     residual: Tensor | None,
-    residual_affine: Tensor | None,
+    affine2: Affine | None,
     state: Tensor | None,
     time_steps: int,
     tau: float,
@@ -36,7 +36,7 @@ def forward(
     spikes = empty((time_steps, *x.shape[1:]), x, last)
     membrane = membrane_like(x) if keep_membrane else None
     _run(
-        "forward", x, last, time_steps, out=spikes, affine=affine, residual=residual, affine2=residual_affine,
+        "forward", x, last, time_steps, out=spikes, affine=affine, residual=residual, affine2=affine2,
         state=state, membrane=membrane, tau=tau, threshold=threshold,
     )  # fmt: skip
     return spikes, x.new_empty(0, dtype=torch.float32) if membrane is None else membrane
@@ -46,9 +46,9 @@ def backward(
     grad: Tensor,
     grad_membrane: Tensor | None,
     x: Tensor,
-    affine: Tensor | None,
+    affine: Affine | None,
     residual: Tensor | None,
-    residual_affine: Tensor | None,
+    affine2: Affine | None,
     state: Tensor | None,
     gain: Tensor,
     time_steps: int,
@@ -62,14 +62,14 @@ def backward(
 
     g has x's shape: of a single step of x it is the sum over time.
     The sums are those of g and g * (x - mean), 0 without `affine`, and g * (residual - its mean), 0 without
-    `residual_affine`. The membrane is computed again from x, piece by piece.
+    `affine2`. The membrane is computed again from x, piece by piece.
     """
     last = is_channels_last(x)
     g = empty(x.shape, x, last)
     grad_state = None if state is None else membrane_like(x)
-    sums = torch.zeros(3, x.shape[2] if affine is not None else 1, dtype=torch.float64)
+    sums = torch.zeros(3, 1 if affine is None else x.shape[2], dtype=torch.float64)
     _run(
-        "backward", x, last, time_steps, out=g, affine=affine, residual=residual, affine2=residual_affine, state=state,
+        "backward", x, last, time_steps, out=g, affine=affine, residual=residual, affine2=affine2, state=state,
         grad=grad, grad_membrane=grad_membrane, grad_state=grad_state, sums=sums, tau=tau, threshold=threshold,
         gain=float(gain), kind=kind, parameter=parameter, detach_reset=detach_reset,
     )  # fmt: skip
@@ -87,6 +87,34 @@ def moments(x: Tensor) -> Tensor:
     return torch.stack((mean + pivot, square - mean.square()))
 
 
+def gradients(
+    sums: Tensor, pooled: Tensor | None, count: int, affine: Affine, affine2: Affine | None, batch_statistics: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """From the sums of `backward`: gradients by weight, bias, weight2 and bias2, and x's and the residual's coefficients.
+
+    All are (4, C) float32, the coefficients for `combine`: with batch_statistics a gradient flows through mean and
+    variance too, those of `count` values or, of several processes, of all: `pooled` are their sums and counts, (4, C).
+    """
+    (weight, _, mean, inverse), (weight2, _, mean2, inverse2) = affine, affine2 or affine
+    total, with_x, with_residual = sums
+    parameters = torch.stack((with_x * inverse, total, with_residual * inverse2, total)).float()
+    number: int | Tensor = count
+    if pooled is not None:
+        total, with_x, with_residual, number = pooled
+
+    def coefficients(weight: Tensor, mean: Tensor, inverse: Tensor, with_it: Tensor) -> Tensor:
+        scale = (weight * inverse).double()
+        through = scale if batch_statistics else torch.zeros_like(scale)
+        b = -through * inverse.double().square() * with_it / number
+        return torch.stack((mean.double(), scale, b, -through * total / number)).float()
+
+    return (
+        parameters,
+        coefficients(weight, mean, inverse, with_x),
+        coefficients(weight2, mean2, inverse2, with_residual),
+    )
+
+
 def combine(g: Tensor, x: Tensor, coefficients: Tensor, out: Tensor | None = None) -> Tensor:
     """a * g + b * (x - mean) + d by channel, into `out`, which may be g; coefficients (4, C) are mean, a, b, d."""
     last = is_channels_last(x)
@@ -102,6 +130,10 @@ def _run(name: str, x: Tensor, last: bool, time_steps: int, **values: Any) -> No
         if (t := values.get(key)) is not None:
             values[key] = t = dense(t if t.dtype == x.dtype else t.to(x.dtype), last)
             values[f"{key}_step"] = t.stride(0)
+    for key in ("affine", "affine2"):
+        if (of := values.get(key)) is not None:
+            weight, bias, mean, inverse = of
+            values[key] = torch.stack((mean, weight * inverse, bias))
     for key in ("state", "grad_membrane"):
         if (t := values.get(key)) is not None:
             values[key] = dense(t[None].float(), last)[0]

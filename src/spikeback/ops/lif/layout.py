@@ -3,6 +3,9 @@
 import torch
 from torch import Tensor
 
+Affine = tuple[Tensor, Tensor, Tensor, Tensor]  # (x - mean) * (weight * inverse) + bias: weight, bias, mean, inverse
+Statistics = tuple[Tensor | None, Tensor | None, Tensor | None]  # running mean, running variance, batches so far
+
 
 def is_channels_last(x: Tensor) -> bool:
     """Whether the pictures of (T, B, C, H, W) lie channels-last; contiguous ones do not count."""

@@ -1,8 +1,8 @@
 """The fused neuron as `torch.library` operators: normalisation, residual addition and LIF in one, with its gradient.
 
-Every device brings the same four primitives, `forward`, `backward`, `moments` and `combine` (cpu.py, triton.py); what
-stands here is the calculus of batch normalisation around them. Neither the normalised current nor the membrane is kept
-for the backward pass: it computes them again from x, the convolution's output.
+Every device brings the same primitives, `moments`, `forward`, `backward`, `gradients` and `combine` (cpu.py, triton.py).
+Neither the normalised current nor the membrane is kept for the backward pass: it computes them again from x, the
+convolution's output.
 """
 
 import importlib
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spikeback.ops.lif.layout import empty, is_channels_last, membrane_like
+from spikeback.ops.lif.layout import Affine, empty, is_channels_last, membrane_like
 from spikeback.ops.processes import sum_over_processes
 
 PRIMITIVES = {"cpu": "spikeback.ops.lif.cpu", "cuda": "spikeback.ops.lif.triton"}
@@ -32,6 +32,27 @@ def moments(x: Tensor) -> Tensor:
 @moments.register_fake
 def _(x: Tensor) -> Tensor:
     return x.new_empty((2, x.shape[2]), dtype=torch.float64)
+
+
+@torch.library.custom_op("spikeback::normaliser", mutates_args=("running_mean", "running_var", "tracked"))
+def normaliser(
+    x: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    tracked: Tensor | None,
+    momentum: float,
+    eps: float,
+) -> Tensor:
+    """Mean and 1 / sqrt(variance + eps) by channel of (T, B, C, ...) on a GPU, (2, C) float32, from two kernels.
+
+    The running statistics and their number of batches go on as those of `nn.BatchNorm2d`, if they are given.
+    """
+    return primitives(x.device).normaliser(x, (running_mean, running_var, tracked), momentum, eps)
+
+
+@normaliser.register_fake
+def _(x: Tensor, *args: Any) -> Tensor:
+    return x.new_empty((2, x.shape[2]), dtype=torch.float32)
 
 
 @torch.library.custom_op("spikeback::norm_lif", mutates_args=())
@@ -123,26 +144,20 @@ def norm_lif_backward(
     )  # fmt: skip
     nothing = partial(x.new_empty, 0)  # outputs of an operator may not be one tensor twice
     grad_state = nothing() if state is None else grad_state
-    if weight is None or bias is None or mean is None or inverse is None:
+    if affine is None:
         return g, nothing(), grad_state, nothing()
-    count = x.numel() // x.shape[2]
-    total, with_x, with_residual = sums
-    parameters = [with_x * inverse, total, with_residual, total]
+    count, pooled = x.numel() // x.shape[2], None
     if shared:  # the mean and variance of all depend on every process's x
-        total, with_x, with_residual, count = sum_over_processes(
-            torch.cat((sums, sums.new_full((1, len(total)), count)))
-        )
-    coefficients = _input_gradient(weight, mean, inverse, total, with_x, count, batch_statistics)
+        pooled = sum_over_processes(torch.cat((sums, sums.new_full((1, sums.shape[1]), count))))
+    parameters, coefficients, coefficients2 = kernels.gradients(sums, pooled, count, affine, affine2, batch_statistics)
     if residual is None:
         grad_x, grad_residual = kernels.combine(g, x, coefficients, out=g), nothing()
-    elif weight2 is None or mean2 is None or inverse2 is None:
+    elif affine2 is None:
         grad_x, grad_residual = kernels.combine(g, x, coefficients), g
     else:
-        parameters[2] = parameters[2] * inverse2
-        more = _input_gradient(weight2, mean2, inverse2, total, with_residual, count, batch_statistics)
-        grad_residual = kernels.combine(g, residual, more)
+        grad_residual = kernels.combine(g, residual, coefficients2)
         grad_x = kernels.combine(g, x, coefficients, out=g)
-    return grad_x, grad_residual, grad_state, torch.stack(parameters).float()
+    return grad_x, grad_residual, grad_state, parameters
 
 
 @norm_lif_backward.register_fake
@@ -156,27 +171,10 @@ def _(grad: Tensor | None, grad_membrane: Tensor | None, x: Tensor, weight: Tens
     return empty(x.shape, x, last), grad_residual, state, weight.new_empty((4, x.shape[2]))
 
 
-def _affine(weight: Tensor | None, bias: Tensor | None, mean: Tensor | None, inverse: Tensor | None) -> Tensor | None:
-    """Mean, scale and shift as one (3, C) float32 tensor."""
+def _affine(weight: Tensor | None, bias: Tensor | None, mean: Tensor | None, inverse: Tensor | None) -> Affine | None:
     if weight is None or bias is None or mean is None or inverse is None:
         return None
-    return torch.stack((mean, weight * inverse, bias)).float()
-
-
-def _input_gradient(
-    weight: Tensor,
-    mean: Tensor,
-    inverse: Tensor,
-    total: Tensor,
-    with_x: Tensor,
-    count: int | Tensor,
-    batch_statistics: bool,
-) -> Tensor:
-    """Coefficients of a * g + b * (x - mean) + d = dL/dx; b and d are what flows through mean and variance."""
-    scale = (weight * inverse).double()
-    through = scale if batch_statistics else torch.zeros_like(scale)
-    b = -through * inverse.double().square() * with_x / count
-    return torch.stack((mean.double(), scale, b, -through * total / count)).float()
+    return weight, bias, mean, inverse
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
