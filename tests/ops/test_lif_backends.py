@@ -262,39 +262,40 @@ def test_moments_of_nothing_are_not_a_number(backend: Any) -> None:
 @pytest.mark.parametrize("batch_statistics", [True, False])
 @pytest.mark.parametrize("pooled", [True, False])
 @pytest.mark.parametrize("two", [True, False])
-def test_gradients_against_autograd_in_float64(
-    two: bool, pooled: bool, batch_statistics: bool, backend: Any
-) -> None:
+def test_gradients_against_autograd_in_float64(two: bool, pooled: bool, batch_statistics: bool, backend: Any) -> None:
     """Of a loss with gradient g by x's norm, plus a residual's; with `pooled`, beside another process's share of it."""
-    channels, shares = 70, 2 if pooled else 1
-    xs = [[torch.randn(shares * 60, channels).double().requires_grad_() for _ in range(2)] for _ in range(1)][0]
-    weights, biases = ([torch.randn(channels).double().requires_grad_() for _ in range(2)] for _ in range(2))
-    g = torch.randn(shares * 60, channels).double()
+    channels, here, everywhere = 70, 60, 120 if pooled else 60
+    draw = lambda *shape: [torch.randn(*shape, channels).double().requires_grad_() for _ in range(2)]
+    xs, weights, biases, (g, _) = draw(everywhere), draw(), draw(), draw(everywhere)
     fixed = [(torch.randn(channels).double(), torch.rand(channels).double() + 0.5) for _ in range(2)]
-    loss, affines = torch.tensor(0.0).double(), []
-    for x, weight, bias, (mean, inverse) in zip(xs, weights, biases, fixed, strict=True):
-        if batch_statistics:
-            mean, inverse = x.mean(0), (x.var(0, correction=0) + 1e-5).rsqrt()
-        loss = loss + (g[:60] * ((x - mean) * inverse * weight + bias)[:60]).sum()
-        affines.append(tuple(y.detach().float() for y in (weight, bias, mean, inverse)))
-    exact = torch.autograd.grad(loss, [weights[0], biases[0], weights[1], biases[1]])
-    full = torch.autograd.grad(
-        sum((g * ((x - a) * b * w)).sum() for x, w, (a, b) in zip(xs, weights, [
-            (x.mean(0), (x.var(0, correction=0) + 1e-5).rsqrt()) if batch_statistics else f
-            for x, f in zip(xs, fixed, strict=True)], strict=True)), xs)  # fmt: skip
+    batch = [(x.mean(0), (x.var(0, correction=0) + 1e-5).rsqrt()) for x in xs]
+    constants = batch if batch_statistics else fixed
+    terms = [
+        g * ((x - mean) * inverse * weight + bias)
+        for x, weight, bias, (mean, inverse) in zip(xs, weights, biases, constants, strict=True)
+    ]
+    exact = torch.autograd.grad(sum(t[:here].sum() for t in terms), weights + biases, retain_graph=True)  # pyright: ignore
+    by_x = torch.autograd.grad(sum(t.sum() for t in terms), xs)  # pyright: ignore
+    affines = [
+        tuple(y.detach().float() for y in (weight, bias, *moments))
+        for weight, bias, moments in zip(weights, biases, constants, strict=True)
+    ]
 
-    def sums_of(g: Tensor, begin: int, end: int) -> Tensor:
-        centred = [x[begin:end].detach() - a[2].double() for x, a in zip(xs, affines, strict=True)]
-        return torch.stack([g[begin:end].sum(0), *((g[begin:end] * y).sum(0) for y in centred)])
+    def sums_of(end: int) -> Tensor:
+        centred = [x[:end] - mean.double() for x, (_, _, mean, _) in zip(xs, affines, strict=True)]
+        return torch.stack([g[:end].sum(0), *((g[:end] * y).sum(0) for y in centred)]).detach()
 
-    sums = sums_of(g, 0, 60)
-    both = torch.cat((sums_of(g, 0, len(g)), torch.full((1, channels), float(len(g))).double())) if pooled else None
-    arguments = to_device((sums, both)) + (60,) + to_device((affines[0], affines[1] if two else None))
-    parameters, *coefficients = (y.cpu() for y in backend.gradients(*arguments, batch_statistics))
-    for result, expected in list(zip(parameters, exact, strict=True))[: 4 if two else 2]:
-        torch.testing.assert_close(result.double(), expected, rtol=1e-5, atol=1e-4)
-    for (mean, a, b, c), x, expected in list(zip(coefficients, xs, full, strict=True))[: 2 if two else 1]:
-        torch.testing.assert_close(a * g + b * (x - mean) + c, expected, rtol=1e-5, atol=1e-5)
+    count = torch.full((1, channels), everywhere).double()
+    both = torch.cat((sums_of(everywhere), count)) if pooled else None
+    operands = to_device((sums_of(here), both, affines[0], affines[1] if two else None))
+    parameters, *coefficients = (
+        y.cpu() for y in backend.gradients(*operands[:2], here, *operands[2:], batch_statistics)
+    )
+    expected = [exact[0], exact[2], exact[1], exact[3]]
+    for result, right in list(zip(parameters, expected, strict=True))[: 4 if two else 2]:
+        torch.testing.assert_close(result.double(), right, rtol=1e-5, atol=1e-4)
+    for (mean, a, b, c), x, right in list(zip(coefficients, xs, by_x, strict=True))[: 2 if two else 1]:
+        torch.testing.assert_close(a * g + b * (x - mean) + c, right, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

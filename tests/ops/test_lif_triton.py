@@ -22,7 +22,7 @@ def test_offsets_in_64_bits(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     run = lambda: (*case.forward(backend, FORMATS[form]), *case.backward(backend, 0, 1.0, FORMATS[form]))
     first = run()
     monkeypatch.setattr(backend, "WIDE", 0)
-    assert backend.Layout(case.x).tile["INDEX"] == tl.int64
+    assert backend.layout_of(case.x).tile["INDEX"] == tl.int64
     for a, b in zip(first, run(), strict=True):
         assert_same(a, b.cpu())
 
@@ -39,7 +39,8 @@ def compile(kernel, x, exact=True, **constants):
     numbers = dict.fromkeys(("tau", "threshold", "height", "slope", "momentum"), "fp32")
     in_x_dtype = dict.fromkeys(("x", "residual", "spikes", "grad", "g", "out"), x)
     integers = ("steps", "row_size", "tiles", "parts", "count", "positions", "channels", "inner")
-    in_float64 = ("moments", "sums", "pooled") if kernel in (kernels.normaliser_kernel, kernels.gradients_kernel) else ()
+    finish = kernel in (kernels.normaliser_kernel, kernels.gradients_kernel, kernels.sums_kernel)
+    in_float64 = ("moments", "sums", "pooled") if finish else ()
     types = {
         name: "constexpr" if name in constants
         else "i32" if name in integers or name.endswith("stride")

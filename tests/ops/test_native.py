@@ -184,7 +184,8 @@ def test_kernels_write_nothing_outside_their_outputs(
     for form in (torch.Tensor.contiguous, channels_last):
         x, residual, grad = (lent(dyadic(*shape).to(dtype), form) for _ in range(3))
         state, grad_membrane = (lent(dyadic(1, *shape[1:]), form)[0] for _ in range(2))
-        affine, affine2 = (tuple(lent(dyadic(shape[2]), lambda y: y) for _ in range(4)) for _ in range(2))
+        norm: Any = tuple(lent(dyadic(shape[2]), lambda y: y) for _ in range(8))
+        affine, affine2 = norm[:4], norm[4:]
         gain, steps = torch.tensor(1.0), shape[0]
         for norms in ((affine, residual, affine2), (affine, residual, None), (affine, None, None), (None, None, None)):
             results = list(cpu.forward(x, *norms, state, steps, 0.5, 0.5))

@@ -90,7 +90,7 @@ def moments(x: Tensor) -> Tensor:
 def gradients(
     sums: Tensor, pooled: Tensor | None, count: int, affine: Affine, affine2: Affine | None, batch_statistics: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """From the sums of `backward`: gradients by weight, bias, weight2 and bias2, and x's and the residual's coefficients.
+    """From the sums of `backward`: gradients by weight, bias, weight2, bias2, and coefficients for x and the residual.
 
     All are (4, C) float32, the coefficients for `combine`: with batch_statistics a gradient flows through mean and
     variance too, those of `count` values or, of several processes, of all: `pooled` are their sums and counts, (4, C).

@@ -11,6 +11,7 @@ import triton
 import triton.language as tl
 
 ROUNDING = {"enable_fp_fusion": False}  # a launch option: no fused multiply-add but those that are written out
+SIZES = ("steps", "tiles", "parts", "positions", "count")  # their values make no other machine code
 
 
 @triton.jit
@@ -23,7 +24,7 @@ def columns_of(channels, CHANNELS: tl.constexpr):
 @triton.jit
 def place(tile, c, positions, channels, inner, POSITIONS: tl.constexpr, INDEX: tl.constexpr):
     """A tile's offsets into a row, and which of them exist; both (POSITIONS, CHANNELS)."""
-    k = tl.cast(tile, INDEX) * POSITIONS + tl.arange(0, POSITIONS)[:, None]
+    k = tl.cast(tile, INDEX) * POSITIONS + tl.arange(0, POSITIONS)[:, None]  # pyright: ignore
     return (k // inner * channels + c) * inner + k % inner, (k < positions) & (c < channels)
 
 
@@ -95,7 +96,7 @@ def derivative(u, threshold, height, slope, KIND: tl.constexpr, EXACT: tl.conste
         return tl.where(tl.abs(v) <= 0.5, bell, 0.0) if KIND == 2 else bell
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def forward_kernel(
     x, residual, weight, bias, mean, inverse, weight2, bias2, mean2, inverse2, state, spikes, membrane,
     x_stride, residual_stride, row_size, tau, threshold, positions, channels, inner,
@@ -115,7 +116,7 @@ def forward_kernel(
         tl.store(membrane + at, u, mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def backward_kernel(
     grad, grad_membrane, x, residual, weight, bias, mean, inverse, weight2, bias2, mean2, inverse2, state, gain,
     g, grad_state, sums, grad_stride, x_stride, residual_stride, row_size, tau, threshold, height, slope,
@@ -183,7 +184,7 @@ def sum_parts(pointer, which, parts, c, channels, PARTS: tl.constexpr):
     return tl.sum(total, 0, keep_dims=True)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def sums_kernel(parts_of, sums, parts, channels, CHANNELS: tl.constexpr, PARTS: tl.constexpr, MORE: tl.constexpr):
     """The three sums of the backward pass, (3, channels); MORE: on top of what is there."""
     c, columns = columns_of(channels, CHANNELS)
@@ -195,12 +196,12 @@ def sums_kernel(parts_of, sums, parts, channels, CHANNELS: tl.constexpr, PARTS: 
     tl.store(to, total, mask=c < channels)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def moments_kernel(
     x, sums, x_stride, steps, tiles, parts, positions, channels, inner,
     POSITIONS: tl.constexpr, CHANNELS: tl.constexpr, INDEX: tl.constexpr,
 ):  # fmt: skip
-    """Sums of x - pivot and of its square; the pivot is a channel's first number, so a mean far from 0 costs nothing."""
+    """Sums of x - pivot and of its square; the pivot is a channel's first number: a mean far from 0 costs nothing."""
     c, columns = columns_of(channels, CHANNELS)
     pivot = load(x, c * inner, c < channels)
     total = tl.zeros((POSITIONS, CHANNELS), tl.float32)
@@ -216,7 +217,7 @@ def moments_kernel(
     store_part(sums, parts + part, squared, c, channels)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def normaliser_kernel(
     x, parts_of, moments, normaliser, running_mean, running_var, tracked, momentum, count, parts, channels, inner,
     EPS: tl.constexpr, CHANNELS: tl.constexpr, PARTS: tl.constexpr,
@@ -249,7 +250,7 @@ def move(pointer, value, momentum, real):
     tl.store(pointer, new.to(pointer.dtype.element_ty), mask=real)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def gradients_kernel(
     sums, pooled, weight, mean, inverse, weight2, mean2, inverse2, parameters, coefficients, coefficients2,
     count, channels, THROUGH: tl.constexpr, CHANNELS: tl.constexpr,
@@ -292,7 +293,7 @@ def store_coefficients(to, weight, mean, inverse, total, with_x, count, c, chann
     tl.store(to + 3 * channels + c, (-through * total / count).to(tl.float32), mask=real)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def combine_kernel(
     g, x, coefficients, out, g_stride, x_stride, row_size, steps, positions, channels, inner,
     POSITIONS: tl.constexpr, CHANNELS: tl.constexpr, INDEX: tl.constexpr,

@@ -1,6 +1,6 @@
 """The fused neuron as `torch.library` operators: normalisation, residual addition and LIF in one, with its gradient.
 
-Every device brings the same primitives, `moments`, `forward`, `backward`, `gradients` and `combine` (cpu.py, triton.py).
+Every device brings the same primitives (cpu.py, triton.py): `moments`, `forward`, `backward`, `gradients`, `combine`.
 Neither the normalised current nor the membrane is kept for the backward pass: it computes them again from x, the
 convolution's output.
 """

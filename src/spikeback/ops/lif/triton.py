@@ -5,6 +5,7 @@ What they compute is said in cpu.py. Triton's interpreter runs the same lines on
 
 import ctypes
 import math
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -14,13 +15,13 @@ from torch import Tensor
 
 from spikeback.ops.lif import kernels
 from spikeback.ops.lif.kernels import ROUNDING
-from spikeback.ops.lif.layout import Affine, Statistics
+from spikeback.ops.lif.layout import Affine, Statistics, is_channels_last
 
 TILE = 1024  # 8 numbers a thread: 16 bytes a load in half precision
 SEGMENT = 8  # time steps whose membrane a program of the backward pass keeps in registers: 64 of a thread's 255
 PARTS = 1024  # programs that share the sums by channel: enough for every GPU, few enough to be added up at once
 WIDE = 2**31 - 2**20  # numbers a time step, from which on offsets need 64 bits; the last tile may reach beyond
-NOTHING: Affine = (None, None, None, None)
+NOTHING = (None, None, None, None)
 
 
 def shape(kind: int, parameter: float, threshold: float) -> tuple[float, float]:
@@ -37,14 +38,15 @@ def shape(kind: int, parameter: float, threshold: float) -> tuple[float, float]:
 
 
 class Layout:
-    """How a time step of x lies in memory, and the tiles it is cut into."""
+    """How a time step lies in memory, and the tiles it is cut into; `strides` are those of a dense step (B, C, ...)."""
 
-    def __init__(self, x: Tensor, by_channel: bool = True) -> None:
-        self.last = x.ndim > 2 and x[0].movedim(1, -1).is_contiguous()
-        self.shape = x[0].movedim(1, -1).shape if self.last else x.shape[1:]
-        self.size = self.shape.numel()
-        self.channels = x.shape[2] if by_channel else 1
-        self.inner = 1 if self.last or not by_channel else x.shape[3:].numel()
+    def __init__(self, shape: tuple[int, ...], strides: tuple[int, ...], by_channel: bool) -> None:
+        self.last = is_channels_last(torch.empty_strided(shape, strides, device="meta"))
+        step = torch.empty(shape[1:], device="meta")
+        self.shape, self.size = step.shape, step.numel()
+        self.strides = (step.contiguous(memory_format=torch.channels_last) if self.last else step).stride()
+        self.channels = shape[2] if by_channel else 1
+        self.inner = 1 if self.last or not by_channel else math.prod(shape[3:])
         self.positions = self.size // max(self.channels, 1)
         wide = triton.next_power_of_2(max(self.channels, 1))
         if self.inner == 1:  # neighbours in memory are channels: 64 of them fill whole cache lines
@@ -58,18 +60,19 @@ class Layout:
         index = tl.int64 if self.size > WIDE else tl.int32
         self.tile: dict[str, Any] = {"POSITIONS": positions, "CHANNELS": channels, "INDEX": index}
 
-    def rows(self, x: Tensor) -> Tensor:
-        """(T, B, C, ...) -> (T, size) in this order, every row dense; a view wherever x's format allows it."""
-        rows = (x.movedim(2, -1) if self.last else x[..., None]).flatten(1)
-        return rows if rows.stride(1) == 1 else rows.contiguous()  # an expanded x flattens to stride 0
+    def like(self, x: Tensor) -> Tensor:
+        """x (T, B, C, ...) if each of its steps lies as these, else a copy that does."""
+        same = zip(x.shape[1:], x.stride()[1:], self.strides, strict=True)
+        return x if all(a == b or n == 1 for n, a, b in same) else self.empty(x, len(x)).copy_(x)
 
-    def optional(self, x: Tensor | None) -> Tensor | None:
-        return None if x is None else self.rows(x)
+    def state(self, x: Tensor | None) -> Tensor | None:
+        """A membrane (B, C, ...), or its gradient, as one step."""
+        return None if x is None else self.like(x[None])
 
-    def back(self, rows: Tensor) -> Tensor:
-        """(T, size) -> (T, B, C, ...) in the format of the x that the layout was made from."""
-        x = rows.view(len(rows), *self.shape)
-        return x.movedim(-1, 2) if self.last else x
+    def empty(self, like: Tensor, steps: int, dtype: torch.dtype | None = None) -> Tensor:
+        """(T, B, C, ...) of such steps."""
+        shape, strides = (steps, *self.shape), (self.size, *self.strides)
+        return torch.empty_strided(shape, strides, dtype=dtype or like.dtype, device=like.device)
 
     def launch(self, kernel: Any, *arguments: Any, parts: bool = False, **constants: Any) -> None:
         """Run a kernel for every tile or, of those with `parts`, for the parts that share them."""
@@ -85,45 +88,55 @@ class Layout:
         launch(kernel, programs, *arguments, CHANNELS=wide, PARTS=128, **constants)
 
 
+@lru_cache(maxsize=1024)
+def _layout(shape: tuple[int, ...], strides: tuple[int, ...], by_channel: bool, *_: int) -> Layout:
+    return Layout(shape, strides, by_channel)
+
+
+def layout_of(x: Tensor, by_channel: bool = True) -> Layout:
+    """The layout of x (T, B, C, ...), made once."""
+    return _layout(x.shape, x.stride(), by_channel, WIDE)
+
+
 def launch(kernel: Any, programs: int, *arguments: Any, **constants: Any) -> None:
     with torch.cuda.device_of(arguments[0]):
         kernel[(programs,)](*arguments, **constants, **ROUNDING)
 
 
-def cut(rows: Tensor | None, begin: int, end: int) -> Tensor | None:
-    """Time steps begin..end; a static picture is the same at each of them."""
-    return rows if rows is None or len(rows) == 1 else rows[begin:end]
+def cut(x: Tensor | None, begin: int) -> Tensor | None:
+    """From a time step on; a static picture is the same at each of them."""
+    return x[begin:] if begin and x is not None and len(x) > 1 else x
 
 
-def stride(rows: Tensor | None) -> int:
-    return 0 if rows is None or len(rows) == 1 else rows.stride(0)
+def stride(x: Tensor | None) -> int:
+    return 0 if x is None or len(x) == 1 else x.stride(0)
 
 
 def forward(
     x: Tensor, affine: Affine | None, residual: Tensor | None, affine2: Affine | None, state: Tensor | None,
     time_steps: int, tau: float, threshold: float, keep_membrane: bool = True,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    layout = Layout(x, affine is not None)
-    spikes = x.new_empty(time_steps, layout.size)
+    layout = layout_of(x, affine is not None)
+    spikes = layout.empty(x, time_steps)
     states = _walk(layout, x, affine, residual, affine2, state, spikes, time_steps, tau, threshold, keep_membrane)
-    return layout.back(spikes), x.new_empty(0, dtype=torch.float32) if states[-1] is None else layout.back(states[-1])[0]
+    return spikes, x.new_empty(0, dtype=torch.float32) if states[-1] is None else states[-1][0]
 
 
 def _walk(
     layout: Layout, x: Tensor, affine: Affine | None, residual: Tensor | None, affine2: Affine | None,
     state: Tensor | None, spikes: Tensor | None, time_steps: int, tau: float, threshold: float, keep_membrane: bool,
 ) -> list[Tensor | None]:  # fmt: skip
-    """Through time in segments: the membranes (1, size) that they begin with, and the last one, if it is kept."""
-    x_rows, r_rows = layout.rows(x), layout.optional(residual)
-    states = [layout.optional(None if state is None else state[None])]
+    """Through time in segments: the membranes (1, B, C, ...) they begin with, and the last one, if it is kept."""
+    x, residual = layout.like(x), None if residual is None else layout.like(residual)
+    states = [layout.state(state)]
     for begin in range(0, time_steps, SEGMENT):
         end = min(begin + SEGMENT, time_steps)
         kept = keep_membrane or end < time_steps
-        states.append(x.new_empty(1, layout.size, dtype=torch.float32) if kept else None)
+        states.append(layout.empty(x, 1, torch.float32) if kept else None)
         layout.launch(
-            kernels.forward_kernel, cut(x_rows, begin, end), cut(r_rows, begin, end), *(affine or NOTHING),
-            *(affine2 or NOTHING), states[-2], None if spikes is None else spikes[begin:end], states[-1],
-            stride(x_rows), stride(r_rows), layout.size, tau, threshold, STEPS=end - begin,
+            kernels.forward_kernel, cut(x, begin), cut(residual, begin), *(affine or NOTHING), *(affine2 or NOTHING),
+            states[-2], cut(spikes, begin), states[-1], stride(x), stride(residual), layout.size, tau, threshold,
+            STEPS=end - begin,
         )  # fmt: skip
     return states
 
@@ -137,34 +150,31 @@ def backward(
     run is walked through once for its state every SEGMENT steps (4 bytes a neuron each), then segment by segment from
     the end, the gradient of a segment's first state being that of the membrane which the segment before it ends with.
     """
-    layout = Layout(x, affine is not None)
-    grads, x_rows, r_rows = layout.rows(grad), layout.rows(x), layout.optional(residual)
-    first = (time_steps - 1) // SEGMENT * SEGMENT  # of the last segment's time steps
-    operands = layout, x, affine, residual, affine2, state
-    states = _walk(*operands, None, first, tau, threshold, True)
-
+    layout = layout_of(x, affine is not None)
     static = len(x) < time_steps
-    g = x.new_zeros(1, layout.size, dtype=torch.float32) if static else x.new_empty(time_steps, layout.size)
-    empty = lambda *shape: x.new_empty(*shape, dtype=torch.float32)
+    grad, x, residual = layout.like(grad), layout.like(x), None if residual is None else layout.like(residual)
+    first = (time_steps - 1) // SEGMENT * SEGMENT  # of the last segment's time steps
+    states = _walk(layout, x, affine, residual, affine2, state, None, first, tau, threshold, True)
+
+    g = layout.empty(x, 1, torch.float32).zero_() if static else layout.empty(x, time_steps)
     sums = x.new_empty(3, layout.channels, dtype=torch.float64) if affine else x.new_zeros(3, 1, dtype=torch.float64)
-    parts = empty(3, layout.parts, layout.channels) if affine else None
-    after = layout.optional(None if grad_membrane is None else grad_membrane[None])
+    parts = x.new_empty(3, layout.parts, layout.channels, dtype=torch.float32) if affine else None
+    after = layout.state(grad_membrane)
     exact = math.frexp(threshold)[0] == 0.5  # a power of two
     for begin, u in zip(range(first, -1, -SEGMENT), reversed(states), strict=True):
         end, last = min(begin + SEGMENT, time_steps), begin + SEGMENT >= time_steps
-        before = empty(1, layout.size) if begin > 0 or state is not None else None
+        before = layout.empty(x, 1, torch.float32) if begin > 0 or state is not None else None
         layout.launch(
-            kernels.backward_kernel, grads[begin:end], after, cut(x_rows, begin, end), cut(r_rows, begin, end),
-            *(affine or NOTHING), *(affine2 or NOTHING), u, gain, cut(g, begin, end), before, parts,
-            grads.stride(0), stride(x_rows), stride(r_rows), layout.size, tau, threshold,
-            *shape(kind, parameter, threshold), parts=True,
+            kernels.backward_kernel, cut(grad, begin), after, cut(x, begin), cut(residual, begin), *(affine or NOTHING),
+            *(affine2 or NOTHING), u, gain, cut(g, begin), before, parts, stride(grad), stride(x), stride(residual),
+            layout.size, tau, threshold, *shape(kind, parameter, threshold), parts=True,
             STEPS=end - begin, KIND=kind, EXACT=exact, DETACH=detach_reset, STATIC=static,
         )  # fmt: skip
         if parts is not None:
             layout.sum_up(kernels.sums_kernel, 3, parts, sums, layout.parts, layout.channels, MORE=not last)
         after = before
-    grad_state = x.new_empty(0) if after is None or state is None else layout.back(after)[0]
-    return layout.back(g.to(x.dtype)), grad_state, sums
+    grad_state = x.new_empty(0) if after is None or state is None else after[0]
+    return g.to(x.dtype), grad_state, sums
 
 
 def moments(x: Tensor) -> Tensor:
@@ -183,13 +193,13 @@ def normaliser(x: Tensor, statistics: Statistics, momentum: float, eps: float) -
 def _moments(
     x: Tensor, moments: Tensor | None, normaliser: Tensor | None, statistics: Statistics, momentum: float, eps: float
 ) -> None:
-    layout = Layout(x)
-    rows = layout.rows(x)
+    layout = layout_of(x)
+    x = layout.like(x)
     parts = x.new_empty(2, layout.parts, layout.channels, dtype=torch.float32)
-    layout.launch(kernels.moments_kernel, rows, parts, stride(rows), len(x), parts=True)
+    layout.launch(kernels.moments_kernel, x, parts, stride(x), len(x), parts=True)
     count = len(x) * layout.positions
     layout.sum_up(
-        kernels.normaliser_kernel, 1, rows, parts, moments, normaliser, *statistics, momentum, count, layout.parts,
+        kernels.normaliser_kernel, 1, x, parts, moments, normaliser, *statistics, momentum, count, layout.parts,
         layout.channels, layout.inner, EPS=eps,
     )  # fmt: skip
 
@@ -211,9 +221,8 @@ def gradients(
 
 
 def combine(g: Tensor, x: Tensor, coefficients: Tensor, out: Tensor | None = None) -> Tensor:
-    layout = Layout(x)
-    g_rows, x_rows = layout.rows(g), layout.rows(x)
-    to = x.new_empty(len(x), layout.size) if out is None else layout.rows(out)
-    strides = stride(g_rows), stride(x_rows), to.stride(0)
-    layout.launch(kernels.combine_kernel, g_rows, x_rows, coefficients, to, *strides, len(x))
-    return layout.back(to)
+    layout = layout_of(x)
+    g, x = layout.like(g), layout.like(x)
+    out = layout.empty(x, len(x)) if out is None else out
+    layout.launch(kernels.combine_kernel, g, x, coefficients, out, stride(g), stride(x), out.stride(0), len(x))
+    return out
