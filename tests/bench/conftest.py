@@ -31,8 +31,8 @@ def bench(request: pytest.FixtureRequest) -> str:
 def plan() -> Callable[..., Plan]:
     """plan("step"): a tiny plan of that bench, with bf16 and peers unless said otherwise."""
 
-    def make(name: str, bf16: bool = True, peers: Path | None = Path("python")) -> Plan:
-        return getattr(plans, name)(Machine(bf16, peers), **SIZES[name])
+    def make(name: str, bf16: bool = True, peers: Path | None = Path("python"), device: str = "cpu") -> Plan:
+        return getattr(plans, name)(Machine(bf16, peers, device), **SIZES[name])
 
     return make
 
@@ -53,7 +53,7 @@ def made_up(plan: Callable[..., Plan]) -> Callable[..., dict[str, Any]]:
                 facts |= {"parameters_training": 1300 + i, "macs_training": 5_000_000 + i}
                 facts |= {"parameters_inference": 1300, "macs_inference": 5_000_000}
             records.append(described | {"facts": facts} | figures)
-        options = {"repetitions": repetitions, "threads": 2}
+        options = {"repetitions": repetitions, "threads": 2, "device": "cpu"}
         about = {"schema": 1, "bench": name, "title": shown.title, "options": options, "checked": "nothing"}
         return about | {"axis": shown.axis} | evaluate(shown, records)
 

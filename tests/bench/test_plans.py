@@ -68,3 +68,13 @@ def test_branches_are_compared_with_none_in_the_same_network(plan: MakePlan) -> 
         assert of["arguments"] == to["arguments"] | {"taps": of["arguments"]["taps"]}
     keys = [comparison.key for comparison in made.comparisons]
     assert keys.count("seconds") == keys.count("peak_bytes") == 2 * 2
+
+
+def test_on_a_gpu_there_are_compiled_arms_and_none_of_the_processors_convolutions(plan: MakePlan) -> None:
+    made = plan("step", device="cuda")
+    names = {arm.name: arm for arm in made.arms}
+    for name in ("ours, compiled bf16", "spikingjelly compiled float32"):
+        assert names[name].options["compiled"] == "reduce-overhead"
+        assert names[name].options["layout"] == "channels_last"
+    assert not any("direct" in name for name in names)
+    assert {name for comparison in made.comparisons for name in comparison.names} <= names.keys()

@@ -35,7 +35,7 @@ def absent():
 def dies():
     os._exit(3)
 """
-SPEC = {"factory": "made_up:works", "small": None, "allocator": "kept"}
+SPEC = {"factory": "made_up:works", "small": None, "allocator": "kept", "device": "cpu"}
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ FEW = ["--repetitions", "2", "--threads", "1"]
 def test_bench_measures_shows_and_writes(
     bench: str, command: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gate, "green", lambda: "all green")
+    monkeypatch.setattr(gate, "green", lambda device: "all green")
     monkeypatch.setenv("COLUMNS", "140")
     out = tmp_path / f"{bench}.json"
     outcome = command("bench", bench, *RUNS[bench], *FEW, "--out", out)
@@ -63,6 +63,7 @@ def test_red_tests_are_one_line_and_no_figure(
         (["memory", "--time_steps", "2", "0"], "--time_steps must be at least 1, not 0"),
         (["lif", "--threads", "0"], "--threads must be at least 1, not 0"),
         (["step", "--repetitions", "ten"], "ten"),
+        (["step", "--device", "cuda"], "--device cuda: PyTorch finds no GPU here; choose from auto, cpu"),
         (["step", "--peers", "gone/python"], "--peers: gone/python is no Python that runs; `make benchmarks/.venv/re"),
         (["step", "--arms", "theirs"], "--arms: no arm begins with 'theirs'; choose from ours float32, floor float32"),
         (["scaling", "--arms", "T", "X"], "--arms: no arm begins with 'X'; choose from T = 1, T = 2"),

@@ -19,15 +19,15 @@ Results = dict[str, Any]  # schema 1, docs/bench.md
 def measure(
     bench: str, plan: Plan, options: dict[str, Any], command: str, precision: str, say: Callable[[str], object]
 ) -> Results:
-    """Race the plan's arms for `repetitions` of the options, on `threads` of them.
+    """Race the plan's arms for `repetitions` of the options, on `threads` of them and their `device`.
 
     Raises:
         TrainingError: the tests are not green.
     """
     started = datetime.now(UTC).isoformat(timespec="seconds")
     say("the tests first")
-    checked = gate.green()
-    races = [race(arms, options["repetitions"], options["threads"], say) for arms in plan.races()]
+    checked = gate.green(options["device"])
+    races = [race(arms, options["repetitions"], options["threads"], say, options["device"]) for arms in plan.races()]
     return {
         "schema": 1,
         "bench": bench,

@@ -52,8 +52,10 @@ def copy(size: int) -> Made:
     return lambda: target.copy_(source), {"bytes_moved": 2 * size}
 
 
-def copy_size() -> int:
-    """Bytes that no cache holds: four times the last level, at least 128 MiB."""
+def copy_size(device: str = "cpu") -> int:
+    """Bytes that no cache of the device holds: four times the last level, at least 128 MiB."""
+    if device == "cuda":
+        return max(4 * torch.cuda.get_device_properties().L2_cache_size, 128 << 20)
     caches = Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")
     sizes = [int(text[:-1]) << 10 for path in caches if (text := path.read_text().strip()).endswith("K")]
     return max([4 * size for size in sizes] + [128 << 20])

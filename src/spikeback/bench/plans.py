@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +46,11 @@ class Plan:
 
 @dataclass(frozen=True)
 class Machine:
-    """What the arms can use here: `bf16` if the processor computes in it, `peers` their interpreter."""
+    """What the arms can use here: `bf16` if the device computes in it, the `peers`' interpreter, the `device`."""
 
     bf16: bool
     peers: Path | None
+    device: str = "cpu"
 
     @property
     def precisions(self) -> tuple[str, ...]:
@@ -71,7 +72,15 @@ class Machine:
             for p in self.precisions:
                 best = net | {"layout": "faster", "precision": p}
                 arms.append(net_arm(f"{peer} best {p}", act, best, python=self.peers, **place))
+                if self.device == "cuda" and act == "train" and peer == PEERS[0]:  # it supports torch.compile
+                    arms.append(compiled(arms[-1], f"{peer} compiled {p}"))
         return arms
+
+
+def compiled(arm: Arm, line: str) -> Arm:
+    """The arm through torch.compile, its kernels in CUDA graphs, channels last."""
+    options = arm.options | {"layout": "channels_last", "compiled": "reduce-overhead"}
+    return replace(arm, name=line + arm.name.removeprefix(arm.line or ""), line=line, options=options)
 
 
 def net_arm(line: str, act: str, options: dict[str, Any], where: str = "", **more: Any) -> Arm:
@@ -85,18 +94,24 @@ def step(machine: Machine, width: int, time_steps: int, batch: int, size: int, c
     arms, comparisons = [], []
     for p in machine.precisions:
         options = {"precision": p} | shape
-        ours = options | {"net": f"{NETS}:ours"}
+        ours, on_cpu = options | {"net": f"{NETS}:ours"}, machine.device == "cpu"
         arms += [
             net_arm(f"ours {p}", "train", ours),
             net_arm(f"floor {p}", "floor", options),
-            net_arm(f"direct floor {p}", "floor", options | {"within": PLAIN}),
+            *([net_arm(f"direct floor {p}", "floor", options | {"within": PLAIN})] if on_cpu else []),
             net_arm(f"ann {p}", "train", options | {"net": f"{NETS}:ann", "batch": time_steps * batch}),
             net_arm(f"plain {p}", "train", ours | {"within": PLAIN}),
             net_arm(f"shortcut {p}", "train", options | {"net": f"{NETS}:shortcut"}),
         ]
+        if not on_cpu:
+            arms.append(compiled(net_arm(f"ours {p}", "train", ours), f"ours, compiled {p}"))
+            comparisons.append(Ratio(f"ours / ours, compiled, {p}", f"ours {p}", f"ours, compiled {p}"))
+            if machine.peers:
+                title = f"{PEERS[0]} / ours, both compiled, {p}"
+                comparisons.append(Ratio(title, f"{PEERS[0]} compiled {p}", f"ours, compiled {p}"))
         comparisons += [
             Ratio(f"ours / floor, {p}", f"ours {p}", f"floor {p}", most=1.25),
-            Ratio(f"ours / direct floor, {p}", f"ours {p}", f"direct floor {p}", most=1.25),
+            *([Ratio(f"ours / direct floor, {p}", f"ours {p}", f"direct floor {p}", most=1.25)] if on_cpu else []),
             Ratio(f"ours / ann, {p}", f"ours {p}", f"ann {p}", most=1.0),
             Ratio(f"with three branches / without, {p}", f"shortcut {p}", f"ours {p}", most=1.03),
             Ratio(f"plain composition / ours, {p}", f"plain {p}", f"ours {p}"),
@@ -130,27 +145,28 @@ def lif(machine: Machine, time_steps: int, batch: int, channels: int, size: int)
         for surrogate in SURROGATES:
             name = f"ours {_kind(surrogate)} {p}"
             arms.append(arm(name, f"{NEURONS}:ours", {"surrogate": surrogate}, dtypes[p]))
-            comparisons.append(_bandwidth(name, math.prod(shape) * getattr(torch, dtypes[p]).itemsize))
+            size = math.prod(shape) * getattr(torch, dtypes[p]).itemsize
+            comparisons.append(_bandwidth(name, size, copy_size(machine.device)))
     triangle = {"surrogate": SURROGATES[0]}
     arms.append(arm("reference Triangle", f"{NEURONS}:ours", triangle | {"backend": "reference"}))
     arms.append(arm("compiled Triangle", f"{NEURONS}:compiled", triangle))
     for slow in ("reference", "compiled"):
         comparisons.append(Ratio(f"{slow} / ours, Triangle", f"{slow} Triangle", "ours Triangle float32"))
-    if machine.peers:
+    if machine.peers and machine.device == "cpu":
         arms.append(arm("numba Triangle", "peers.numba_lif:neuron_alone", {}, python=machine.peers))
         comparisons.append(Ratio("numba / ours, Triangle", "numba Triangle", "ours Triangle float32"))
     for theirs, kind in (("PiecewiseQuadratic", "Triangle"), ("Sigmoid", "Sigmoid")) if machine.peers else ():
         name, neuron = f"spikingjelly {theirs}", "peers.spikingjelly_net:neuron_alone"
         arms.append(arm(name, neuron, {"surrogate_name": theirs}, python=machine.peers))
         comparisons.append(Ratio(f"{name} / ours {kind}, float32", name, f"ours {kind} float32", least=8.0))
-    arms.append(Arm("copy", f"{NEURONS}:copy", {"size": copy_size()}))
+    arms.append(Arm("copy", f"{NEURONS}:copy", {"size": copy_size(machine.device)}))
     return Plan(f"LIF forward and backward, {tuple(shape)}", arms, comparisons, machine.notes())
 
 
-def _bandwidth(name: str, tensor: int) -> Ratio:
-    """Bytes that must move a second over those of the copy, which reads and writes; `tensor` in bytes."""
+def _bandwidth(name: str, tensor: int, copied: int) -> Ratio:
+    """Bytes that must move a second over those of the copy, which reads and writes; `tensor` and `copied` in bytes."""
     least = 0.7 if "Triangle" in name or "Rectangle" in name else None
-    scale = TENSORS * tensor / (2 * copy_size())
+    scale = TENSORS * tensor / (2 * copied)
     return Ratio(f"{name}: share of the copy's bandwidth", "copy", name, scale=scale, least=least)
 
 
@@ -166,7 +182,7 @@ def convolution(machine: Machine, width: int, time_steps: int, batch: int, size:
             arms.append(Arm(name + place, CONVOLUTION, options | {"direct": direct}, **more))
         comparisons.append(Ratio(f"direct / ours{place}", f"direct{place}", f"ours{place}"))
     title = f"3x3 convolutions of spikes, forward and backward, {time_steps * batch} pictures, float32"
-    notes = Machine(machine.bf16, Path()).notes()  # peers have no part in it
+    notes = replace(machine, peers=Path()).notes()  # peers have no part in it
     return Plan(title, arms, comparisons, notes, apart=True)
 
 
@@ -225,7 +241,7 @@ def scaling(machine: Machine, width: int, time_steps: list[int], batch: list[int
     if {4, 16} <= set(time_steps):
         comparisons.append(Ratio("T = 16 / T = 4", "T = 16", "T = 4", most=4.2))
     note = f"over T at batch {fixed['batch']}, over the batch at T = {fixed['time_steps']}, {p}"
-    notes = [note, *Machine(machine.bf16, Path()).notes()]  # peers have no part in it
+    notes = [note, *replace(machine, peers=Path()).notes()]  # peers have no part in it
     return Plan(f"Scaling of a training step, width {width}, {size} x {size}", arms, comparisons, notes, "T or batch")
 
 
@@ -244,7 +260,7 @@ def branches(machine: Machine, width: int, time_steps: int, batch: int, size: in
                 of, to = f"by {taps} {p}{place['where']}", f"no branches {p}{place['where']}"
                 comparisons.append(Ratio(f"time, {of} / none", of, to, most=most))
                 comparisons.append(Ratio(f"memory, {of} / none", of, to, "peak_bytes"))
-    notes = Machine(machine.bf16, Path()).notes()  # peers have no part in it
+    notes = replace(machine, peers=Path()).notes()  # peers have no part in it
     return Plan(f"Training step with branches, {_shape(shape)}, K = {classes}", arms, comparisons, notes, apart=True)
 
 

@@ -44,9 +44,9 @@ class Arm:
 class Process:
     """The process of one arm; a context manager that ends it."""
 
-    def __init__(self, arm: Arm, threads: int) -> None:
+    def __init__(self, arm: Arm, threads: int, device: str) -> None:
         self.complaints = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
-        spec = {key: getattr(arm, key) for key in ("factory", "options", "small", "allocator")}
+        spec = {key: getattr(arm, key) for key in ("factory", "options", "small", "allocator")} | {"device": device}
         paths = [PACKAGE, *([benchmarks()] if arm.python else [])]
         numbers = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
         self.process = subprocess.Popen(
@@ -95,7 +95,11 @@ class Process:
 
 
 def race(
-    arms: Sequence[Arm], repetitions: int, threads: int, say: Callable[[str], object] = lambda text: None
+    arms: Sequence[Arm],
+    repetitions: int,
+    threads: int,
+    say: Callable[[str], object] = lambda text: None,
+    device: str = "cpu",
 ) -> list[dict[str, Any]]:
     """The records of all arms: `facts`, `seconds` and `peak_bytes` of every repetition, or `absent` or `error`.
 
@@ -106,7 +110,7 @@ def race(
         live: dict[str, Process] = {}
         for arm in arms:  # one after the other, so that none warms up beside another
             say(f"{arm.name}: setting up")
-            process = stack.enter_context(Process(arm, threads))
+            process = stack.enter_context(Process(arm, threads, device))
             records[arm.name] |= (answer := process.answer())
             if "facts" in answer:
                 live[arm.name] = process

@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from spikeback.bench import nets
-from spikeback.bench.worker import Absent, Work, find
+from spikeback.bench.worker import Absent, Work, find, synchronise
 
 Made = tuple[Work, dict[str, Any]]
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
@@ -22,7 +22,7 @@ def train(net: str, *, layout: str = "channels_last", **options: Any) -> Made:
     """Forward, loss, backward and SGD with momentum of the network "module:function" on one random batch.
 
     `layout` is "contiguous", "channels_last" or "faster", the one of both that a trial finds faster. `arguments` go to
-    the function; then parameters and multiply-accumulates are among the facts.
+    the function; then parameters and multiply-accumulates are among the facts. `compiled` is a mode of `torch.compile`.
     """
     return faster(_train, net=net, **options) if layout == "faster" else _train(net, layout=layout, **options)
 
@@ -38,8 +38,10 @@ def faster(make: Callable[..., Made], **options: Any) -> Made:
     for layout in LAYOUTS:
         work, _ = make(layout=layout, **options)
         work()
+        synchronise()
         start = time.perf_counter()
         work()
+        synchronise()
         seconds[layout] = time.perf_counter() - start
         del work  # its memory must not be there when the other is measured
     return make(layout=min(seconds, key=lambda layout: seconds[layout]), **options)
@@ -47,23 +49,26 @@ def faster(make: Callable[..., Made], **options: Any) -> Made:
 
 def _train(
     net: str, *, width: int, time_steps: int, batch: int, size: int, classes: int, layout: str,
-    precision: str = "float32", within: str | None = None, arguments: dict[str, Any] | None = None,
+    precision: str = "float32", within: str | None = None, compiled: str | None = None,
+    arguments: dict[str, Any] | None = None,
 ) -> Made:  # fmt: skip
     model, x = _model(net, width, time_steps, batch, size, classes, layout, **arguments or {})
     counted = nets.counts(model, x[:1]) if arguments and isinstance(model, nets.Ours) else {}
+    facts = _facts(model)
+    model = torch.compile(model, mode=compiled) if compiled else model
     y = torch.randint(classes, (batch,))
     optimiser = torch.optim.SGD(model.parameters(), RATE, 0.9)
     enter = _context(within)
 
     def step() -> Tensor:
-        with enter(), autocast(precision):
+        with enter(), autocast(x, precision):
             loss = cross_entropy(model(x).float(), y)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
         return loss
 
-    return step, _facts(model) | counted | {"layout": layout, "loss": step().item()}
+    return step, facts | counted | {"layout": layout, "loss": step().item()}
 
 
 def _infer(
@@ -82,7 +87,7 @@ def _infer(
     enter = _context(within)
 
     def forward() -> Tensor:
-        with torch.inference_mode(), enter(), autocast(precision):
+        with torch.inference_mode(), enter(), autocast(x, precision):
             return model(x)
 
     return forward, facts
@@ -106,7 +111,7 @@ def floor(
     def step() -> None:
         optimiser.zero_grad()
         for layer, x, grad in sites:
-            with enter(), autocast(precision):
+            with enter(), autocast(x, precision):
                 y = layer(x)
             y.backward(grad)
             x.grad = None
@@ -123,7 +128,7 @@ def _sites(model: nn.Module, x: Tensor, precision: str) -> list[tuple[nn.Module,
     hooks = [layer.register_forward_hook(note) for layer in layers]
     try:
         plain = _context("spikeback.nn:plain", needed=False)
-        with torch.no_grad(), plain(), autocast(precision):
+        with torch.no_grad(), plain(), autocast(x, precision):
             model(x)  # a fused operation would pass the hooks by
     finally:
         for hook in hooks:
@@ -156,8 +161,9 @@ def settle(model: nn.Module, x: Tensor) -> None:
     model.eval()
 
 
-def autocast(precision: str) -> AbstractContextManager[Any]:
-    return torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16")
+def autocast(x: Tensor, precision: str) -> AbstractContextManager[Any]:
+    """Where x lies."""
+    return torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
 def _context(name: str | None, needed: bool = True) -> Callable[[], AbstractContextManager[Any]]:

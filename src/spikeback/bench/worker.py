@@ -1,9 +1,9 @@
 """The process of one arm: sets up, warms up, then does one repetition for every line it reads.
 
 `python -m spikeback.bench.worker SPEC`, where SPEC is JSON: factory ("module:function"), options (its arguments), small
-(those of a miniature) and allocator ("kept" or "stock"). It answers in JSON lines: first {"facts": {...}} or
-{"absent": "why"}, then {"seconds", "peak_bytes"} a repetition. Needs PyTorch alone, so that it runs in an environment
-of other packages too.
+(those of a miniature), allocator ("kept" or "stock") and device ("cpu" or "cuda", where tensors are made by default).
+It answers in JSON lines: first {"facts": {...}} or {"absent": "why"}, then {"seconds", "peak_bytes"} a repetition.
+Needs PyTorch alone, so that it runs in an environment of other packages too.
 """
 
 import ctypes
@@ -44,6 +44,7 @@ def main(spec: dict[str, Any], requests: TextIO, answers: TextIO) -> None:
         start = time.perf_counter()
         for _ in range(calls):
             work()
+        synchronise()
         seconds = (time.perf_counter() - start) / calls
         hand_back()
         rest()
@@ -66,24 +67,50 @@ def _prepare(spec: dict[str, Any]) -> tuple[Work, dict[str, Any]]:
         tune()
         facts["allocator"] = "kept"
     factory, options = find(spec["factory"]), spec["options"]
-    if spec["small"]:  # brings in code and lazily imported modules, which are no part of a step's memory
-        factory(**options | spec["small"])[0]()
-    hand_back()
-    base = _resident("VmRSS")
-    work, more = factory(**options)
+    with torch.device(spec["device"]):
+        if spec["device"] == "cuda":
+            torch.cuda.init()
+        if spec["small"]:  # brings in code and lazily imported modules, which are no part of a step's memory
+            factory(**options | spec["small"])[0]()
+        hand_back()
+        base = torch.cuda.memory_allocated() if on_gpu() else _resident("VmRSS")
+        work, more = factory(**options)
     return work, facts | more | {"base_bytes": base, "memory_counted": _counted()}
+
+
+def on_gpu() -> bool:
+    """Whether this process computes on a GPU."""
+    import torch
+
+    return torch.cuda.is_initialized()
+
+
+def synchronise() -> None:
+    """Wait for the GPU to finish, if there is one."""
+    if on_gpu():
+        import torch
+
+        torch.cuda.synchronize()
 
 
 def _calls(work: Work) -> int:
     for _ in range(WARM_UP):
         start = time.perf_counter()
         work()
+        synchronise()
     return max(1, math.ceil(LEAST / max(time.perf_counter() - start, 1e-9)))
 
 
 def _peak_of(work: Work) -> int:
-    """Peak resident bytes over one call, which is not timed: it brings caches and memory back as well."""
+    """Peak bytes over one call, which is not timed: it brings caches and memory back as well."""
     hand_back()
+    if on_gpu():
+        import torch
+
+        torch.cuda.reset_peak_memory_stats()
+        work()
+        synchronise()
+        return torch.cuda.max_memory_allocated()
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM, see proc_pid_clear_refs(5)
     work()
@@ -91,8 +118,12 @@ def _peak_of(work: Work) -> int:
 
 
 def hand_back() -> None:
-    """Return free memory to the system: the arms together need not fit into it."""
+    """Return free memory to the system and the GPU: the arms together need not fit into it."""
     gc.collect()
+    if on_gpu():
+        import torch
+
+        torch.cuda.empty_cache()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim:
         trim(0)
@@ -122,6 +153,8 @@ def _resident(key: str) -> int:
 
 def _counted() -> str:
     """How peak memory is read here."""
+    if on_gpu():
+        return "torch.cuda.max_memory_allocated over a step"
     if not Path("/proc/self/status").is_file():
         return "ru_maxrss since the process began"
     return "VmHWM over a step" if os.access("/proc/self/clear_refs", os.W_OK) else "VmHWM since the process began"

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 import torch
 from jsonargparse import ArgumentParser
@@ -51,6 +51,7 @@ RACES: dict[str, tuple[str, dict[str, Any]]] = {
         {"width": 64, "time_steps": [1, 2, 4, 8, 16], "batch": [8, 16, 32, 64], "size": 32, "classes": 10},
     ),
 }
+Device = Literal["auto", "cpu", "cuda"]
 ALONE = ("convolution", "branches", "scaling")  # ours only, no peers
 HELP = {
     "width": "channels of the first stage",
@@ -80,6 +81,8 @@ def add_arguments(parser: ArgumentParser) -> None:
             many: Any = {"nargs": "+"} if isinstance(default, list) else {}
             race.add_argument(f"--{name}", type=int, default=default, help=HELP[name], **many)
         race.add_argument("--threads", type=int, help="threads of the processor; empty leaves PyTorch's choice")
+        if action != "convolution":  # whose kernels are the processor's
+            race.add_argument("--device", type=Device, default="auto", help="auto: a GPU if there is one")
         if action not in ALONE:
             race.add_argument(
                 "--peers", type=str, help="Python with the peers (default: benchmarks/.venv, if it exists)"
@@ -109,10 +112,11 @@ def _race(action: str, options: dict[str, Any], console: Console, command: str) 
     from spikeback.train.environment import resolve_precision
 
     options["threads"] = torch.get_num_threads()
-    precision = resolve_precision("auto")
+    options["device"] = device = chosen_device(options.get("device", "cpu"))
+    precision = resolve_precision("auto", device)
     peers = None if action in ALONE else interpreter(options.get("peers"))
     sizes = {name: options[name] for name in RACES[action][1]}
-    plan = chosen(getattr(plans, action)(Machine(precision == "bf16-mixed", peers), **sizes), options["arms"])
+    plan = chosen(getattr(plans, action)(Machine(precision == "bf16-mixed", peers, device), **sizes), options["arms"])
     recorded = {name: value for name, value in options.items() if name not in ("out", "peers")}
     with console.status("") as status:
         results = measure.measure(action, plan, recorded, command, precision, lambda text: status.update(f"{text} ..."))
@@ -120,6 +124,13 @@ def _race(action: str, options: dict[str, Any], console: Console, command: str) 
     if options["out"]:
         for path in measure.write(results, Path(options["out"])):
             console.print(f"written  {path}", soft_wrap=True)
+
+
+def chosen_device(device: str) -> str:
+    """Where to measure. Raises UsageError for a GPU that is not there."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda: PyTorch finds no GPU here; choose from auto, cpu")
+    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
 
 
 def chosen(plan: Plan, beginnings: list[str]) -> Plan:

@@ -28,13 +28,15 @@ def environment(precision: str, processes: int = 1) -> dict[str, Any]:
     }
 
 
-def resolve_precision(precision: str) -> str:
-    """What "auto" means here: bf16-mixed where the processor computes in bfloat16, else 32-true."""
+def resolve_precision(precision: str, device: str | None = None) -> str:
+    """What "auto" means on a device ("cpu" or "cuda", by default a GPU if there is one): bf16-mixed where it computes
+    in bfloat16, else 32-true.
+    """
     if precision == "16-mixed" and not torch.cuda.is_available():
         raise UsageError("--train.precision: 16-mixed needs a GPU; choose from auto, 32-true, bf16-mixed")
     if precision != "auto":
         return precision
-    if torch.cuda.is_available():
+    if device == "cuda" or (device is None and torch.cuda.is_available()):
         return "bf16-mixed" if torch.cuda.is_bf16_supported() else "32-true"
     native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return "bf16-mixed" if native else "32-true"
