@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from spikeback.errors import UsageError
 from spikeback.ops import native
+from spikeback.ops.library import define, differentiate, fake
 from spikeback.ops.lif import is_plain
 
 PANEL, TILE = 16, 4  # channels that the kernels take together, outputs of a tile along each axis
@@ -21,7 +22,7 @@ LEAST_CHANNELS, LEAST_TILES = (
 )  # with fewer of either the transforms cost what they save; measured on two cores with AVX2
 
 
-@torch.library.custom_op("spikeback::convolve", mutates_args=())
+@define()
 def convolve(x: Tensor, weight: Tensor, turned: bool = False) -> Tensor:
     """Convolution with stride 1 and padding 1: (N, C, H, W) with weights (K, C, 3, 3) -> (N, K, H, W).
 
@@ -35,12 +36,12 @@ def convolve(x: Tensor, weight: Tensor, turned: bool = False) -> Tensor:
     return _run("convolve", x, weight, weight.shape[turned], fits, _fake_convolve(x, weight, turned), turned)
 
 
-@convolve.register_fake
+@fake(convolve)
 def _fake_convolve(x: Tensor, weight: Tensor, turned: bool = False) -> Tensor:
     return _channels_last(x, x.shape[0], weight.shape[turned], *x.shape[2:])
 
 
-@torch.library.custom_op("spikeback::convolve_weights", mutates_args=())
+@define()
 def convolve_weights(x: Tensor, grad: Tensor) -> Tensor:
     """Gradient (K, C, 3, 3) of `convolve`'s weights from its x (N, C, H, W) and its output's gradient (N, K, H, W).
 
@@ -51,7 +52,7 @@ def convolve_weights(x: Tensor, grad: Tensor) -> Tensor:
     return _run("convolve_weights", x, grad, grad.shape[1], fits, _fake_convolve_weights(x, grad))
 
 
-@convolve_weights.register_fake
+@fake(convolve_weights)
 def _fake_convolve_weights(x: Tensor, grad: Tensor) -> Tensor:
     return _channels_last(x, grad.shape[1], x.shape[1], 3, 3)
 
@@ -102,8 +103,8 @@ def _backward_weights(ctx: Any, grad_weight: Tensor) -> tuple[Tensor | None, Ten
     )
 
 
-convolve.register_autograd(_backward, setup_context=_setup)
-convolve_weights.register_autograd(_backward_weights, setup_context=_setup_weights)
+differentiate(convolve, _setup, _backward)
+differentiate(convolve_weights, _setup_weights, _backward_weights)
 
 
 def is_faster(layer: nn.Conv2d, x: Tensor) -> bool:

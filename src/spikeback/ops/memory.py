@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from spikeback.ops import native
+from spikeback.ops.library import define, fake
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's malloc.h
 DTYPES = (torch.float32, torch.bfloat16)
@@ -30,7 +31,7 @@ def tune_allocator() -> bool:
     return mallopt is not None and bool(mallopt(M_MMAP_MAX, 0) and mallopt(M_TRIM_THRESHOLD, -1))
 
 
-@torch.library.custom_op("spikeback::pack", mutates_args=())
+@define()
 def pack(spikes: Tensor) -> Tensor:
     """Bits, (N / 8,) uint8, of a flat tensor of N spikes, N a multiple of 8; the first is the lowest bit."""
     size = spikes.numel() // 8
@@ -41,12 +42,12 @@ def pack(spikes: Tensor) -> Tensor:
     return (spikes.view(size, 8).to(torch.uint8) << _places(spikes)).sum(1, dtype=torch.uint8)
 
 
-@pack.register_fake
+@fake(pack)
 def _(spikes: Tensor) -> Tensor:
     return spikes.new_empty(spikes.numel() // 8, dtype=torch.uint8)
 
 
-@torch.library.custom_op("spikeback::unpack", mutates_args=())
+@define()
 def unpack(bits: Tensor, dtype: torch.dtype) -> Tensor:
     """The inverse of `pack`: a flat tensor of spikes."""
     if bits.device.type == "cpu" and native.available():
@@ -56,7 +57,7 @@ def unpack(bits: Tensor, dtype: torch.dtype) -> Tensor:
     return (bits[:, None] >> _places(bits) & 1).to(dtype).flatten()
 
 
-@unpack.register_fake
+@fake(unpack)
 def _(bits: Tensor, dtype: torch.dtype) -> Tensor:
     return bits.new_empty(8 * bits.numel(), dtype=dtype)
 

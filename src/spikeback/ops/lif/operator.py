@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from spikeback.ops.library import define, differentiate, fake
 from spikeback.ops.lif.layout import Affine, empty, is_channels_last, membrane_like
 from spikeback.ops.processes import sum_over_processes
 
@@ -23,18 +24,18 @@ def primitives(device: torch.device) -> Any:
     return importlib.import_module(PRIMITIVES[device.type])
 
 
-@torch.library.custom_op("spikeback::moments", mutates_args=())
+@define()
 def moments(x: Tensor) -> Tensor:
     """Mean and biased variance by channel of (T, B, C, ...): (2, C) float64."""
     return primitives(x.device).moments(x)
 
 
-@moments.register_fake
+@fake(moments)
 def _(x: Tensor) -> Tensor:
     return x.new_empty((2, x.shape[2]), dtype=torch.float64)
 
 
-@torch.library.custom_op("spikeback::normaliser", mutates_args=("running_mean", "running_var", "tracked"))
+@define(mutates=("running_mean", "running_var", "tracked"))
 def normaliser(
     x: Tensor,
     running_mean: Tensor | None,
@@ -50,12 +51,12 @@ def normaliser(
     return primitives(x.device).normaliser(x, (running_mean, running_var, tracked), momentum, eps)
 
 
-@normaliser.register_fake
+@fake(normaliser)
 def _(x: Tensor, *args: Any) -> Tensor:
     return x.new_empty((2, x.shape[2]), dtype=torch.float32)
 
 
-@torch.library.custom_op("spikeback::norm_lif", mutates_args=())
+@define()
 def norm_lif(
     x: Tensor,
     weight: Tensor | None,
@@ -99,14 +100,14 @@ def norm_lif(
     )  # fmt: skip
 
 
-@norm_lif.register_fake
+@fake(norm_lif)
 def _(x: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
     last, steps, keep_membrane = is_channels_last(x), args[13], args[-1]
     spikes = empty((steps, *x.shape[1:]), x, last)
     return spikes, membrane_like(x) if keep_membrane else x.new_empty(0, dtype=torch.float32)
 
 
-@torch.library.custom_op("spikeback::norm_lif_backward", mutates_args=())
+@define()
 def norm_lif_backward(
     grad: Tensor | None,
     grad_membrane: Tensor | None,
@@ -160,7 +161,7 @@ def norm_lif_backward(
     return grad_x, grad_residual, grad_state, parameters
 
 
-@norm_lif_backward.register_fake
+@fake(norm_lif_backward)
 def _(grad: Tensor | None, grad_membrane: Tensor | None, x: Tensor, weight: Tensor | None, *args: Any) -> Any:
     last, residual = is_channels_last(x), args[3]
     nothing = partial(x.new_empty, 0)
@@ -199,4 +200,4 @@ def _backward(ctx: Any, grad: Tensor | None, grad_membrane: Tensor | None) -> tu
     return tuple(grads)
 
 
-norm_lif.register_autograd(_backward, setup_context=_setup)
+differentiate(norm_lif, _setup, _backward)
