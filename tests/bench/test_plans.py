@@ -77,4 +77,5 @@ def test_on_a_gpu_there_are_compiled_arms_and_none_of_the_processors_convolution
         assert names[name].options["compiled"] == "reduce-overhead"
         assert names[name].options["layout"] == "channels_last"
     assert not any("direct" in name for name in names)
+    assert not any(hasattr(c, "most") and (c.most or c.least) for c in made.on_gpu().comparisons)  # pyright: ignore
     assert {name for comparison in made.comparisons for name in comparison.names} <= names.keys()

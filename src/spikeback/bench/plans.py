@@ -37,6 +37,11 @@ class Plan:
     axis: str | None = None
     apart: bool = False
 
+    def on_gpu(self) -> "Plan":
+        """Without what is expected of ratios, which is said of processors."""
+        found = [replace(c, most=None, least=None) if isinstance(c, Ratio) else c for c in self.comparisons]
+        return replace(self, comparisons=found)
+
     def races(self) -> list[list[Arm]]:
         """The arms that take turns with each other."""
         if not self.apart:

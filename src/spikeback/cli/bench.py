@@ -117,6 +117,7 @@ def _race(action: str, options: dict[str, Any], console: Console, command: str) 
     peers = None if action in ALONE else interpreter(options.get("peers"))
     sizes = {name: options[name] for name in RACES[action][1]}
     plan = chosen(getattr(plans, action)(Machine(precision == "bf16-mixed", peers, device), **sizes), options["arms"])
+    plan = plan.on_gpu() if device == "cuda" else plan
     recorded = {name: value for name, value in options.items() if name not in ("out", "peers")}
     with console.status("") as status:
         results = measure.measure(action, plan, recorded, command, precision, lambda text: status.update(f"{text} ..."))
