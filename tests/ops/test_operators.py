@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.library import opcheck
 
 import spikeback as sb
-from spikeback.ops import memory, native
+from spikeback.ops import library, memory, native
 from spikeback.ops.lif import code, operator
 
 from .cases import channels_last, dyadic
@@ -136,3 +136,37 @@ def test_every_variant_of_the_kernels_gives_the_same_bits() -> None:
         seen[name] = digest
     assert any("default" in name for name in seen)
     assert len(set(seen.values())) == 1, seen
+
+
+def test_numbers_of_the_norm_need_not_be_dense() -> None:
+    x, *arguments = samples("contiguous")["norm"]
+    dense = operator.norm_lif(x, *arguments)[0]
+    for i in range(4):
+        arguments[i] = torch.stack((arguments[i], torch.full((C,), 9.0)), 1)[:, 0]
+    assert torch.equal(operator.norm_lif(x, *arguments)[0], dense)
+
+
+def test_gradient_is_named_after_its_operator() -> None:
+    x, *arguments = samples("contiguous")["alone"]
+    spikes, _ = operator.norm_lif(x.requires_grad_(), *arguments)
+    assert type(spikes.grad_fn).__name__ == "norm_lifBackward"
+
+
+def test_an_operator_says_what_it_changed() -> None:
+    """As every in-place operation does: autograd refuses what was saved before."""
+
+    @library.define(mutates=("total",))
+    def add_to_total_for_a_test(x: Tensor, total: Tensor | None) -> Tensor:
+        if total is not None:
+            total.numpy()[...] += float(x.sum())  # unseen by autograd, as a kernel is
+        return x.clone()
+
+    total = torch.zeros(())
+    weight = torch.ones((), requires_grad=True)
+    product = weight * total
+    with torch.no_grad():
+        add_to_total_for_a_test(torch.ones(3), total)
+    add_to_total_for_a_test(torch.ones(3), None)
+    assert (total, total._version) == (3, 1)
+    with pytest.raises(RuntimeError, match="inplace operation"):
+        product.backward()

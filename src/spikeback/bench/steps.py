@@ -55,7 +55,7 @@ def _train(
     model, x = _model(net, width, time_steps, batch, size, classes, layout, **arguments or {})
     counted = nets.counts(model, x[:1]) if arguments and isinstance(model, nets.Ours) else {}
     facts = _facts(model)
-    model = torch.compile(model, mode=compiled) if compiled else model
+    model = torch.compile(model, mode=compiled, dynamic=False) if compiled else model
     y = torch.randint(classes, (batch,))
     optimiser = torch.optim.SGD(model.parameters(), RATE, 0.9)
     enter = _context(within)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 Work = Callable[[], Any]
-WARM_UP = 2  # calls before the first repetition
+WARM_UP = 2  # calls before the first repetition, and more while each takes less than half the time of the one before
 LEAST = 0.2  # seconds a repetition lasts at least: quick work is called several times and divided
 
 
@@ -94,11 +94,13 @@ def synchronise() -> None:
 
 
 def _calls(work: Work) -> int:
-    for _ in range(WARM_UP):
+    seconds: list[float] = []
+    while len(seconds) < WARM_UP or seconds[-1] < seconds[-2] / 2:
         start = time.perf_counter()
         work()
         synchronise()
-    return max(1, math.ceil(LEAST / max(time.perf_counter() - start, 1e-9)))
+        seconds.append(time.perf_counter() - start)
+    return max(1, math.ceil(LEAST / max(seconds[-1], 1e-9)))
 
 
 def _peak_of(work: Work) -> int:

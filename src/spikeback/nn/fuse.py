@@ -78,8 +78,9 @@ def _normaliser(norm: Any, y: Tensor) -> tuple[Tensor, Tensor]:
             raise ValueError(
                 f"Expected more than 1 value per channel when training, got input size {merged}"
             )  # PyTorch's
-        if y.is_cuda and norm.momentum is not None and not is_shared(norm):  # what follows, in one go
-            tracks = norm.training and norm.track_running_stats and mean is not None
+        tracks = norm.training and norm.track_running_stats and mean is not None
+        plain = norm.momentum is not None and not (tracks and norm.num_batches_tracked is None)
+        if y.is_cuda and plain and not is_shared(norm):  # what follows, in one go
             statistics = (mean, variance, norm.num_batches_tracked) if tracks else (None, None, None)
             mean, inverse = normaliser(y, *statistics, norm.momentum, norm.eps)
             return mean, inverse

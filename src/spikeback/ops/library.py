@@ -4,6 +4,7 @@
 there are two dozen: longer than many a kernel.
 """
 
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -24,22 +25,34 @@ def define(*, mutates: Iterable[str] = ()) -> Callable[[Function], Any]:
     def add(function: Function) -> Any:
         name, schema = function.__name__, torch.library.infer_schema(function, mutates_args=tuple(mutates))
         LIBRARY.define(name + schema, tags=(torch.Tag.pt2_compliant_tag,))
-        LIBRARY.impl(name, function, "CompositeExplicitAutograd")
+        LIBRARY.impl(name, _opaque(function), "CompositeExplicitAutograd")
         op = getattr(torch.ops.spikeback, name).default
         op.__doc__ = function.__doc__
-        defaults, differentiable = [argument.default_value for argument in op._schema.arguments], _differentiable(op)
+        arguments, differentiable = op._schema.arguments, _differentiable(name, op)
+        defaults = [argument.default_value for argument in arguments]
+        changed = [i for i, argument in enumerate(arguments) if argument.alias_info and argument.alias_info.is_write]
 
         def kernel(*inputs: Any) -> Any:
             inputs += tuple(defaults[len(inputs) :])  # the dispatcher leaves out what equals its default
             if torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in inputs):
-                return differentiable.apply(*inputs)
-            with torch._C._AutoDispatchBelowAutograd():
-                return op(*inputs)
+                output = differentiable.apply(*inputs)
+            else:
+                with torch._C._AutoDispatchBelowAutograd():
+                    output = op(*inputs)
+            if changed:
+                torch.autograd.graph.increment_version([inputs[i] for i in changed if inputs[i] is not None])
+            return output
 
-        LIBRARY.impl(name, kernel, "Autograd")
+        LIBRARY.impl(name, _opaque(kernel), "Autograd")
         return op
 
     return add
+
+
+def _opaque(function: Function) -> Function:
+    """Nothing for Dynamo to look into; where it was never imported nobody looks, and importing it takes seconds."""
+    hidden = torch._disable_dynamo(function)  # pyright: ignore[reportPrivateImportUsage]
+    return lambda *inputs: (hidden if "torch._dynamo" in sys.modules else function)(*inputs)
 
 
 def fake(op: Any) -> Callable[[Function], Function]:
@@ -52,20 +65,19 @@ def differentiate(op: Any, setup: Function, backward: Function) -> None:
     _formulas[op] = setup, backward
 
 
-def _differentiable(op: Any) -> type[torch.autograd.Function]:
-    class Differentiable(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx: Any, *inputs: Any) -> Any:
-            with torch._C._AutoDispatchBelowAutograd():
-                output = op(*inputs)
-            if op in _formulas:
-                _formulas[op][0](ctx, inputs, output)
-            return output
+def _differentiable(name: str, op: Any) -> Any:
+    def forward(ctx: Any, *inputs: Any) -> Any:
+        with torch._C._AutoDispatchBelowAutograd():
+            output = op(*inputs)
+        if op in _formulas:
+            _formulas[op][0](ctx, inputs, output)
+        return output
 
-        @staticmethod
-        def backward(ctx: Any, *grads: Any) -> Any:
-            if op not in _formulas:
-                raise RuntimeError(f"{op} has no gradient; inside spikeback.nn.plain() everything has one")
-            return _formulas[op][1](ctx, *grads)
+    def backward(ctx: Any, *grads: Any) -> Any:
+        if op not in _formulas:
+            raise RuntimeError(f"{op} has no gradient; inside spikeback.nn.plain() everything has one")
+        return _formulas[op][1](ctx, *grads)
 
-    return Differentiable
+    methods = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
+    kind: Any = type(torch.autograd.Function)
+    return kind(name, (torch.autograd.Function,), methods)  # so named in profiles

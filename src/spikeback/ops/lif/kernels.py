@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 
 ROUNDING = {"enable_fp_fusion": False}  # a launch option: no fused multiply-add but those that are written out
-SIZES = ("steps", "tiles", "parts", "positions", "count")  # their values make no other machine code
+SIZES = ("steps", "tiles", "parts", "count")  # whether 16 divides them makes no better machine code
 
 
 @triton.jit
@@ -126,7 +126,7 @@ def backward_kernel(
 ):  # fmt: skip
     c, columns = columns_of(channels, CHANNELS)
     by, by2 = scalars(weight, bias, mean, inverse, c, channels), scalars(weight2, bias2, mean2, inverse2, c, channels)
-    gain = tl.load(gain)
+    gain = tl.load(gain).to(tl.float32)
     total = tl.zeros((POSITIONS, CHANNELS), tl.float32)
     by_x, by_residual = total, total
     for tile in range(tl.program_id(0) // columns, tiles, parts):
@@ -201,9 +201,11 @@ def moments_kernel(
     x, sums, x_stride, steps, tiles, parts, positions, channels, inner,
     POSITIONS: tl.constexpr, CHANNELS: tl.constexpr, INDEX: tl.constexpr,
 ):  # fmt: skip
-    """Sums of x - pivot and of its square; the pivot is a channel's first number: a mean far from 0 costs nothing."""
+    """Sums of x - pivot and of its square; the pivot is the first tile's mean: one far from 0 costs no digits."""
     c, columns = columns_of(channels, CHANNELS)
-    pivot = load(x, c * inner, c < channels)
+    at, inside = place(0, c, positions, channels, inner, POSITIONS, INDEX)
+    few = tl.maximum(tl.sum(inside.to(tl.float32), 0, keep_dims=True), 1)
+    pivot = tl.div_rn(tl.sum(load(x, at, inside), 0, keep_dims=True), few)
     total = tl.zeros((POSITIONS, CHANNELS), tl.float32)
     squared = total
     for tile in range(tl.program_id(0) // columns, tiles, parts):
@@ -215,11 +217,12 @@ def moments_kernel(
     part = tl.program_id(0) // columns
     store_part(sums, part, total, c, channels)
     store_part(sums, parts + part, squared, c, channels)
+    tl.store(row(sums, 2 * parts, channels) + c, pivot, mask=c < channels)  # the same from every program
 
 
 @triton.jit(do_not_specialize=SIZES)
 def normaliser_kernel(
-    x, parts_of, moments, normaliser, running_mean, running_var, tracked, momentum, count, parts, channels, inner,
+    parts_of, moments, normaliser, running_mean, running_var, tracked, momentum, count, parts, channels,
     EPS: tl.constexpr, CHANNELS: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
     """Mean and variance, or mean and 1 / sqrt(variance + EPS), of what `moments_kernel` left; running statistics."""
@@ -227,7 +230,8 @@ def normaliser_kernel(
     real, count = c < channels, tl.cast(count, tl.float64)
     beyond = sum_parts(parts_of, 0, parts, c, channels, PARTS) / count
     variance = sum_parts(parts_of, 1, parts, c, channels, PARTS) / count - beyond * beyond
-    mean = load(x, c * inner, real).to(tl.float64) + beyond
+    variance = tl.where(variance < 0, 0.0, variance)
+    mean = load(parts_of + 2 * parts * channels, c, real).to(tl.float64) + beyond
     if moments is not None:
         tl.store(moments + c, mean, mask=real)
         tl.store(moments + channels + c, variance, mask=real)

@@ -175,7 +175,7 @@ def _(grad: Tensor | None, grad_membrane: Tensor | None, x: Tensor, weight: Tens
 def _affine(weight: Tensor | None, bias: Tensor | None, mean: Tensor | None, inverse: Tensor | None) -> Affine | None:
     if weight is None or bias is None or mean is None or inverse is None:
         return None
-    return weight, bias, mean, inverse
+    return weight.contiguous(), bias.contiguous(), mean.contiguous(), inverse.contiguous()  # kernels read them so
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:

@@ -195,12 +195,12 @@ def _moments(
 ) -> None:
     layout = layout_of(x)
     x = layout.like(x)
-    parts = x.new_empty(2, layout.parts, layout.channels, dtype=torch.float32)
+    parts = x.new_empty(2 * layout.parts + 1, layout.channels, dtype=torch.float32)
     layout.launch(kernels.moments_kernel, x, parts, stride(x), len(x), parts=True)
     count = len(x) * layout.positions
     layout.sum_up(
-        kernels.normaliser_kernel, 1, x, parts, moments, normaliser, *statistics, momentum, count, layout.parts,
-        layout.channels, layout.inner, EPS=eps,
+        kernels.normaliser_kernel, 1, parts, moments, normaliser, *statistics, momentum, count, layout.parts,
+        layout.channels, EPS=eps,
     )  # fmt: skip
 
 
