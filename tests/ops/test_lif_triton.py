@@ -33,8 +33,8 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from spikeback.ops.lif import kernels
 
-def compile(kernel, x, exact=True, **constants):
-    constants |= dict(POSITIONS=16, CHANNELS=64, INDEX=triton.language.int32, PARTS=128)
+def compile(kernel, x, exact=True, vectors=False, **constants):
+    constants = dict(POSITIONS=16, CHANNELS=64, INDEX=triton.language.int32, PARTS=128) | constants
     constants = {name: value for name, value in constants.items() if name in kernel.arg_names}
     numbers = dict.fromkeys(("tau", "threshold", "height", "slope", "momentum"), "fp32")
     in_x_dtype = dict.fromkeys(("x", "residual", "spikes", "grad", "g", "out"), x)
@@ -50,10 +50,13 @@ def compile(kernel, x, exact=True, **constants):
         for name in kernel.arg_names
     }
     places = {(kernel.arg_names.index(name),): value for name, value in constants.items()}
-    source = ASTSource(kernel, types, places)
+    sixteens = [n for n, kind in types.items() if kind[0] == "*" or (kind == "i32" and n not in kernels.SIZES)]
+    attrs = {(kernel.arg_names.index(name),): [["tt.divisibility", 16]] for name in sixteens}
+    source = ASTSource(kernel, types, places, attrs)
     result = triton.compile(source, target=GPUTarget("cuda", 80, 32), options=kernels.ROUNDING)
     assert len(result.asm["cubin"]) > 1000
     assert "add" in result.asm["ptx"]
+    assert not vectors or "ld.global.v4" in result.asm["ptx"], kernel
     assert not exact or "fma.rn" not in result.asm["ptx"], kernel
 
 norm2 = dict.fromkeys(("weight2", "bias2", "mean2", "inverse2"))
@@ -62,6 +65,8 @@ options = dict(STEPS=2, DETACH=False, STATIC=False)
 absent = norms | dict(residual=None, state=None)
 compile(kernels.forward_kernel, "*bf16", STEPS=2, inner=1)
 compile(kernels.forward_kernel, "*fp32", STEPS=2, membrane=None, **absent)
+compile(kernels.forward_kernel, "*bf16", STEPS=2, membrane=None, channels=1, inner=1, vectors=True, **absent,
+        POSITIONS=1024, CHANNELS=1)
 for kind in (1, 2, 4, 5):
     compile(kernels.backward_kernel, "*bf16", KIND=kind, exact=kind in (1, 5), EXACT=False, **options)
 absent |= dict(grad_membrane=None, grad_state=None, sums=None)

@@ -139,11 +139,15 @@ def test_every_variant_of_the_kernels_gives_the_same_bits() -> None:
 
 
 def test_numbers_of_the_norm_need_not_be_dense() -> None:
+    """The kernels of a GPU read them from one address on."""
     x, *arguments = samples("contiguous")["norm"]
     dense = operator.norm_lif(x, *arguments)[0]
     for i in range(4):
         arguments[i] = torch.stack((arguments[i], torch.full((C,), 9.0)), 1)[:, 0]
     assert torch.equal(operator.norm_lif(x, *arguments)[0], dense)
+    handed_on = operator._affine(*arguments[:4])
+    assert handed_on is not None
+    assert all(numbers.is_contiguous() for numbers in handed_on)
 
 
 def test_gradient_is_named_after_its_operator() -> None:

@@ -1,7 +1,7 @@
 """Functions as operators of PyTorch's dispatcher: named, traceable, differentiable.
 
-`torch.library.custom_op` makes them too, but looks at every operand of every call in Python, which takes 0.2 ms where
-there are two dozen: longer than many a kernel.
+`torch.library.custom_op` makes them too, but looks at every operand of every call in Python, which with two dozen of
+them takes longer than many a kernel.
 """
 
 import sys
