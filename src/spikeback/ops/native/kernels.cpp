@@ -97,28 +97,40 @@ struct Spread {
   }
 };
 
-// Sums by channel, in float64, of numbers that come piece by piece.
+// Sums by channel of numbers that come piece by piece. A piece adds to `now`, in float32; after a few dozen numbers
+// that goes into float64.
 struct Sums {
   const Pieces &pieces;
   std::vector<double> sums;  // spread like a piece of whole rows, else by channel
+  std::vector<float> rows;
+  float *now;
+  i64 waiting = 0;  // numbers that each of `now` is the sum of
 
-  explicit Sums(const Pieces &pieces) : pieces(pieces), sums(std::max(pieces.width, pieces.channels)) {}
+  explicit Sums(const Pieces &pieces)
+      : pieces(pieces), sums(std::max(pieces.width, pieces.channels)), rows(pieces.width), now(rows.data()) {}
 
-  void add(i64 p, const float *values, i64 length) {
+  void added(i64 p, i64 numbers) {
+    waiting += numbers;
+    if (pieces.together == 1 || waiting >= 32) settle(p);
+  }
+  void settle(i64 p) {
+    const i64 length = pieces.together > 1 ? pieces.width : pieces.length(p);
     if (pieces.inner == 1) {
       double *sum = sums.data() + pieces.offset(p);
 #pragma omp simd
-      for (i64 j = 0; j < length; j++) sum[j] += values[j];
+      for (i64 j = 0; j < length; j++) sum[j] += now[j];
     } else {
       double sum = 0;
 #pragma omp simd reduction(+ : sum)
-      for (i64 j = 0; j < length; j++) sum += values[j];
+      for (i64 j = 0; j < length; j++) sum += now[j];
       sums[pieces.channel(p, 0)] += sum;
     }
+    std::fill(rows.begin(), rows.end(), 0.f), waiting = 0;
   }
   void add_to(double *total) const {
     i64 used = pieces.inner == 1 ? i64(sums.size()) : pieces.channels;
     for (i64 j = 0; j < used; j++) total[j % pieces.channels] += sums[j];
+    for (i64 j = 0; j < pieces.width && waiting; j++) total[j % pieces.channels] += now[j];
   }
 };
 
@@ -156,30 +168,17 @@ struct Surrogate {
   }
 
   template <int K>
-  void rows(const float *u, float *out, i64 length) const {
-    const float th = threshold, a = parameter, f = scale, half = parameter / 2, g = gain, slope = this->slope;
-#pragma omp simd
-    for (i64 j = 0; j < length; j++) {
-      float v = u[j] - th, d = 0.f;
-      if (K == TRIANGLE) d = f * std::max(1.f - std::fabs(u[j] / th - 1.f), 0.f);
-      if (K == RECTANGLE) d = std::fabs(v) < half ? f : 0.f;
-      // Outside the support computed too, of the edge, which is finite: again no branch.
-      if (K == TANH) d = (std::fabs(v) <= 0.5f ? 1.f : 0.f) * (f * bell(2.f * (a * std::min(0.5f, std::fabs(v)))));
-      if (K == TANH_WIDE) d = f * bell(2.f * v);
-      if (K == SIGMOID) d = f * (0.25f * bell(a * v));
-      if (K == ATAN) d = f * (1.f / (1.f + (slope * v) * (slope * v)));  // PyTorch's float / tensor
-      out[j] = g * d;
-    }
-  }
-  void operator()(const float *u, float *out, i64 length) const {
-    switch (kind) {
-      case TRIANGLE: return rows<TRIANGLE>(u, out, length);
-      case RECTANGLE: return rows<RECTANGLE>(u, out, length);
-      case TANH: return rows<TANH>(u, out, length);
-      case TANH_WIDE: return rows<TANH_WIDE>(u, out, length);
-      case SIGMOID: return rows<SIGMOID>(u, out, length);
-      default: return rows<ATAN>(u, out, length);
-    }
+  float at(float u) const {
+    float v = u - threshold, d = 0.f;
+    if (K == TRIANGLE) d = scale * std::max(1.f - std::fabs(u / threshold - 1.f), 0.f);
+    if (K == RECTANGLE) d = std::fabs(v) < parameter / 2 ? scale : 0.f;
+    // Outside the support computed too, of the edge, which is finite: again no branch.
+    if (K == TANH)
+      d = (std::fabs(v) <= 0.5f ? 1.f : 0.f) * (scale * bell(2.f * (parameter * std::min(0.5f, std::fabs(v)))));
+    if (K == TANH_WIDE) d = scale * bell(2.f * v);
+    if (K == SIGMOID) d = scale * (0.25f * bell(parameter * v));
+    if (K == ATAN) d = scale * (1.f / (1.f + (slope * v) * (slope * v)));  // PyTorch's float / tensor
+    return gain * d;
   }
 };
 
@@ -204,13 +203,14 @@ struct Current {
     m = norm[0].at(p), a = norm[1].at(p), b = norm[2].at(p);
     m2 = norm2[0].at(p), a2 = norm2[1].at(p), b2 = norm2[2].at(p);
   }
-  // u = tau * before + current of step t
-  void integrate(i64 t, i64 start, i64 length, float tau, const float *before, float *u) const {
+  // Calls use(j, tau * before[j] + current of step t) for each j.
+  template <class F>
+  void integrate(i64 t, i64 start, i64 length, float tau, const float *before, const F &use) const {
     const T *now = x + t * x_step + start, *more = residual ? residual + t * residual_step + start : nullptr;
     const float *m = this->m, *a = this->a, *b = this->b, *m2 = this->m2, *a2 = this->a2, *b2 = this->b2;
     auto each = [&](auto current) {
 #pragma omp simd
-      for (i64 j = 0; j < length; j++) u[j] = tau * before[j] + current(j);
+      for (i64 j = 0; j < length; j++) use(j, tau * before[j] + current(j));
     };
     auto plain = [=](i64 j) { return load(now[j]); };
     auto normed = [=](i64 j) { return (load(now[j]) - m[j]) * a[j] + b[j]; };
@@ -222,7 +222,7 @@ struct Current {
   }
 };
 
-constexpr i64 LONGEST = 2048;  // numbers of a piece: T = 4 steps of the membrane are 32 KiB
+constexpr i64 LONGEST = 512;  // numbers of a piece: what belongs to it stays in the first cache
 
 // The first `length` numbers of a piece of `from`; 0 where it is null.
 void begin(const float *from, i64 start, i64 length, float *to) {
@@ -245,36 +245,38 @@ void forward(const Call &c) {
       current.go_to(p);
       begin(c.state, start, length, u);
       for (i64 t = 0; t < c.steps; t++) {
-        current.integrate(t, start, length, tau, u, u);
         T *fired = static_cast<T *>(c.out) + t * size + start;
-#pragma omp simd
-        for (i64 j = 0; j < length; j++) {
-          const float s = u[j] > threshold ? 1.f : 0.f;
+        current.integrate(t, start, length, tau, u, [=](i64 j, float v) {
+          const float s = v > threshold ? 1.f : 0.f;
           store(fired[j], s);
-          u[j] = u[j] * (1.f - s);
-        }
+          u[j] = v * (1.f - s);
+        });
       }
       if (c.membrane) std::copy_n(u, length, c.membrane + start);
     }
   }
 }
 
-// Stores g = dL/d(current) of one step and adds g * (x - mean) and g * (residual - mean2) to the rows beside it.
+// One step back in time. `carry` is dL/d(membrane after reset), of step t and then of t - 1.
+template <int K, class T>
+void back(const Surrogate &surrogate, float tau, float reset, i64 length, const float *u, const T *grad, float *carry,
+          float *g, float *total, T *out) {
+  const Surrogate s = surrogate;  // a copy: nothing that is written to memory can change it
+#pragma omp simd
+  for (i64 j = 0; j < length; j++) {
+    const float fired = u[j] > s.threshold ? 1.f : 0.f;
+    const float through_reset = reset > 0.f ? carry[j] * u[j] : 0.f;  // selected: 0 times an infinity is no number
+    const float now = carry[j] * (1.f - fired) + (load(grad[j]) - through_reset) * s.at<K>(u[j]);
+    g[j] = now, carry[j] = tau * now, total[j] += now;
+    store(out[j], now);
+  }
+}
+
+// Adds g * (x - mean) to `to`, the x of one step.
 template <class T>
-void finish(const Current<T> &current, i64 t, i64 start, i64 length, const float *g, T *out, float *with_x,
-            float *with_residual) {
+void add_product(const float *g, const T *x, const float *mean, i64 length, float *to) {
 #pragma omp simd
-  for (i64 j = 0; j < length; j++) store(out[j], g[j]);
-  if (const float *m = current.m) {
-    const T *x = current.x + t * current.x_step + start;
-#pragma omp simd
-    for (i64 j = 0; j < length; j++) with_x[j] += g[j] * (load(x[j]) - m[j]);
-  }
-  if (const float *m = current.m2) {
-    const T *residual = current.residual + t * current.residual_step + start;
-#pragma omp simd
-    for (i64 j = 0; j < length; j++) with_residual[j] += g[j] * (load(residual[j]) - m[j]);
-  }
+  for (i64 j = 0; j < length; j++) to[j] += g[j] * (load(x[j]) - mean[j]);
 }
 
 // Writes dL/d(current) to `out` (of a still picture one step, summed over time), dL/d(state) to `grad_state`, and
@@ -287,15 +289,22 @@ void backward(const Call &c) {
   const bool still = c.still;
   T *out = static_cast<T *>(c.out);
   const float tau = c.tau, threshold = c.threshold;
-  const bool reset = !c.detach_reset, summed = c.still || c.affine || c.affine2;
+  const float reset = c.detach_reset ? 0.f : 1.f;
+  decltype(&back<TRIANGLE, T>) kinds[] = {back<TRIANGLE>, back<RECTANGLE>, back<TANH>,
+                                          back<TANH_WIDE>, back<SIGMOID>, back<ATAN>};
+  const auto step = kinds[c.kind];
   std::vector<double> partial(3 * c.channels * c.threads);
 #pragma omp parallel num_threads(c.threads)
   {
     Current<T> current(pieces, c);
     Sums sum_g(pieces), sum_gx(pieces), sum_gr(pieces);
-    std::vector<float> potentials(c.steps * width), rows(6 * width);
-    float *carry = rows.data(), *slope = carry + width, *now = slope + width, *total = now + width;
-    float *with_x = total + width, *with_residual = with_x + width;
+    std::vector<float> potentials(c.steps * width), rows(3 * width);
+    float *carry = rows.data(), *now = carry + width, *total = now + width;
+    auto add_products = [&](i64 t, i64 start, i64 length, const float *g) {
+      const T *x = current.x + t * current.x_step + start, *more = current.residual;
+      if (current.m) add_product(g, x, current.m, length, sum_gx.now);
+      if (current.m2) add_product(g, more + t * current.residual_step + start, current.m2, length, sum_gr.now);
+    };
 #pragma omp for schedule(static)
     for (i64 p = 0; p < pieces.count; p++) {
       const i64 start = pieces.start(p), length = pieces.length(p);
@@ -303,36 +312,34 @@ void backward(const Call &c) {
       begin(c.state, start, length, carry);
       for (i64 t = 0; t < c.steps; t++) {
         float *u = potentials.data() + t * width;
-        current.integrate(t, start, length, tau, carry, u);
-#pragma omp simd
-        for (i64 j = 0; j < length; j++) carry[j] = u[j] * (1.f - (u[j] > threshold ? 1.f : 0.f));
+        current.integrate(t, start, length, tau, carry, [=](i64 j, float v) {
+          u[j] = v;
+          carry[j] = v * (1.f - (v > threshold ? 1.f : 0.f));
+        });
       }
       begin(c.grad_membrane, start, length, carry);  // from here on dL/d(membrane after reset)
-      if (summed) std::fill_n(total, 3 * width, 0.f);
+      std::fill_n(total, width, 0.f);
       for (i64 t = c.steps - 1; t >= 0; t--) {
         const float *u = potentials.data() + t * width;
         const T *from = static_cast<const T *>(c.grad) + t * c.grad_step + start;
-        surrogate(u, slope, length);
-#pragma omp simd
-        for (i64 j = 0; j < length; j++) {
-          const float s = u[j] > threshold ? 1.f : 0.f;
-          const float through_reset = reset ? carry[j] * u[j] : 0.f;  // selected: 0 times an infinity is no number
-          const float g = carry[j] * (1.f - s) + (load(from[j]) - through_reset) * slope[j];
-          now[j] = g, carry[j] = tau * g;
-        }
-        if (summed) {
-#pragma omp simd
-          for (i64 j = 0; j < length; j++) total[j] += now[j];
-        }
-        if (!still) finish(current, t, start, length, now, out + t * size + start, with_x, with_residual);
+        T *to = out + (still ? 0 : t * size) + start;  // of a still picture overwritten below
+        step(surrogate, tau, reset, length, u, from, carry, now, total, to);
+        if (!still) add_products(t, start, length, now);
       }
-      if (still) finish(current, 0, start, length, total, out + start, with_x, with_residual);
+      if (still) {
+        add_products(0, start, length, total);
+#pragma omp simd
+        for (i64 j = 0; j < length; j++) store(out[start + j], total[j]);
+      }
       if (c.grad_state) std::copy_n(carry, length, c.grad_state + start);
-      if (c.affine) sum_g.add(p, total, length), sum_gx.add(p, with_x, length);
-      if (c.affine2) sum_gr.add(p, with_residual, length);
+#pragma omp simd
+      for (i64 j = 0; j < length; j++) sum_g.now[j] += total[j];
+      if (c.affine) sum_g.added(p, c.steps), sum_gx.added(p, c.steps);
+      if (c.affine2) sum_gr.added(p, c.steps);
     }
     double *mine = partial.data() + 3 * c.channels * omp_get_thread_num();
-    sum_g.add_to(mine), sum_gx.add_to(mine + c.channels), sum_gr.add_to(mine + 2 * c.channels);
+    if (c.affine) sum_g.add_to(mine), sum_gx.add_to(mine + c.channels);
+    if (c.affine2) sum_gr.add_to(mine + 2 * c.channels);
   }
   for (std::size_t i = 0; i < partial.size(); i++) c.sums[i % (3 * c.channels)] += partial[i];
 }
@@ -341,19 +348,16 @@ void backward(const Call &c) {
 template <class T>
 void moments(const Call &c) {
   const Pieces pieces(c.outer, c.channels, c.inner, LONGEST);
-  const i64 width = pieces.width;
   std::vector<double> partial(2 * c.channels * c.threads);
 #pragma omp parallel num_threads(c.threads)
   {
     Spread pivots(pieces, c.coefficients);
     Sums sum(pieces), sum_of_squares(pieces);
-    std::vector<float> rows(2 * width);
-    float *first = rows.data(), *second = first + width;
 #pragma omp for schedule(static)
     for (i64 p = 0; p < pieces.count; p++) {
       const i64 start = pieces.start(p), length = pieces.length(p);
       const float *m = pivots.at(p);
-      std::fill(rows.begin(), rows.end(), 0.f);
+      float *first = sum.now, *second = sum_of_squares.now;
       for (i64 t = 0; t < c.steps; t++) {
         const T *now = static_cast<const T *>(c.x) + t * c.x_step + start;
 #pragma omp simd
@@ -362,7 +366,7 @@ void moments(const Call &c) {
           first[j] += d, second[j] += d * d;
         }
       }
-      sum.add(p, first, length), sum_of_squares.add(p, second, length);
+      sum.added(p, c.steps), sum_of_squares.added(p, c.steps);
     }
     double *mine = partial.data() + 2 * c.channels * omp_get_thread_num();
     sum.add_to(mine), sum_of_squares.add_to(mine + c.channels);
