@@ -152,11 +152,14 @@ struct Surrogate {
   static float exp_minus(float z) {
     const float within = z > 87.f ? 0.f : 1.f;  // a factor: a branch would not become vector code
     z = std::min(z, 87.f);
-    float n = float(int(z * 1.44269504f + 0.5f));
-    float r = n * 0.693359375f - z - n * 2.12194440e-4f;
+    const float shifted = z * -1.44269504f + 12582912.f;  // its last bits are the whole number nearest
+    const float n = shifted - 12582912.f;
+    const float r = -z - n * 0.693359375f + n * 2.12194440e-4f;
     float e = ((1.9875691500e-4f * r + 1.3981999507e-3f) * r + 8.3334519073e-3f) * r + 4.1665795894e-2f;
     e = ((e * r + 1.6666665459e-1f) * r + 0.5f) * (r * r) + r + 1.f;
-    std::int32_t exponent = (127 - std::int32_t(n)) << 23;
+    std::uint32_t exponent;
+    std::memcpy(&exponent, &shifted, 4);
+    exponent = (exponent << 23) + (127u << 23);
     float power;
     std::memcpy(&power, &exponent, 4);
     return within * (e * power);
