@@ -67,6 +67,7 @@ struct Pieces {
     count = (rows + together - 1) / together * parts;
   }
   i64 width;  // of the longest piece
+  bool whole_rows() const { return inner == 1 && parts == 1; }  // of channels: all pieces begin with the first
 
   i64 start(i64 p) const { return p / parts * together * row + offset(p); }
   i64 offset(i64 p) const { return p % parts * width; }
@@ -111,10 +112,10 @@ struct Sums {
 
   void added(i64 p, i64 numbers) {
     waiting += numbers;
-    if (pieces.together == 1 || waiting >= 32) settle(p);
+    if (!pieces.whole_rows() || waiting >= 32) settle(p);
   }
   void settle(i64 p) {
-    const i64 length = pieces.together > 1 ? pieces.width : pieces.length(p);
+    const i64 length = pieces.whole_rows() ? pieces.width : pieces.length(p);
     if (pieces.inner == 1) {
       double *sum = sums.data() + pieces.offset(p);
 #pragma omp simd
