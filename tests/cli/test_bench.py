@@ -13,7 +13,7 @@ SMALL = ["--width", "8", "--size", "16", "--classes", "5"]
 RUNS = {
     "step": [*SMALL, "--time_steps", "2", "--batch", "2", "--arms", "ours float32", "floor float32"],
     "lif": ["--time_steps", "2", "--batch", "2", "--channels", "3", "--size", "8", "--arms", "ours Tri", "copy"],
-    "convolution": ["--width", "32", "--time_steps", "1", "--batch", "2", "--size", "32", "--arms", "ours", "direct"],
+    "convolution": ["--width", "32", "--time_steps", "1", "--batch", "2", "--arms", "ours, 32", "direct, 32"],
     "memory": [*SMALL, "--time_steps", "2", "--batch", "2", "--arms", "ours float32"],
     "inference": [*SMALL, "--time_steps", "2", "--batch", "2", "--arms", "stripped float32"],
     "branches": [*SMALL, "--time_steps", "2", "--batch", "2", "--arms", "by stage float32, ResNet-18"],

@@ -16,10 +16,7 @@ from spikeback.ops.library import define, differentiate, fake
 from spikeback.ops.lif import is_plain
 
 PANEL, TILE = 16, 4  # channels that the kernels take together, outputs of a tile along each axis
-LEAST_CHANNELS, LEAST_TILES = (
-    32,
-    32,
-)  # with fewer of either the transforms cost what they save; measured on two cores with AVX2
+LEAST_CHANNELS = LEAST_TILES = 32  # with fewer of either the transforms cost what they save; measured on AVX2
 
 
 @define()

@@ -131,7 +131,10 @@ struct Tiles {
         }
       both_axes<F>(pixels, points);
       float *panel = to + c / PANEL * POINTS * stride + c % PANEL;
-      for (int i = 0; i < POINTS; i++) store(panel + i * stride, points[i / SIDE][i % SIDE]);
+      for (int i = 0; i < POINTS; i++) {
+        store(panel + i * stride, points[i / SIDE][i % SIDE]);
+        __builtin_prefetch(panel + i * stride + 2 * PANEL, 1);  // of the tile after next: too many streams for a guess
+      }
     }
   }
   // Transforms the products of one tile and 16 channels back; pixels outside of the picture are dropped.
@@ -143,7 +146,10 @@ struct Tiles {
       for (int i = 0; i < POINTS; i++) points[i / SIDE][i % SIDE] = load(products + i * step + v);
       both_axes<Output>(points, pixels);
       for (i64 i = 0; i < rows; i++)
-        for (i64 j = 0; j < columns; j++) store(out + (i * width + j) * channels + v, pixels[i][j]);
+        for (i64 j = 0; j < columns; j++) {
+          store(out + (i * width + j) * channels + v, pixels[i][j]);
+          __builtin_prefetch(out + (i * width + j + 4) * channels + v, 1);  // of the next tile
+        }
     }
   }
 };
@@ -159,12 +165,11 @@ struct Weights {
   void read(i64 k0, i64 c0, float *to, i64 stride) const {
     float taps[9][PANEL][PANEL];  // [tap][input][output]
     for (int tap = 0; tap < 9; tap++)
-      for (int a = 0; a < PANEL; a++)
-        for (int b = 0; b < PANEL; b++)
-          if (turned)
-            taps[tap][a][b] = w[((c0 + a) * 9 + 8 - tap) * out + k0 + b];
-          else
-            taps[tap][b][a] = w[((k0 + a) * 9 + tap) * in + c0 + b];
+      for (int a = 0; a < PANEL; a++) {
+        const float *row = turned ? w + ((c0 + a) * 9 + 8 - tap) * out + k0 : w + ((k0 + a) * 9 + tap) * in + c0;
+        if (!turned) __builtin_prefetch(row + PANEL);  // of the next 16 input channels
+        for (int b = 0; b < PANEL; b++) (turned ? taps[tap][a][b] : taps[tap][b][a]) = row[b];
+      }
     for (int c = 0; c < PANEL; c++)
       for (int v = 0; v < PANEL; v += LANES) {
         vec filter[3][3], points[SIDE][SIDE];
@@ -216,7 +221,8 @@ bool spikeback_convolve(const float *x, const float *w, float *out, i64 pictures
   const Tiles tiles(pictures, height, width, channels, threads);
   const Weights weights{w, channels, channels_out, bool(turned)};
   const i64 panels = channels_out / PANEL, inputs = channels / PANEL, group = std::min(GROUP, panels);
-  const i64 filter_size = group * POINTS * channels * PANEL, product_size = group * POINTS * TOGETHER * PANEL;
+  const i64 filter_stride = (channels + 1) * PANEL;  // no multiple of 4 KiB, as that of tiles
+  const i64 filter_size = group * POINTS * filter_stride, product_size = group * POINTS * TOGETHER * PANEL;
   const i64 size = tiles.scratch(channels) + filter_size + product_size;
   const Scratch all = scratch(threads * size);
   if (!all) return false;
@@ -230,14 +236,14 @@ bool spikeback_convolve(const float *x, const float *w, float *out, i64 pictures
       const i64 ks = std::min(group, panels - k0);
       for (i64 k = 0; k < ks; k++)
         for (i64 c = 0; c < inputs; c++)
-          weights.read((k0 + k) * PANEL, c * PANEL, filters + (k * POINTS * inputs + c) * PANEL * PANEL, channels * PANEL);
+          weights.read((k0 + k) * PANEL, c * PANEL, filters + k * POINTS * filter_stride + c * PANEL * PANEL, filter_stride);
       for (i64 t0 = 0; t0 < here; t0 += TOGETHER) {
         const i64 ts = std::min(TOGETHER, here - t0);
         for (int i = 0; i < POINTS; i++)
           for (i64 k = 0; k < ks; k++)
             for (i64 t = 0; t < ts; t += ROWS)
               product<ROWS>(points + i * tiles.stride + (t0 + t) * PANEL, PANEL, 1, POINTS * tiles.stride,
-                            filters + (k * POINTS + i) * channels * PANEL, inputs, PANEL, false,
+                            filters + (k * POINTS + i) * filter_stride, inputs, PANEL, false,
                             products + ((k * POINTS + i) * TOGETHER + t) * PANEL);
         for (i64 t = 0; t < ts; t++)
           for (i64 k = 0; k < ks; k++)
