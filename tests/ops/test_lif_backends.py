@@ -135,9 +135,15 @@ def test_derivative_at_infinity_and_nan_is_that_of_the_reference(
 
 
 @pytest.mark.parametrize("form", ["contiguous", "channels last"])
-@pytest.mark.parametrize("shape", [(3, 2, 17, 5, 3), (2, 2, 70, 9, 5), (2, 2, 3, 33, 17), (9, 3, 5, 2, 2)], ids=str)
+@pytest.mark.parametrize(
+    "shape",
+    [(3, 2, 17, 5, 3), (2, 2, 70, 9, 5), (2, 2, 3, 33, 17), (9, 3, 5, 2, 2), (2, 3, 170, 7, 11), (2, 1, 513, 3, 3)],
+    ids=str,
+)
 def test_sums_against_float64(shape: tuple[int, ...], form: str, backend: Any) -> None:
-    """Also over several tiles of channels, of positions, and several segments of time."""
+    """Also over several tiles of channels, of positions, and several segments of time; over pieces of whole rows, many
+    and not a multiple of those that wait together, and of parts of rows.
+    """
     case = Case(shape, make=torch.randn)
     _, _, g, _ = case.expected(TRIANGLE[2])
     g_out, _, sums = case.backward(backend, 0, 1.0, FORMATS[form])

@@ -206,8 +206,18 @@ inline void product(const float *a, i64 row, i64 step, i64 jump, const float *b,
 struct Free {
   void operator()(float *p) const { std::free(p); }
 };
-using Scratch = std::unique_ptr<float[], Free>;
-Scratch scratch(i64 numbers) { return Scratch(static_cast<float *>(std::aligned_alloc(64, (numbers / 16 + 1) * 64))); }
+// Memory for so many numbers, null if there is none. Kept for this thread's next call: allocated anew every time, it would
+// be paged in anew, or leave holes between the maps that no map fits into.
+float *scratch(i64 numbers) {
+  thread_local std::unique_ptr<float[], Free> kept;
+  thread_local i64 size = 0;
+  if (numbers > size) {
+    kept.reset();
+    kept.reset(static_cast<float *>(std::aligned_alloc(64, (numbers / 16 + 1) * 64)));
+    size = kept ? numbers : 0;
+  }
+  return kept.get();
+}
 
 }  // namespace winograd
 
@@ -224,11 +234,11 @@ bool spikeback_convolve(const float *x, const float *w, float *out, i64 pictures
   const i64 filter_stride = (channels + 1) * PANEL;  // no multiple of 4 KiB, as that of tiles
   const i64 filter_size = group * POINTS * filter_stride, product_size = group * POINTS * TOGETHER * PANEL;
   const i64 size = tiles.scratch(channels) + filter_size + product_size;
-  const Scratch all = scratch(threads * size);
+  float *all = scratch(threads * size);
   if (!all) return false;
 #pragma omp parallel for num_threads(threads) schedule(dynamic)
   for (i64 first = 0; first < tiles.count; first += tiles.block) {
-    float *points = all.get() + omp_get_thread_num() * size;
+    float *points = all + omp_get_thread_num() * size;
     float *filters = points + tiles.scratch(channels), *products = filters + filter_size;
     const i64 here = std::min(tiles.block, tiles.count - first);
     for (i64 t = 0; t < here; t++) tiles.read<Pixels>(x, channels, first + t, points + t * PANEL);
@@ -264,23 +274,24 @@ bool spikeback_convolve_weights(const float *x, const float *grad, float *out, i
   const Tiles tiles(pictures, height, width, channels, 1);
   const i64 inputs = channels / PANEL, pairs = inputs * (channels_out / PANEL);
   const bool once = tiles.block >= tiles.count;  // then no sum has to wait for the next block
-  const Scratch points = scratch(tiles.scratch(channels)), slopes = scratch(tiles.scratch(channels_out));
-  const Scratch sums = scratch((once ? threads : pairs) * POINTS * SQUARE);
-  if (!points || !slopes || !sums) return false;
+  const i64 points_size = tiles.scratch(channels), slopes_size = tiles.scratch(channels_out);
+  float *points = scratch(points_size + slopes_size + (once ? threads : pairs) * POINTS * SQUARE);
+  if (!points) return false;
+  float *slopes = points + points_size, *sums = slopes + slopes_size;
 #pragma omp parallel num_threads(threads)
   for (i64 first = 0; first < tiles.count; first += tiles.block) {
     const i64 here = std::min(tiles.block, tiles.count - first);
 #pragma omp for schedule(static)
     for (i64 t = 0; t < here; t++) {
-      tiles.read<Pixels>(x, channels, first + t, points.get() + t * PANEL);
-      tiles.read<OutputGradient>(grad, channels_out, first + t, slopes.get() + t * PANEL);
+      tiles.read<Pixels>(x, channels, first + t, points + t * PANEL);
+      tiles.read<OutputGradient>(grad, channels_out, first + t, slopes + t * PANEL);
     }
 #pragma omp for schedule(static)
     for (i64 pair = 0; pair < pairs; pair++) {
       const i64 k = pair / inputs, c = pair % inputs;
-      float *sum = sums.get() + (once ? omp_get_thread_num() : pair) * POINTS * SQUARE;
+      float *sum = sums + (once ? omp_get_thread_num() : pair) * POINTS * SQUARE;
       for (int i = 0; i < POINTS; i++) {
-        const float *a = slopes.get() + (k * POINTS + i) * tiles.stride, *b = points.get() + (c * POINTS + i) * tiles.stride;
+        const float *a = slopes + (k * POINTS + i) * tiles.stride, *b = points + (c * POINTS + i) * tiles.stride;
         float *to = sum + i * SQUARE;
         product<6>(a, 1, PANEL, 0, b, 1, here, first > 0, to);
         product<6>(a + 6, 1, PANEL, 0, b, 1, here, first > 0, to + 6 * PANEL);
