@@ -336,9 +336,11 @@ void backward(const Call &c) {
         for (i64 j = 0; j < length; j++) store(out[start + j], total[j]);
       }
       if (c.grad_state) std::copy_n(carry, length, c.grad_state + start);
+      if (c.affine) {
 #pragma omp simd
-      for (i64 j = 0; j < length; j++) sum_g.now[j] += total[j];
-      if (c.affine) sum_g.added(p, c.steps), sum_gx.added(p, c.steps);
+        for (i64 j = 0; j < length; j++) sum_g.now[j] += total[j];
+        sum_g.added(p, c.steps), sum_gx.added(p, c.steps);
+      }
       if (c.affine2) sum_gr.added(p, c.steps);
     }
     double *mine = partial.data() + 3 * c.channels * omp_get_thread_num();
