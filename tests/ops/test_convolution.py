@@ -11,7 +11,7 @@ from torch.nn.functional import conv2d
 from spikeback.errors import UsageError
 from spikeback.nn.block import Conv2d
 from spikeback.ops import convolution, native
-from spikeback.ops.convolution import convolve, convolve_weights
+from spikeback.ops.convolution import convolve, convolve_input, convolve_weights
 from spikeback.ops.lif import plain
 
 pytestmark = pytest.mark.skipif(not native.CONVOLVES, reason="no compiled convolutions")
@@ -20,6 +20,8 @@ pytestmark = pytest.mark.skipif(not native.CONVOLVES, reason="no compiled convol
 SHAPES = [(2, 16, 16, 4, 4), (1, 32, 16, 8, 8), (3, 16, 48, 7, 9), (1, 48, 80, 14, 5), (2, 16, 32, 1, 1),
           (1, 16, 16, 3, 2), (1, 16, 16, 1, 33), (60, 16, 32, 13, 12), (50, 48, 16, 17, 15), (1, 160, 16, 6, 4),
           (1, 16, 160, 4, 6)]  # fmt: skip
+ALL = pytest.mark.parametrize("shape", SHAPES, ids=str)
+STRIDES = pytest.mark.parametrize("stride", [1, 2])
 CHECKS = ("test_schema", "test_autograd_registration", "test_faketensor")
 
 
@@ -27,11 +29,11 @@ def last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
-def operands(n: int, c: int, k: int, h: int, w: int) -> tuple[Tensor, Tensor, Tensor]:
+def operands(n: int, c: int, k: int, h: int, w: int, stride: int = 1) -> tuple[Tensor, Tensor, Tensor]:
     """Spikes, weights as they are initialised, a gradient."""
     torch.manual_seed(0)
-    spikes = (torch.rand(n, c, h, w) < 0.3).float()
-    return last(spikes), last(torch.randn(k, c, 3, 3) * (2 / (9 * k)) ** 0.5), last(torch.randn(n, k, h, w))
+    spikes, grad = (torch.rand(n, c, h, w) < 0.3).float(), torch.randn(n, k, -(-h // stride), -(-w // stride))
+    return last(spikes), last(torch.randn(k, c, 3, 3) * (2 / (9 * k)) ** 0.5), last(grad)
 
 
 def gradients(conv: Any, *leaves: Tensor, slope: Tensor) -> tuple[Tensor, ...]:
@@ -50,46 +52,57 @@ def assert_close(result: Tensor, exact: Tensor, tolerance: float) -> None:
     assert (result.double() - exact).abs().max() <= 5 * tolerance * exact.abs().max()
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_results_and_gradients_are_those_of_the_direct_convolution(shape: tuple[int, ...]) -> None:
-    x, weight, slope = operands(*shape)
-    exact = gradients(lambda a, b: conv2d(a, b, padding=1), x.double(), weight.double(), slope=slope.double())
-    for y, e in zip(gradients(convolve, x, weight, slope=slope), exact, strict=True):
+@ALL
+@STRIDES
+def test_results_and_gradients_are_those_of_the_direct_convolution(shape: tuple[int, ...], stride: int) -> None:
+    x, weight, slope = operands(*shape, stride=stride)
+    direct = lambda a, b: conv2d(a, b, padding=1, stride=stride)
+    exact = gradients(direct, x.double(), weight.double(), slope=slope.double())
+    for y, e in zip(gradients(lambda a, b: convolve(a, b, stride), x, weight, slope=slope), exact, strict=True):
         assert_close(y, e, 5e-6)
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_turned_is_the_transpose(shape: tuple[int, ...]) -> None:
-    x, weight, slope = operands(*shape)
-    transposed = lambda a, b: nn.functional.conv_transpose2d(a, b, padding=1)
+@ALL
+@STRIDES
+def test_the_gradient_of_the_input_is_the_transpose_and_has_gradients(shape: tuple[int, ...], stride: int) -> None:
+    x, weight, slope = operands(*shape, stride=stride)
+    size = x.shape[2:]
+    more = [(y - 1) % stride for y in size]
+    transposed = lambda a, b: nn.functional.conv_transpose2d(a, b, padding=1, stride=stride, output_padding=more)
     exact = gradients(transposed, slope.double(), weight.double(), slope=x.double())
-    for y, e in zip(gradients(lambda a, b: convolve(a, b, True), slope, weight, slope=x), exact, strict=True):
+    ours = gradients(lambda a, b: convolve_input(a, b, *size, stride), slope, weight, slope=x)
+    for y, e in zip(ours, exact, strict=True):
         assert_close(y, e, 5e-6)
 
 
-def test_rounding_is_far_below_that_of_tf32() -> None:
-    x, weight, _ = operands(2, 512, 512, 4, 4)
-    exact = conv2d(x.double(), weight.double(), padding=1)
+@STRIDES
+def test_rounding_is_far_below_that_of_tf32(stride: int) -> None:
+    x, weight, _ = operands(2, 512, 512, 4 * stride, 4 * stride)
+    direct = lambda a, b: conv2d(a.double(), b.double(), padding=1, stride=stride)
+    exact = direct(x, weight)
     tf32 = (weight.view(torch.int32) + (1 << 12) & ~0x1FFF).view(torch.float32)  # ten bits of mantissa
     off = lambda y: ((y.double() - exact).norm() / exact.norm()).item()
-    assert off(convolve(x, weight)) < off(conv2d(x.double(), tf32.double(), padding=1)) / 20
+    assert off(convolve(x, weight, stride)) < off(direct(x, tf32)) / 20
 
 
-def test_bits_depend_neither_on_threads_nor_on_the_other_pictures() -> None:
-    x, weight, grad = operands(40, 32, 48, 17, 15)
+@STRIDES
+def test_bits_depend_neither_on_threads_nor_on_the_other_pictures(stride: int) -> None:
+    x, weight, grad = operands(40, 32, 48, 17 * stride, 15 * stride, stride)
     threads, results = torch.get_num_threads(), []
     try:
         for count in (1, 2, 3, 7):
             torch.set_num_threads(count)
-            results.append((convolve(x, weight), convolve(grad, weight, True), convolve_weights(x, grad)))
+            back = convolve_input(grad, weight, *x.shape[2:], stride), convolve_weights(x, grad, stride)
+            results.append((convolve(x, weight, stride), *back))
     finally:
         torch.set_num_threads(threads)
     for other in results[1:]:
         assert all(map(torch.equal, other, results[0]))
-    assert torch.equal(convolve(x[7:9], weight), results[0][0][7:9])
+    assert torch.equal(convolve(x[7:9], weight, stride), results[0][0][7:9])
 
 
-def test_no_number_but_those_of_the_operands_is_read_or_written() -> None:
+@STRIDES
+def test_no_number_but_those_of_the_operands_is_read_or_written(stride: int) -> None:
     """Operands lie between NaNs, results between marks."""
 
     def lent(y: Tensor) -> tuple[Tensor, Tensor]:
@@ -98,13 +111,12 @@ def test_no_number_but_those_of_the_operands_is_read_or_written() -> None:
         return buffer[64:-64].view(n, h, w, c).permute(0, 3, 1, 2).copy_(y), buffer
 
     for shape in SHAPES:
-        (n, c, k, h, w), operand = shape, [lent(y)[0] for y in operands(*shape)]
+        (n, c, k, h, w), operand = shape, [lent(y)[0] for y in operands(*shape, stride)]
         x, weight, grad = operand
-        for name, a, b, out, turned in (("convolve", x, weight, grad, False), ("convolve", grad, weight, x, True),
-                                        ("convolve_weights", x, grad, weight, False)):  # fmt: skip
+        for name, a, b, out in (("convolve", x, weight, grad), ("convolve_input", grad, weight, x),
+                                ("convolve_weights", x, grad, weight)):  # fmt: skip
             y, buffer = lent(torch.full_like(out, torch.nan))
-            inner = (k, c) if turned else (c, k)
-            native.run_convolution(name, a, b, y, (n, h, w, *inner), turned)
+            native.run_convolution(name, a, b, y, (n, h, w, c, k, stride))
             assert y.isfinite().all()
             assert buffer[:64].isnan().all()
             assert buffer[-64:].isnan().all()
@@ -113,20 +125,22 @@ def test_no_number_but_those_of_the_operands_is_read_or_written() -> None:
 def test_empty_batch_and_other_layouts() -> None:
     x, weight, grad = operands(2, 16, 32, 5, 6)
     assert convolve(x[:0], weight).shape == (0, 32, 5, 6)
+    assert convolve(x[:0], weight, 2).shape == (0, 32, 3, 3)
+    assert convolve_input(grad[:0], weight, 5, 6).shape == (0, 16, 5, 6)
     assert torch.equal(convolve_weights(x[:0], grad[:0]), torch.zeros(32, 16, 3, 3))
     assert torch.equal(convolve(x.contiguous(), weight.contiguous()), convolve(x, weight))
     strided = last(x.repeat_interleave(2, 3))[..., ::2]
     assert torch.equal(convolve_weights(strided, grad.contiguous()), convolve_weights(x, grad))
 
 
-WRONG = [((2, 24, 5, 6), (32, 24, 3, 3), False), ((2, 16, 5, 6), (24, 16, 3, 3), False),
-         ((2, 16, 5, 6), (32, 32, 3, 3), False), ((2, 32, 5, 6), (32, 16, 5, 5), True)]  # fmt: skip
+WRONG = [((2, 24, 5, 6), (32, 24, 3, 3), 1), ((2, 16, 5, 6), (24, 16, 3, 3), 1), ((2, 16, 5, 6), (32, 32, 3, 3), 1),
+         ((2, 16, 5, 6), (32, 16, 5, 5), 1), ((2, 16, 5, 6), (32, 16, 3, 3), 3)]  # fmt: skip
 
 
-@pytest.mark.parametrize(("shape", "weight", "turned"), WRONG, ids=str)
-def test_operands_that_do_not_fit_are_refused(shape: tuple[int, ...], weight: tuple[int, ...], turned: bool) -> None:
+@pytest.mark.parametrize(("shape", "weight", "stride"), WRONG, ids=str)
+def test_operands_that_do_not_fit_are_refused(shape: tuple[int, ...], weight: tuple[int, ...], stride: int) -> None:
     with pytest.raises(UsageError, match="multiples of 16 channels"):
-        convolve(torch.rand(shape), torch.rand(weight), turned)
+        convolve(torch.rand(shape), torch.rand(weight), stride)
 
 
 def test_other_types_and_batches_are_refused() -> None:
@@ -135,6 +149,11 @@ def test_other_types_and_batches_are_refused() -> None:
         convolve(x.double(), weights.double())
     with pytest.raises(UsageError, match="convolve_weights"):
         convolve_weights(x, grad[:1])
+    with pytest.raises(UsageError, match="stride 2"):
+        convolve_weights(x, grad, 2)
+    for size in ((5, 7), (10, 6)):
+        with pytest.raises(UsageError, match="convolve_input"):
+            convolve_input(grad, weights, *size)
 
 
 def test_channels_that_do_not_match_get_pytorchs_error() -> None:
@@ -146,7 +165,16 @@ def test_channels_that_do_not_match_get_pytorchs_error() -> None:
 
 def test_operators_are_sound() -> None:
     x, weight, grad = operands(2, 16, 32, 5, 6)
-    for op, arguments in ((convolve, (x, weight)), (convolve, (grad, weight, True)), (convolve_weights, (x, grad))):
+    small = last(grad[..., ::2, ::2])
+    calls = [
+        (convolve, (x, weight)),
+        (convolve, (x, weight, 2)),
+        (convolve_input, (grad, weight, 5, 6)),
+        (convolve_input, (small, weight, 5, 6, 2)),
+        (convolve_weights, (x, grad)),
+        (convolve_weights, (x, small, 2)),
+    ]
+    for op, arguments in calls:
         leaves = tuple(a.requires_grad_() if isinstance(a, Tensor) else a for a in arguments)
         opcheck(op, leaves, test_utils=CHECKS)
         with torch._subclasses.FakeTensorMode() as mode:
@@ -162,11 +190,13 @@ def test_operations_are_counted_as_those_of_the_direct_convolution() -> None:
     import spikeback.models.macs  # noqa: F401  (its formulas)
 
     x, weight, _ = (y.requires_grad_() for y in operands(2, 16, 32, 8, 8))
-    convolutions: list[Any] = [convolve, lambda a, b: conv2d(a, b, padding=1)]
-    for conv in convolutions:
-        with FlopCounterMode(display=False) as counter:
-            conv(x, weight).sum().backward()
-        assert counter.get_total_flops() == 3 * 2 * (2 * 8 * 8) * (9 * 16 * 32)
+    for stride, outputs in ((1, 64), (2, 16)):
+        ours = lambda a, b, s=stride: convolve(a, b, s)
+        direct = lambda a, b, s=stride: conv2d(a, b, padding=1, stride=s)
+        for conv in (ours, direct):
+            with FlopCounterMode(display=False) as counter:
+                conv(x, weight).sum().backward()
+            assert counter.get_total_flops() == 3 * 2 * (2 * outputs) * (9 * 16 * 32)
 
 
 def test_too_little_memory_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,6 +229,8 @@ def test_layers_take_it_where_it_is_faster(monkeypatch: pytest.MonkeyPatch) -> N
     assert calls_of(monkeypatch, layer, x) == 1
     assert calls_of(monkeypatch, layer.to(memory_format=torch.channels_last), x) == 1
     assert calls_of(monkeypatch, Conv2d(32, 64, 3, padding=1), x) == 1  # with a bias, as `fold` makes it
+    halving = Conv2d(64, 64, 3, padding=1, stride=2)
+    assert calls_of(monkeypatch, halving, last(torch.randn(8, 64, 15, 16))) == 1
     with plain():
         assert calls_of(monkeypatch, layer, x) == 0
     with torch.autocast("cpu", torch.bfloat16):
@@ -206,9 +238,10 @@ def test_layers_take_it_where_it_is_faster(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 OTHERS: dict[str, dict[str, Any]] = {
-    "stride": {"stride": 2}, "5x5": {"kernel_size": 5}, "no padding": {"padding": 0}, "dilation": {"dilation": 2},
-    "groups": {"groups": 2}, "reflection": {"padding_mode": "reflect"},
-    "17 channels": {"out_channels": 17}, "40 channels": {"out_channels": 40}, "few channels": {"out_channels": 16},
+    "stride 3": {"stride": 3}, "two strides": {"stride": (1, 2)}, "5x5": {"kernel_size": 5},
+    "no padding": {"padding": 0}, "dilation": {"dilation": 2}, "groups": {"groups": 2},
+    "reflection": {"padding_mode": "reflect"}, "17 channels": {"out_channels": 17}, "40 channels": {"out_channels": 40},
+    "few channels": {"out_channels": 16},
 }  # fmt: skip
 
 
@@ -225,6 +258,9 @@ def test_other_inputs_stay_with_pytorch(monkeypatch: pytest.MonkeyPatch) -> None
     assert calls_of(monkeypatch, layer, last(torch.randn(100, 32, 3, 16))) == 0  # less than a tile
     assert calls_of(monkeypatch, layer, last(torch.randn(3, 32, 12, 12))) == 0  # few tiles: not worth it
     assert calls_of(monkeypatch, layer, last(torch.randn(4, 32, 12, 12))) == 1
+    halving = Conv2d(64, 64, 3, padding=1, stride=2)
+    assert calls_of(monkeypatch, halving, last(torch.randn(8, 64, 6, 16))) == 0  # outputs count
+    assert calls_of(monkeypatch, Conv2d(32, 64, 3, padding=1, stride=2), last(torch.randn(8, 32, 16, 16))) == 0
     assert not convolution.is_faster(layer.double(), last(torch.randn(8, 32, 16, 16).double()))
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.library import opcheck
 
 import spikeback as sb
-from spikeback.ops import library, memory, native
+from spikeback.ops import library, native, packing
 from spikeback.ops.lif import code, operator
 
 from .cases import channels_last, dyadic
@@ -89,8 +89,8 @@ def test_moments_pack_and_unpack_are_sound_operators(dtype: torch.dtype) -> None
     for form in FORMS.values():
         opcheck(operator.moments, (form(dyadic(3, 2, C, 4, 3)).to(dtype),), test_utils=CHECKS)
     bits = torch.randint(256, (7,), dtype=torch.uint8)
-    opcheck(memory.pack, ((torch.rand(56) > 0.5).to(dtype),), test_utils=CHECKS)
-    opcheck(memory.unpack, (bits, dtype), test_utils=CHECKS)
+    opcheck(packing.pack, ((torch.rand(56) > 0.5).to(dtype),), test_utils=CHECKS)
+    opcheck(packing.unpack, (bits, dtype), test_utils=CHECKS)
 
 
 @pytest.mark.parametrize("surrogate", [sb.surrogate.Triangle(1.0), sb.surrogate.Tanh(3.0)], ids=repr)

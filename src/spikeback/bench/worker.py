@@ -6,7 +6,6 @@ It answers in JSON lines: first {"facts": {...}} or {"absent": "why"}, then {"se
 Needs PyTorch alone, so that it runs in an environment of other packages too.
 """
 
-import ctypes
 import gc
 import importlib
 import json
@@ -126,9 +125,9 @@ def hand_back() -> None:
         import torch
 
         torch.cuda.empty_cache()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim:
-        trim(0)
+    from spikeback.ops import allocator
+
+    allocator.hand_back()
 
 
 def rest(patience: float = 2.0) -> None:

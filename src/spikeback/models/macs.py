@@ -11,13 +11,18 @@ import spikeback.ops.convolution  # noqa: F401  (its operators)
 
 
 @register_flop_formula(torch.ops.spikeback.convolve)
-def _convolve(x: Any, weight: Any, turned: bool = False, *, out_shape: Any, **_: Any) -> int:
+def _convolve(x: Any, weight: Any, *_: Any, out_shape: Any, **__: Any) -> int:
     """What the direct convolution would do: what is computed, not how."""
     return conv_flop_count(x, weight, out_shape)
 
 
+@register_flop_formula(torch.ops.spikeback.convolve_input)
+def _convolve_input(grad: Any, weight: Any, *_: Any, out_shape: Any, **__: Any) -> int:
+    return conv_flop_count(grad, weight, out_shape, transposed=True)
+
+
 @register_flop_formula(torch.ops.spikeback.convolve_weights)
-def _convolve_weights(x: Any, grad: Any, *, out_shape: Any, **_: Any) -> int:
+def _convolve_weights(x: Any, grad: Any, *_: Any, out_shape: Any, **__: Any) -> int:
     return conv_flop_count(x, out_shape, grad)
 
 

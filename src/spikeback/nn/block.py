@@ -76,7 +76,7 @@ def neuron_for(prototype: nn.Module | None) -> nn.Module:
 
 
 class Conv2d(nn.Conv2d):
-    """`nn.Conv2d`, with the kernels of ops/convolution.py where they are faster: 3x3, stride 1, float32 on the CPU.
+    """`nn.Conv2d`, with the kernels of ops/convolution.py where they are faster: 3x3, float32 on the CPU.
 
     It keeps clear of a kernel of oneDNN that writes beyond its memory: on processors with AVX2 and no AVX-512, its
     weight gradient of a channels-last 1x1 convolution with a stride does so for some channel counts that are no
@@ -86,7 +86,7 @@ class Conv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         if is_faster(self, input):
-            y = convolve(input, self.weight)
+            y = convolve(input, self.weight, self.stride[0])
             return y if self.bias is None else y + self.bias[:, None, None]
         odd = self.in_channels % 8 or self.out_channels % 8
         if not odd or (self.kernel_size, self.padding, self.groups) != ((1, 1), (0, 0), 1):

@@ -10,7 +10,7 @@ from spikeback.nn.neuron import LIF
 from spikeback.nn.norm import BatchNorm2d, TdBatchNorm2d, is_shared, track
 from spikeback.ops.lif import code, fastest
 from spikeback.ops.lif.operator import moments, norm_lif, normaliser
-from spikeback.ops.memory import note_spikes
+from spikeback.ops.packing import note_spikes
 from spikeback.ops.processes import pooled_moments
 
 BATCH_NORMS = (nn.BatchNorm2d, BatchNorm2d, TdBatchNorm2d)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from spikeback.ops.lif import check_current, check_neuron, run
-from spikeback.ops.memory import note_spikes
+from spikeback.ops.packing import note_spikes
 from spikeback.ops.surrogate import Surrogate, Tanh
 
 

@@ -1,8 +1,8 @@
-"""Convolutions 3x3 by Winograd's minimal filtering F(4x4, 3x3) as `torch.library` operators, with their gradients.
+"""Convolutions 3x3 by Winograd's minimal filtering as `torch.library` operators, with their gradients.
 
-A quarter of the multiplications of PyTorch's direct convolution (ops/native/convolution.cpp, arXiv:1509.09308). The
-results differ from the direct ones by rounding: some 1e-6 of their size, where TF32, PyTorch's default for convolutions
-on GPUs, has 1e-3.
+A quarter of the multiplications of PyTorch's direct convolution with stride 1, 9 of 16 with stride 2
+(ops/native/convolution.cpp, arXiv:1509.09308). The results differ from the direct ones by rounding: some 1e-6 of their
+size, where TF32, PyTorch's default for convolutions on GPUs, has 1e-3.
 """
 
 from typing import Any
@@ -12,114 +12,152 @@ from torch import Tensor, nn
 
 from spikeback.errors import UsageError
 from spikeback.ops import native
+from spikeback.ops.allocator import empty
 from spikeback.ops.library import define, differentiate, fake
 from spikeback.ops.lif import is_plain
 
 PANEL, TILE = 16, 4  # channels that the kernels take together, outputs of a tile along each axis
-LEAST_CHANNELS = LEAST_TILES = 32  # with fewer of either the transforms cost what they save; measured on AVX2
+# With fewer the transforms cost what they save; measured on AVX2.
+LEAST_CHANNELS, LEAST_TILES = {1: 32, 2: 64}, 32  # by stride
 
 
 @define()
-def convolve(x: Tensor, weight: Tensor, turned: bool = False) -> Tensor:
-    """Convolution with stride 1 and padding 1: (N, C, H, W) with weights (K, C, 3, 3) -> (N, K, H, W).
+def convolve(x: Tensor, weight: Tensor, stride: int = 1) -> Tensor:
+    """Convolution with padding 1: (N, C, H, W) with weights (K, C, 3, 3) -> (N, K, ceil(H / stride), ceil(W / stride)).
 
-    `turned` is its transpose, for the gradient of the input: weights (C, K, 3, 3), each filter turned by 180 degrees.
-    float32 on the CPU; C and K are multiples of 16. The result is channels-last.
+    The stride is 1 or 2. float32 on the CPU; C and K are multiples of 16. The result is channels-last.
 
     Raises:
         UsageError: other operands, or no kernel for this processor.
     """
-    fits = weight.shape[not turned] == x.shape[1] and weight.shape[2:] == (3, 3)
-    return _run("convolve", x, weight, weight.shape[turned], fits, _fake_convolve(x, weight, turned), turned)
+    fits = weight.shape[1:] == (x.shape[1], 3, 3)
+    return _run("convolve", x, weight, fits, x.shape, weight.shape[0], stride, _fake_convolve(x, weight, stride))
 
 
 @fake(convolve)
-def _fake_convolve(x: Tensor, weight: Tensor, turned: bool = False) -> Tensor:
-    return _channels_last(x, x.shape[0], weight.shape[turned], *x.shape[2:])
+def _fake_convolve(x: Tensor, weight: Tensor, stride: int = 1) -> Tensor:
+    return _channels_last(x, x.shape[0], weight.shape[0], *_outputs(x.shape, stride))
 
 
 @define()
-def convolve_weights(x: Tensor, grad: Tensor) -> Tensor:
-    """Gradient (K, C, 3, 3) of `convolve`'s weights from its x (N, C, H, W) and its output's gradient (N, K, H, W).
+def convolve_input(grad: Tensor, weight: Tensor, height: int, width: int, stride: int = 1) -> Tensor:
+    """Gradient (N, C, height, width) of `convolve`'s x from its output's gradient and its weights (K, C, 3, 3).
 
     Raises:
         UsageError: as `convolve`.
     """
-    fits = (grad.shape[0], *grad.shape[2:]) == (x.shape[0], *x.shape[2:])
-    return _run("convolve_weights", x, grad, grad.shape[1], fits, _fake_convolve_weights(x, grad))
+    out = _fake_convolve_input(grad, weight, height, width, stride)
+    fits = weight.shape == (grad.shape[1], out.shape[1], 3, 3) and grad.shape[2:] == _outputs(out.shape, stride)
+    return _run("convolve_input", grad, weight, fits, out.shape, grad.shape[1], stride, out)
+
+
+@fake(convolve_input)
+def _fake_convolve_input(grad: Tensor, weight: Tensor, height: int, width: int, stride: int = 1) -> Tensor:
+    return _channels_last(grad, grad.shape[0], weight.shape[1], height, width)
+
+
+@define()
+def convolve_weights(x: Tensor, grad: Tensor, stride: int = 1) -> Tensor:
+    """Gradient (K, C, 3, 3) of `convolve`'s weights from its x (N, C, H, W) and its output's gradient.
+
+    Raises:
+        UsageError: as `convolve`.
+    """
+    fits = (grad.shape[0], *grad.shape[2:]) == (x.shape[0], *_outputs(x.shape, stride))
+    return _run("convolve_weights", x, grad, fits, x.shape, grad.shape[1], stride, _fake_convolve_weights(x, grad))
 
 
 @fake(convolve_weights)
-def _fake_convolve_weights(x: Tensor, grad: Tensor) -> Tensor:
+def _fake_convolve_weights(x: Tensor, grad: Tensor, stride: int = 1) -> Tensor:
     return _channels_last(x, grad.shape[1], x.shape[1], 3, 3)
+
+
+def _outputs(shape: torch.Size, stride: int) -> tuple[int, int]:
+    return -(-shape[2] // stride), -(-shape[3] // stride)
 
 
 def _channels_last(like: Tensor, *shape: int) -> Tensor:
     n, c, h, w = shape
-    return like.new_empty((n, h, w, c)).permute(0, 3, 1, 2)
+    return empty((n, h, w, c), like).permute(0, 3, 1, 2)
 
 
 def _run(
-    name: str, x: Tensor, other: Tensor, channels_out: int, fits: bool, out: Tensor, turned: bool = False
+    name: str, x: Tensor, other: Tensor, fits: bool, shape: torch.Size, channels_out: int, stride: int, out: Tensor
 ) -> Tensor:
-    n, c, h, w = x.shape
+    """A kernel of a convolution whose input has this shape."""
+    n, c, h, w = shape
     known = all((y.dtype, y.device.type) == (torch.float32, "cpu") for y in (x, other))
-    if not (fits and known) or (c | channels_out) % PANEL:
+    if not (fits and known and stride in (1, 2)) or (c | channels_out) % PANEL:
         given = " and ".join(f"{tuple(y.shape)} {y.dtype} on {y.device}" for y in (x, other))
-        raise UsageError(f"{name}: needs float32 on the CPU, multiples of {PANEL} channels, 3x3 weights, got {given}")
+        needs = f"float32 on the CPU, multiples of {PANEL} channels, 3x3 weights, stride 1 or 2"
+        raise UsageError(f"{name}: needs {needs}, got {given}, stride {stride}")
     if not native.CONVOLVES:
         raise UsageError(f"{name}: no kernel was built for this processor; use torch.nn.functional.conv2d")
     if x.numel() == 0:
         return out.zero_()
     x, other = (y.contiguous(memory_format=torch.channels_last) for y in (x, other))
-    native.run_convolution(name, x, other, out, (n, h, w, c, channels_out), turned)
+    native.run_convolution(name, x, other, out, (n, h, w, c, channels_out, stride))
     return out
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    x, weight, ctx.turned = inputs
+    x, weight, ctx.stride = inputs
     ctx.save_for_backward(x, weight)
 
 
-def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-    (x, weight), (of_x, of_weight, *_) = ctx.saved_tensors, ctx.needs_input_grad
-    grad_x = convolve(grad, weight, not ctx.turned) if of_x else None
-    sides = (grad, x) if ctx.turned else (x, grad)
-    return grad_x, convolve_weights(*sides) if of_weight else None, None
-
-
-def _setup_weights(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs)
-
-
-def _backward_weights(ctx: Any, grad_weight: Tensor) -> tuple[Tensor | None, Tensor | None]:
-    (x, grad), (of_x, of_grad) = ctx.saved_tensors, ctx.needs_input_grad
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    (x, weight), (of_x, of_weight, _) = ctx.saved_tensors, ctx.needs_input_grad
     return (
-        convolve(grad, grad_weight, True) if of_x else None,
-        convolve(x, grad_weight) if of_grad else None,
+        convolve_input(grad, weight, *x.shape[2:], ctx.stride) if of_x else None,
+        convolve_weights(x, grad, ctx.stride) if of_weight else None,
+        None,
+    )
+
+
+def _setup_input(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    grad, weight, _, _, ctx.stride = inputs
+    ctx.save_for_backward(grad, weight)
+
+
+def _backward_input(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
+    (grad, weight), (of_grad, of_weight, *_) = ctx.saved_tensors, ctx.needs_input_grad
+    return (
+        convolve(slope, weight, ctx.stride) if of_grad else None,
+        convolve_weights(slope, grad, ctx.stride) if of_weight else None,
+        None,
+        None,
+        None,
+    )
+
+
+def _backward_weights(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
+    (x, grad), (of_x, of_grad, _) = ctx.saved_tensors, ctx.needs_input_grad
+    return (
+        convolve_input(grad, slope, *x.shape[2:], ctx.stride) if of_x else None,
+        convolve(x, slope, ctx.stride) if of_grad else None,
+        None,
     )
 
 
 differentiate(convolve, _setup, _backward)
-differentiate(convolve_weights, _setup_weights, _backward_weights)
+differentiate(convolve_input, _setup_input, _backward_input)
+differentiate(convolve_weights, _setup, _backward_weights)
 
 
 def is_faster(layer: nn.Conv2d, x: Tensor) -> bool:
     """Whether a convolution can go, and goes faster, through `convolve`; inside `plain()` none does."""
     if is_plain() or not native.CONVOLVES or torch.is_autocast_enabled("cpu") or torch.compiler.is_exporting():
         return False  # what is exported may run elsewhere
-    geometry = (layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.groups, layer.padding_mode)
+    geometry = (layer.kernel_size, layer.padding, layer.dilation, layer.groups, layer.padding_mode)
     out, channels, *kernel = layer.weight.shape
-    if (
-        geometry != ((3, 3), (1, 1), (1, 1), (1, 1), 1, "zeros")
-        or kernel != [3, 3]
-        or min(out, channels) < LEAST_CHANNELS
-    ):
+    if geometry != ((3, 3), (1, 1), (1, 1), 1, "zeros") or layer.stride not in ((1, 1), (2, 2)):
+        return False
+    if kernel != [3, 3] or min(out, channels) < LEAST_CHANNELS[layer.stride[0]]:
         return False
     if x.ndim != 4 or x.shape[1] != channels or (out | channels) % PANEL:
         return False  # PyTorch has the error for channels that do not match
     if any((y.dtype, y.device.type) != (torch.float32, "cpu") for y in (x, layer.weight)):
         return False
-    n, _, h, w = x.shape
-    many = min(h, w) >= TILE and n * -(-h // TILE) * -(-w // TILE) >= LEAST_TILES
+    h, w = _outputs(x.shape, layer.stride[0])
+    many = min(h, w) >= TILE and x.shape[0] * -(-h // TILE) * -(-w // TILE) >= LEAST_TILES
     return many and x.is_contiguous(memory_format=torch.channels_last)

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from spikeback.ops import allocator
+
 Affine = tuple[Tensor, Tensor, Tensor, Tensor]  # (x - mean) * (weight * inverse) + bias: weight, bias, mean, inverse
 Statistics = tuple[Tensor | None, Tensor | None, Tensor | None]  # running mean, running variance, batches so far
 
@@ -24,9 +26,9 @@ def empty(
 ) -> Tensor:
     """An empty tensor of the shape (T, B, C, ...) in that layout."""
     if not channels_last:
-        return like.new_empty(shape, dtype=dtype)
+        return allocator.empty(shape, like, dtype)
     t, b, c, h, w = shape
-    return like.new_empty((t, b, h, w, c), dtype=dtype).permute(0, 1, 4, 2, 3)
+    return allocator.empty((t, b, h, w, c), like, dtype).permute(0, 1, 4, 2, 3)
 
 
 def membrane_like(x: Tensor) -> Tensor:

@@ -63,8 +63,16 @@ def run(name: str, numbers: int, half: bool, **values: Any) -> None:
     getattr(KERNELS, f"spikeback_{name}")(ctypes.byref(Call(half=half, threads=threads, **addresses)))
 
 
-def run_convolution(name: str, x: Tensor, other: Tensor, out: Tensor, sizes: tuple[int, ...], turned: bool) -> None:
-    """Call a kernel of convolution.cpp; `sizes` are pictures, height, width, channels in and out.
+class Geometry(ctypes.Structure):
+    """Of a convolution, as in convolution.cpp; sizes are its input's."""
+
+    _fields_ = [
+        (name, ctypes.c_int64) for name in ["pictures", "height", "width", "channels", "channels_out", "stride"]
+    ]
+
+
+def run_convolution(name: str, x: Tensor, other: Tensor, out: Tensor, geometry: tuple[int, ...]) -> None:
+    """Call a kernel of convolution.cpp with a `Geometry`.
 
     Raises:
         MemoryError: for the transformed tiles.
@@ -73,5 +81,5 @@ def run_convolution(name: str, x: Tensor, other: Tensor, out: Tensor, sizes: tup
     function.restype = ctypes.c_bool
     addresses = (ctypes.c_void_p(y.data_ptr()) for y in (x, other, out))
     threads = torch.get_num_threads() if x.numel() > SMALL else 1
-    if not function(*addresses, *map(ctypes.c_int64, sizes), ctypes.c_int(turned), ctypes.c_int(threads)):
+    if not function(ctypes.byref(Geometry(*geometry)), *addresses, ctypes.c_int64(threads)):
         raise MemoryError(f"spikeback: no memory left for a convolution of {tuple(x.shape)}")

@@ -1,10 +1,12 @@
-// Convolutions 3x3 with stride 1 and padding 1 of channels-last float32 pictures, by Winograd's minimal filtering
-// F(4x4, 3x3): 36 multiplications for 16 outputs instead of 144 (Lavin and Gray 2016, arXiv:1509.09308).
+// Convolutions 3x3 with padding 1 of channels-last float32 pictures, by Winograd's minimal filtering (Lavin and Gray 2016,
+// arXiv:1509.09308): with stride 1 F(4x4, 3x3), 36 multiplications for 16 outputs instead of 144; with stride 2 the odd
+// pixels of an axis, which two taps meet, by F(4, 2), and the even ones, which one tap meets, as they are: 81.
 //
-// An output is cut into tiles of 4x4, each of which needs 6x6 pixels. Tiles, filters and gradients are transformed into
-// 36 points; for each point the products over all channels are a product of matrices; what it gives is transformed back.
-// A transformed block of tiles lies as [16 channels at a time][point][tile][16], so that every matrix product runs
-// through memory 16 numbers at a time, and stays in the cache until it was used. No sum depends on the number of threads.
+// An output is cut into tiles of 4x4, each of which needs 6x6 or 9x9 pixels. Tiles, filters and gradients are transformed
+// into 6x6 or 9x9 points; for each point the products over all channels are a product of matrices; what it gives is
+// transformed back. A transformed block of tiles lies as [16 channels at a time][point][tile][16], so that every matrix
+// product runs through memory 16 numbers at a time, and stays in the cache until it was used. No sum depends on the number
+// of threads.
 #if defined(__FMA__)
 #include <immintrin.h>
 
@@ -39,51 +41,122 @@ inline vec multiply_add(vec a, vec b, vec c) { return _mm256_fmadd_ps(a, b, c); 
 #endif
 
 constexpr int PANEL = 16, VECS = PANEL / LANES;  // channels that lie together, and the vectors they fill
-constexpr int SIDE = 6, POINTS = SIDE * SIDE;
+constexpr int OUT = 4, TAPS = 6;  // outputs of a tile, and points of a filter, along an axis
 constexpr int ROWS = 6;  // tiles of one matrix product: with 16 channels they fill the registers of AVX2
-constexpr i64 BLOCK = 2 << 20, TILES = 256;  // bytes of a block of transformed tiles, or so many tiles if they are more:
-                                             // filters are transformed once for each block
+constexpr i64 BLOCK = 2 << 20, LEAST = 9216;  // bytes of a block of transformed tiles, or so many points of each channel
+                                              // if they are more: filters are transformed once for each block
 constexpr i64 GROUP = 4, TOGETHER = 60;  // panels of outputs, and tiles, whose products are in the cache together
-static_assert(TOGETHER % ROWS == 0 && TILES >= ROWS);  // rows beyond the last tile lie in the scratch, and are dropped
+static_assert(TOGETHER % ROWS == 0 && LEAST >= ROWS * 81);  // rows beyond the last tile lie in the scratch, and are dropped
 
-// The transforms along one axis, with the points 0, 1, -1, 2, -2 and infinity.
-struct Pixels {
-  static constexpr int FROM = SIDE, TO = SIDE, MARGIN = 1;
-  static void axis(const vec *x, vec *y) {
-    const vec a = x[4] - 4.f * x[2], b = x[3] - 4.f * x[1], c = x[4] - x[2], d = 2.f * (x[3] - x[1]);
-    y[0] = 4.f * x[0] - 5.f * x[2] + x[4], y[1] = a + b, y[2] = a - b, y[3] = c + d, y[4] = c - d;
-    y[5] = 4.f * x[1] - 5.f * x[3] + x[5];
-  }
+// The transforms along one axis, FROM so many numbers TO so many. Of pixels: tiles begin STEP apart, and read MARGIN before.
+// `Gradient` and `Input` are those of the convolution that gives the gradient of the input, from that of the output.
+struct Stride1 {  // the points 0, 1, -1, 2, -2 and infinity
+  static constexpr int SIDE = 6;
+  struct Pixels {
+    static constexpr int FROM = 6, TO = SIDE, STEP = OUT, MARGIN = 1;
+    static void axis(const vec *x, vec *y) {
+      const vec a = x[4] - 4.f * x[2], b = x[3] - 4.f * x[1], c = x[4] - x[2], d = 2.f * (x[3] - x[1]);
+      y[0] = 4.f * x[0] - 5.f * x[2] + x[4], y[1] = a + b, y[2] = a - b, y[3] = c + d, y[4] = c - d;
+      y[5] = 4.f * x[1] - 5.f * x[3] + x[5];
+    }
+  };
+  struct Filter {
+    static constexpr int FROM = 3, TO = TAPS;
+    static void axis(const vec *w, vec *y) {
+      const vec a = (w[0] + w[2]) * (1.f / 6), b = w[1] * (1.f / 6);
+      const vec c = w[0] * (1.f / 24) + w[2] * (1.f / 6), d = w[1] * (1.f / 12);
+      y[0] = w[0] * 0.25f, y[1] = -a - b, y[2] = b - a, y[3] = c + d, y[4] = c - d, y[5] = w[2];
+    }
+  };
+  struct Output {
+    static constexpr int FROM = SIDE, TO = OUT;
+    static void axis(const vec *m, vec *y) {
+      const vec a = m[1] + m[2], b = m[1] - m[2], c = m[3] + m[4], d = m[3] - m[4];
+      y[0] = m[0] + a + c, y[1] = b + 2.f * d, y[2] = a + 4.f * c, y[3] = b + 8.f * d + m[5];
+    }
+  };
+  using Gradient = Pixels;
+  using Input = Output;
+  struct OutputGradient {  // the transpose of Output
+    static constexpr int FROM = OUT, TO = SIDE, STEP = OUT, MARGIN = 0;
+    static void axis(const vec *g, vec *y) {
+      const vec a = g[0] + g[2], b = g[1] + g[3], c = g[0] + 4.f * g[2], d = 2.f * g[1] + 8.f * g[3];
+      y[0] = g[0], y[1] = a + b, y[2] = a - b, y[3] = c + d, y[4] = c - d, y[5] = g[3];
+    }
+  };
+  struct FilterGradient {  // the transpose of Filter
+    static constexpr int FROM = TAPS, TO = 3;
+    static void axis(const vec *s, vec *y) {
+      const vec a = (s[1] + s[2]) * (1.f / 6), b = (s[2] - s[1]) * (1.f / 6), c = s[3] + s[4], d = s[3] - s[4];
+      y[0] = s[0] * 0.25f - a + c * (1.f / 24), y[1] = b + d * (1.f / 12), y[2] = c * (1.f / 6) - a + s[5];
+    }
+  };
 };
-struct Filter {
-  static constexpr int FROM = 3, TO = SIDE;
-  static void axis(const vec *w, vec *y) {
-    const vec a = (w[0] + w[2]) * (1.f / 6), b = w[1] * (1.f / 6);
-    const vec c = w[0] * (1.f / 24) + w[2] * (1.f / 6), d = w[1] * (1.f / 12);
-    y[0] = w[0] * 0.25f, y[1] = -a - b, y[2] = b - a, y[3] = c + d, y[4] = c - d, y[5] = w[2];
+struct Stride2 {  // the odd pixels: 0, 1, -1, 2 and infinity; then the even ones, which share the middle tap
+  static constexpr int SIDE = 9;
+  static void odd(vec a, vec b, vec c, vec d, vec e, vec *y) {
+    const vec f = b + b;
+    y[0] = 2.f * (a - c) + d - b, y[1] = f + c - d, y[2] = f - 3.f * c + d, y[3] = d - b, y[4] = f - c - 2.f * d + e;
   }
+  struct Pixels {
+    static constexpr int FROM = 9, TO = SIDE, STEP = 2 * OUT, MARGIN = 1;
+    static void axis(const vec *x, vec *y) {
+      odd(x[0], x[2], x[4], x[6], x[8], y);
+      for (int i = 0; i < OUT; i++) y[5 + i] = x[2 * i + 1];
+    }
+  };
+  struct Filter {
+    static constexpr int FROM = 3, TO = TAPS;
+    static void axis(const vec *w, vec *y) {
+      y[0] = w[0] * 0.5f, y[1] = (w[0] + w[2]) * 0.5f, y[2] = (w[2] - w[0]) * (1.f / 6);
+      y[3] = (w[0] + 2.f * w[2]) * (1.f / 6), y[4] = w[2], y[5] = w[1];
+    }
+  };
+  struct Output {
+    static constexpr int FROM = SIDE, TO = OUT;
+    static void axis(const vec *m, vec *y) {
+      const vec a = m[1] + m[2], b = m[1] - m[2];
+      y[0] = m[0] + a + m[3] + m[5], y[1] = b + 2.f * m[3] + m[6], y[2] = a + 4.f * m[3] + m[7];
+      y[3] = b + 8.f * m[3] + m[4] + m[8];
+    }
+  };
+  struct Gradient {
+    static constexpr int FROM = OUT + 1, TO = SIDE, STEP = OUT, MARGIN = 0;
+    static void axis(const vec *g, vec *y) {
+      odd(g[0], g[1], g[2], g[3], g[4], y);
+      for (int i = 0; i < OUT; i++) y[5 + i] = g[i];
+    }
+  };
+  struct Input {
+    static constexpr int FROM = SIDE, TO = 2 * OUT;
+    static void axis(const vec *m, vec *y) {
+      const vec a = m[1] + m[2], b = m[1] - m[2];
+      y[1] = m[0] + a + m[3], y[3] = b + 2.f * m[3], y[5] = a + 4.f * m[3], y[7] = b + 8.f * m[3] + m[4];
+      for (int i = 0; i < OUT; i++) y[2 * i] = m[5 + i];
+    }
+  };
+  struct OutputGradient {  // the transpose of Output
+    static constexpr int FROM = OUT, TO = SIDE, STEP = OUT, MARGIN = 0;
+    static void axis(const vec *g, vec *y) {
+      const vec a = g[0] + g[2], b = g[1] + g[3];
+      y[0] = g[0], y[1] = a + b, y[2] = a - b, y[3] = g[0] + 2.f * g[1] + 4.f * g[2] + 8.f * g[3], y[4] = g[3];
+      for (int i = 0; i < OUT; i++) y[5 + i] = g[i];
+    }
+  };
+  struct FilterGradient {  // the transpose of Filter
+    static constexpr int FROM = TAPS, TO = 3;
+    static void axis(const vec *s, vec *y) {
+      const vec a = s[1] * 0.5f, b = s[2] * (1.f / 6), c = s[3] * (1.f / 6);
+      y[0] = s[0] * 0.5f + a - b + c, y[1] = s[5], y[2] = a + b + 2.f * c + s[4];
+    }
+  };
 };
-struct Output {
-  static constexpr int FROM = SIDE, TO = 4;
-  static void axis(const vec *m, vec *y) {
-    const vec a = m[1] + m[2], b = m[1] - m[2], c = m[3] + m[4], d = m[3] - m[4];
-    y[0] = m[0] + a + c, y[1] = b + 2.f * d, y[2] = a + 4.f * c, y[3] = b + 8.f * d + m[5];
-  }
-};
-struct OutputGradient {  // the transpose of Output
-  static constexpr int FROM = 4, TO = SIDE, MARGIN = 0;
-  static void axis(const vec *g, vec *y) {
-    const vec a = g[0] + g[2], b = g[1] + g[3], c = g[0] + 4.f * g[2], d = 2.f * g[1] + 8.f * g[3];
-    y[0] = g[0], y[1] = a + b, y[2] = a - b, y[3] = c + d, y[4] = c - d, y[5] = g[3];
-  }
-};
-struct FilterGradient {  // the transpose of Filter
-  static constexpr int FROM = SIDE, TO = 3;
-  static void axis(const vec *s, vec *y) {
-    const vec a = (s[1] + s[2]) * (1.f / 6), b = (s[2] - s[1]) * (1.f / 6), c = s[3] + s[4], d = s[3] - s[4];
-    y[0] = s[0] * 0.25f - a + c * (1.f / 24), y[1] = b + d * (1.f / 12), y[2] = c * (1.f / 6) - a + s[5];
-  }
-};
+
+// The filter's point that belongs to a point of a tile.
+template <class S>
+inline int of_filter(int point) {
+  return std::min(point / S::SIDE, TAPS - 1) * TAPS + std::min(point % S::SIDE, TAPS - 1);
+}
 
 template <class F>
 inline void both_axes(const vec (&x)[F::FROM][F::FROM], vec (&y)[F::TO][F::TO]) {
@@ -100,55 +173,65 @@ inline void both_axes(const vec (&x)[F::FROM][F::FROM], vec (&y)[F::TO][F::TO]) 
   }
 }
 
-struct Tiles {
-  i64 height, width, down, across, count;
-  i64 block, stride;  // of a transformed block: its tiles, and the numbers from one point to the next
+template <class T>
+struct Map {  // pictures, channels-last
+  T *pixels;
+  i64 height, width, channels;
+};
 
-  Tiles(i64 pictures, i64 height, i64 width, i64 channels, i64 least_blocks)
-      : height(height), width(width), down((height + 3) / 4), across((width + 3) / 4), count(pictures * down * across) {
-    const i64 most = std::max(TILES, BLOCK / (POINTS * channels * 4));
+template <class S>
+struct Tiles {
+  static constexpr int SIDE = S::SIDE, POINTS = SIDE * SIDE;
+  i64 down, across, count;
+  i64 block, apart;  // of a transformed block: its tiles, and the numbers from one point to the next
+
+  Tiles(i64 pictures, i64 height, i64 width, i64 channels, i64 least_blocks)  // of the output
+      : down((height + OUT - 1) / OUT), across((width + OUT - 1) / OUT), count(pictures * down * across) {
+    const i64 most = std::max(LEAST, BLOCK / (channels * 4)) / POINTS;
     const i64 blocks = std::max(least_blocks, (count + most - 1) / most);
     block = ((count + blocks - 1) / blocks + ROWS - 1) / ROWS * ROWS;
-    stride = (block + 1) * PANEL;  // no multiple of 4 KiB, else all points would fall into the same lines of the cache
+    apart = (block + 1) * PANEL;  // no multiple of 4 KiB, else all points would fall into the same lines of the cache
   }
   i64 scratch(i64 channels) const { return channels * POINTS * (block + 1); }
-  i64 top(i64 tile) const { return tile / across % down * 4; }
-  i64 left(i64 tile) const { return tile % across * 4; }
-  i64 first_pixel(i64 tile) const { return tile / (down * across) * height * width; }
+  i64 row(i64 tile) const { return tile / across % down; }
+  i64 column(i64 tile) const { return tile % across; }
+  i64 picture(i64 tile) const { return tile / (down * across); }
 
   // Transforms the pixels of one tile, those outside of the picture 0, all channels.
   template <class F>
-  void read(const float *x, i64 channels, i64 tile, float *to) const {
-    const i64 top = this->top(tile) - F::MARGIN, left = this->left(tile) - F::MARGIN;
-    for (i64 c = 0; c < channels; c += LANES) {
-      const float *from = x + first_pixel(tile) * channels + c;
+  void read(const Map<const float> &x, i64 tile, float *to) const {
+    const i64 top = row(tile) * F::STEP - F::MARGIN, left = column(tile) * F::STEP - F::MARGIN;
+    const float *from = x.pixels + picture(tile) * x.height * x.width * x.channels;
+    for (i64 c = 0; c < x.channels; c += LANES) {
       vec pixels[F::FROM][F::FROM], points[SIDE][SIDE];
       for (int i = 0; i < F::FROM; i++)
         for (int j = 0; j < F::FROM; j++) {
-          const i64 row = top + i, column = left + j;
-          const bool inside = row >= 0 && row < height && column >= 0 && column < width;
-          pixels[i][j] = inside ? load(from + (row * width + column) * channels) : vec{};
+          const i64 y = top + i, z = left + j;
+          const bool inside = y >= 0 && y < x.height && z >= 0 && z < x.width;
+          pixels[i][j] = inside ? load(from + (y * x.width + z) * x.channels + c) : vec{};
         }
       both_axes<F>(pixels, points);
-      float *panel = to + c / PANEL * POINTS * stride + c % PANEL;
+      float *panel = to + c / PANEL * POINTS * apart + c % PANEL;
       for (int i = 0; i < POINTS; i++) {
-        store(panel + i * stride, points[i / SIDE][i % SIDE]);
-        __builtin_prefetch(panel + i * stride + 2 * PANEL, 1);  // of the tile after next: too many streams for a guess
+        store(panel + i * apart, points[i / SIDE][i % SIDE]);
+        __builtin_prefetch(panel + i * apart + 2 * PANEL, 1);  // of the tile after next: too many streams for a guess
       }
     }
   }
-  // Transforms the products of one tile and 16 channels back; pixels outside of the picture are dropped.
-  void write(const float *products, i64 step, i64 tile, i64 channels, float *out) const {
-    const i64 rows = std::min<i64>(4, height - top(tile)), columns = std::min<i64>(4, width - left(tile));
-    out += (first_pixel(tile) + top(tile) * width + left(tile)) * channels;
+  // Transforms the products of one tile and 16 channels, from c0 on, back; pixels outside of the picture are dropped.
+  template <class F>
+  void write(const float *products, i64 step, i64 tile, i64 c0, const Map<float> &out) const {
+    const i64 top = row(tile) * F::TO, left = column(tile) * F::TO;
+    const i64 rows = std::min<i64>(F::TO, out.height - top), columns = std::min<i64>(F::TO, out.width - left);
+    float *to = out.pixels + ((picture(tile) * out.height + top) * out.width + left) * out.channels + c0;
     for (int v = 0; v < PANEL; v += LANES) {
-      vec points[SIDE][SIDE], pixels[4][4];
+      vec points[SIDE][SIDE], pixels[F::TO][F::TO];
       for (int i = 0; i < POINTS; i++) points[i / SIDE][i % SIDE] = load(products + i * step + v);
-      both_axes<Output>(points, pixels);
+      both_axes<F>(points, pixels);
       for (i64 i = 0; i < rows; i++)
         for (i64 j = 0; j < columns; j++) {
-          store(out + (i * width + j) * channels + v, pixels[i][j]);
-          __builtin_prefetch(out + (i * width + j + 4) * channels + v, 1);  // of the next tile
+          store(to + (i * out.width + j) * out.channels + v, pixels[i][j]);
+          __builtin_prefetch(to + (i * out.width + j + F::TO) * out.channels + v, 1);  // of the next tile
         }
     }
   }
@@ -162,7 +245,8 @@ struct Weights {
   bool turned;
 
   // Transforms the filters from 16 channels to 16.
-  void read(i64 k0, i64 c0, float *to, i64 stride) const {
+  template <class F>
+  void read(i64 k0, i64 c0, float *to, i64 apart) const {
     float taps[9][PANEL][PANEL];  // [tap][input][output]
     for (int tap = 0; tap < 9; tap++)
       for (int a = 0; a < PANEL; a++) {
@@ -172,10 +256,10 @@ struct Weights {
       }
     for (int c = 0; c < PANEL; c++)
       for (int v = 0; v < PANEL; v += LANES) {
-        vec filter[3][3], points[SIDE][SIDE];
+        vec filter[3][3], points[TAPS][TAPS];
         for (int tap = 0; tap < 9; tap++) filter[tap / 3][tap % 3] = load(&taps[tap][c][v]);
-        both_axes<Filter>(filter, points);
-        for (int i = 0; i < POINTS; i++) store(to + i * stride + c * PANEL + v, points[i / SIDE][i % SIDE]);
+        both_axes<F>(filter, points);
+        for (int i = 0; i < TAPS * TAPS; i++) store(to + i * apart + c * PANEL + v, points[i / TAPS][i % TAPS]);
       }
   }
 };
@@ -219,63 +303,56 @@ float *scratch(i64 numbers) {
   return kept.get();
 }
 
-}  // namespace winograd
-
-extern "C" {
-
-// out (N, H, W, out) from x (N, H, W, in); w is (out, 3, 3, in), or if `turned` (in, 3, 3, out). Channels are multiples
-// of 16. False: there was not enough memory.
-bool spikeback_convolve(const float *x, const float *w, float *out, i64 pictures, i64 height, i64 width, i64 channels,
-                        i64 channels_out, int turned, int threads) {
-  using namespace winograd;
-  const Tiles tiles(pictures, height, width, channels, threads);
-  const Weights weights{w, channels, channels_out, bool(turned)};
-  const i64 panels = channels_out / PANEL, inputs = channels / PANEL, group = std::min(GROUP, panels);
-  const i64 filter_stride = (channels + 1) * PANEL;  // no multiple of 4 KiB, as that of tiles
-  const i64 filter_size = group * POINTS * filter_stride, product_size = group * POINTS * TOGETHER * PANEL;
-  const i64 size = tiles.scratch(channels) + filter_size + product_size;
+// `out` from `x`, whose tiles are transformed by S::From and back by S::To. False: there was not enough memory.
+template <class S, class From, class To>
+bool convolve(const Map<const float> &x, const Weights &weights, const Map<float> &out, const Tiles<S> &tiles, i64 threads) {
+  constexpr int POINTS = S::SIDE * S::SIDE, FILTER = TAPS * TAPS;
+  const i64 panels = out.channels / PANEL, inputs = x.channels / PANEL, group = std::min(GROUP, panels);
+  const i64 apart = (x.channels + 1) * PANEL;  // points of a filter: no multiple of 4 KiB, as those of tiles
+  const i64 filter_size = group * FILTER * apart, product_size = group * POINTS * TOGETHER * PANEL;
+  const i64 size = tiles.scratch(x.channels) + filter_size + product_size;
   float *all = scratch(threads * size);
   if (!all) return false;
 #pragma omp parallel for num_threads(threads) schedule(dynamic)
   for (i64 first = 0; first < tiles.count; first += tiles.block) {
     float *points = all + omp_get_thread_num() * size;
-    float *filters = points + tiles.scratch(channels), *products = filters + filter_size;
+    float *filters = points + tiles.scratch(x.channels), *products = filters + filter_size;
     const i64 here = std::min(tiles.block, tiles.count - first);
-    for (i64 t = 0; t < here; t++) tiles.read<Pixels>(x, channels, first + t, points + t * PANEL);
+    for (i64 t = 0; t < here; t++) tiles.template read<From>(x, first + t, points + t * PANEL);
     for (i64 k0 = 0; k0 < panels; k0 += group) {
       const i64 ks = std::min(group, panels - k0);
       for (i64 k = 0; k < ks; k++)
         for (i64 c = 0; c < inputs; c++)
-          weights.read((k0 + k) * PANEL, c * PANEL, filters + k * POINTS * filter_stride + c * PANEL * PANEL, filter_stride);
+          weights.read<typename S::Filter>((k0 + k) * PANEL, c * PANEL, filters + k * FILTER * apart + c * PANEL * PANEL,
+                                           apart);
       for (i64 t0 = 0; t0 < here; t0 += TOGETHER) {
         const i64 ts = std::min(TOGETHER, here - t0);
         for (int i = 0; i < POINTS; i++)
           for (i64 k = 0; k < ks; k++)
             for (i64 t = 0; t < ts; t += ROWS)
-              product<ROWS>(points + i * tiles.stride + (t0 + t) * PANEL, PANEL, 1, POINTS * tiles.stride,
-                            filters + (k * POINTS + i) * filter_stride, inputs, PANEL, false,
+              product<ROWS>(points + i * tiles.apart + (t0 + t) * PANEL, PANEL, 1, POINTS * tiles.apart,
+                            filters + (k * FILTER + of_filter<S>(i)) * apart, inputs, PANEL, false,
                             products + ((k * POINTS + i) * TOGETHER + t) * PANEL);
         for (i64 t = 0; t < ts; t++)
           for (i64 k = 0; k < ks; k++)
-            tiles.write(products + (k * POINTS * TOGETHER + t) * PANEL, TOGETHER * PANEL, first + t0 + t, channels_out,
-                        out + (k0 + k) * PANEL);
+            tiles.template write<To>(products + (k * POINTS * TOGETHER + t) * PANEL, TOGETHER * PANEL, first + t0 + t,
+                                     (k0 + k) * PANEL, out);
       }
     }
   }
   return true;
 }
 
-// out (channels_out, 3, 3, channels): the gradient of the weights, from x (N, H, W, channels) and the output's gradient.
-// The unnamed argument makes both functions one kind of call.
-bool spikeback_convolve_weights(const float *x, const float *grad, float *out, i64 pictures, i64 height, i64 width,
-                                i64 channels, i64 channels_out, int, int threads) {
-  using namespace winograd;
+// The gradient of the weights, (out, 3, 3, in), from x and the output's gradient. False: there was not enough memory.
+template <class S>
+bool convolve_weights(const Map<const float> &x, const Map<const float> &grad, float *out, i64 pictures, i64 threads) {
   constexpr i64 SQUARE = PANEL * PANEL;
-  const Tiles tiles(pictures, height, width, channels, 1);
-  const i64 inputs = channels / PANEL, pairs = inputs * (channels_out / PANEL);
+  constexpr int SIDE = S::SIDE, POINTS = SIDE * SIDE, FILTER = TAPS * TAPS;
+  const Tiles<S> tiles(pictures, grad.height, grad.width, x.channels, 1);
+  const i64 inputs = x.channels / PANEL, pairs = inputs * (grad.channels / PANEL);
   const bool once = tiles.block >= tiles.count;  // then no sum has to wait for the next block
-  const i64 points_size = tiles.scratch(channels), slopes_size = tiles.scratch(channels_out);
-  float *points = scratch(points_size + slopes_size + (once ? threads : pairs) * POINTS * SQUARE);
+  const i64 points_size = tiles.scratch(x.channels), slopes_size = tiles.scratch(grad.channels);
+  float *points = scratch(points_size + slopes_size + (once ? threads : pairs) * FILTER * SQUARE);
   if (!points) return false;
   float *slopes = points + points_size, *sums = slopes + slopes_size;
 #pragma omp parallel num_threads(threads)
@@ -283,32 +360,82 @@ bool spikeback_convolve_weights(const float *x, const float *grad, float *out, i
     const i64 here = std::min(tiles.block, tiles.count - first);
 #pragma omp for schedule(static)
     for (i64 t = 0; t < here; t++) {
-      tiles.read<Pixels>(x, channels, first + t, points + t * PANEL);
-      tiles.read<OutputGradient>(grad, channels_out, first + t, slopes + t * PANEL);
+      tiles.template read<typename S::Pixels>(x, first + t, points + t * PANEL);
+      tiles.template read<typename S::OutputGradient>(grad, first + t, slopes + t * PANEL);
     }
 #pragma omp for schedule(static)
     for (i64 pair = 0; pair < pairs; pair++) {
       const i64 k = pair / inputs, c = pair % inputs;
-      float *sum = sums + (once ? omp_get_thread_num() : pair) * POINTS * SQUARE;
+      float *sum = sums + (once ? omp_get_thread_num() : pair) * FILTER * SQUARE;
       for (int i = 0; i < POINTS; i++) {
-        const float *a = slopes + (k * POINTS + i) * tiles.stride, *b = points + (c * POINTS + i) * tiles.stride;
-        float *to = sum + i * SQUARE;
-        product<6>(a, 1, PANEL, 0, b, 1, here, first > 0, to);
-        product<6>(a + 6, 1, PANEL, 0, b, 1, here, first > 0, to + 6 * PANEL);
-        product<4>(a + 12, 1, PANEL, 0, b, 1, here, first > 0, to + 12 * PANEL);
+        const float *a = slopes + (k * POINTS + i) * tiles.apart, *b = points + (c * POINTS + i) * tiles.apart;
+        const bool add = first > 0 || i / SIDE >= TAPS || i % SIDE >= TAPS;  // an earlier point had this one of the filter
+        float *to = sum + of_filter<S>(i) * SQUARE;
+        product<6>(a, 1, PANEL, 0, b, 1, here, add, to);
+        product<6>(a + 6, 1, PANEL, 0, b, 1, here, add, to + 6 * PANEL);
+        product<4>(a + 12, 1, PANEL, 0, b, 1, here, add, to + 12 * PANEL);
       }
       if (first + here < tiles.count) continue;
       for (int r = 0; r < PANEL; r++)
         for (int v = 0; v < PANEL; v += LANES) {
-          vec sums_of[SIDE][SIDE], taps[3][3];
-          for (int i = 0; i < POINTS; i++) sums_of[i / SIDE][i % SIDE] = load(sum + i * SQUARE + r * PANEL + v);
-          both_axes<FilterGradient>(sums_of, taps);
+          vec sums_of[TAPS][TAPS], taps[3][3];
+          for (int i = 0; i < FILTER; i++) sums_of[i / TAPS][i % TAPS] = load(sum + i * SQUARE + r * PANEL + v);
+          both_axes<typename S::FilterGradient>(sums_of, taps);
           for (int tap = 0; tap < 9; tap++)
-            store(out + ((k * PANEL + r) * 9 + tap) * channels + c * PANEL + v, taps[tap / 3][tap % 3]);
+            store(out + ((k * PANEL + r) * 9 + tap) * x.channels + c * PANEL + v, taps[tap / 3][tap % 3]);
         }
     }
   }
   return true;
+}
+
+// The geometry of a convolution: x (pictures, height, width, channels), w (channels_out, 3, 3, channels). Channels are
+// multiples of 16.
+struct Geometry {
+  i64 pictures, height, width, channels, channels_out, stride;
+
+  template <class T>
+  Map<T> input(T *pixels) const { return {pixels, height, width, channels}; }
+  template <class T>
+  Map<T> output(T *pixels) const {
+    return {pixels, (height + stride - 1) / stride, (width + stride - 1) / stride, channels_out};
+  }
+};
+
+}  // namespace winograd
+
+extern "C" {
+
+// Each of the three from the two others; false: there was not enough memory.
+bool spikeback_convolve(const winograd::Geometry *of, const float *x, const float *w, float *out, i64 threads) {
+  using namespace winograd;
+  const auto in = of->input(x);
+  const auto to = of->output(out);
+  const Weights weights{w, of->channels, of->channels_out, false};
+  auto run = [&](auto stride) {
+    using S = decltype(stride);
+    const Tiles<S> tiles(of->pictures, to.height, to.width, of->channels, threads);
+    return convolve<S, typename S::Pixels, typename S::Output>(in, weights, to, tiles, threads);
+  };
+  return of->stride == 2 ? run(Stride2()) : run(Stride1());
+}
+bool spikeback_convolve_input(const winograd::Geometry *of, const float *grad, const float *w, float *out, i64 threads) {
+  using namespace winograd;
+  const auto in = of->output(grad);
+  const auto to = of->input(out);
+  const Weights weights{w, of->channels_out, of->channels, true};
+  auto run = [&](auto stride) {
+    using S = decltype(stride);
+    const Tiles<S> tiles(of->pictures, in.height, in.width, of->channels_out, threads);
+    return convolve<S, typename S::Gradient, typename S::Input>(in, weights, to, tiles, threads);
+  };
+  return of->stride == 2 ? run(Stride2()) : run(Stride1());
+}
+bool spikeback_convolve_weights(const winograd::Geometry *of, const float *x, const float *grad, float *out, i64 threads) {
+  using namespace winograd;
+  const auto in = of->input(x), slopes = of->output(grad);
+  return of->stride == 2 ? convolve_weights<Stride2>(in, slopes, out, of->pictures, threads)
+                         : convolve_weights<Stride1>(in, slopes, out, of->pictures, threads);
 }
 }
 #endif

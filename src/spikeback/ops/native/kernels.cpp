@@ -156,8 +156,9 @@ struct Surrogate {
     const float shifted = z * -1.44269504f + 12582912.f;  // its last bits are the whole number nearest
     const float n = shifted - 12582912.f;
     const float r = -z - n * 0.693359375f + n * 2.12194440e-4f;
-    float e = ((1.9875691500e-4f * r + 1.3981999507e-3f) * r + 8.3334519073e-3f) * r + 4.1665795894e-2f;
-    e = ((e * r + 1.6666665459e-1f) * r + 0.5f) * (r * r) + r + 1.f;
+    const float r2 = r * r;  // in pairs: one after the other they would wait for each other
+    float e = (1.9875691500e-4f * r + 1.3981999507e-3f) * r2 + (8.3334519073e-3f * r + 4.1665795894e-2f);
+    e = (e * r2 + (1.6666665459e-1f * r + 0.5f)) * r2 + r + 1.f;
     std::uint32_t exponent;
     std::memcpy(&exponent, &shifted, 4);
     exponent = (exponent << 23) + (127u << 23);
@@ -165,22 +166,24 @@ struct Surrogate {
     std::memcpy(&power, &exponent, 4);
     return within * (e * power);
   }
-  // 4 s (1 - s) with s = sigmoid(z), which is 1 - tanh^2(z / 2), without the cancellation of that.
-  static float bell(float z) {
-    float e = exp_minus(std::fabs(z));
-    return 4.f * e / ((1.f + e) * (1.f + e));
-  }
-
+  static constexpr bool has_exponential(int kind) { return kind == TANH || kind == TANH_WIDE || kind == SIGMOID; }
+  // e = e^-|z| of a sigmoid's argument z, which `at` goes on from.
   template <int K>
-  float at(float u) const {
-    float v = u - threshold, d = 0.f;
+  float exponential(float u) const {
+    const float v = std::fabs(u - threshold);
+    // Outside the support computed too, of the edge, which is finite: a branch would not become vector code.
+    if (K == TANH) return exp_minus(2.f * (parameter * std::min(0.5f, v)));
+    return exp_minus(K == TANH_WIDE ? 2.f * v : std::fabs(parameter * v));
+  }
+  template <int K>
+  float at(float u, float e) const {
+    const float v = u - threshold, slope_of_sigmoid = e / ((1.f + e) * (1.f + e));  // s (1 - s), without cancellation
+    float d = 0.f;
     if (K == TRIANGLE) d = scale * std::max(1.f - std::fabs(u / threshold - 1.f), 0.f);
     if (K == RECTANGLE) d = std::fabs(v) < parameter / 2 ? scale : 0.f;
-    // Outside the support computed too, of the edge, which is finite: again no branch.
-    if (K == TANH)
-      d = (std::fabs(v) <= 0.5f ? 1.f : 0.f) * (scale * bell(2.f * (parameter * std::min(0.5f, std::fabs(v)))));
-    if (K == TANH_WIDE) d = scale * bell(2.f * v);
-    if (K == SIGMOID) d = scale * (0.25f * bell(parameter * v));
+    if (K == TANH) d = (std::fabs(v) <= 0.5f ? 1.f : 0.f) * (scale * (4.f * slope_of_sigmoid));  // 1 - tanh^2(z / 2)
+    if (K == TANH_WIDE) d = scale * (4.f * slope_of_sigmoid);
+    if (K == SIGMOID) d = scale * slope_of_sigmoid;
     if (K == ATAN) d = scale * (1.f / (1.f + (slope * v) * (slope * v)));  // PyTorch's float / tensor
     return gain * d;
   }
@@ -266,11 +269,16 @@ template <int K, class T>
 void back(const Surrogate &surrogate, float tau, float reset, i64 length, const float *u, const T *grad, float *carry,
           float *g, float *total, T *out) {
   const Surrogate s = surrogate;  // a copy: nothing that is written to memory can change it
+  // A loop of its own: in one, operations that wait for others fill the processor's queue, which takes twice as long.
+  if constexpr (Surrogate::has_exponential(K)) {
+#pragma omp simd
+    for (i64 j = 0; j < length; j++) g[j] = s.exponential<K>(u[j]);
+  }
 #pragma omp simd
   for (i64 j = 0; j < length; j++) {
     const float fired = u[j] > s.threshold ? 1.f : 0.f;
     const float through_reset = reset > 0.f ? carry[j] * u[j] : 0.f;  // selected: 0 times an infinity is no number
-    const float now = carry[j] * (1.f - fired) + (load(grad[j]) - through_reset) * s.at<K>(u[j]);
+    const float now = carry[j] * (1.f - fired) + (load(grad[j]) - through_reset) * s.at<K>(u[j], g[j]);
     g[j] = now, carry[j] = tau * now, total[j] += now;
     store(out[j], now);
   }

@@ -1,7 +1,5 @@
-"""Memory: an allocator that keeps what it freed, and spikes kept for the backward pass as one bit each."""
+"""Spikes kept for the backward pass as one bit each."""
 
-import ctypes
-import sys
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,22 +11,10 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from spikeback.ops import native
+from spikeback.ops.allocator import empty
 from spikeback.ops.library import define, fake
 
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's malloc.h
 DTYPES = (torch.float32, torch.bfloat16)
-
-
-def tune_allocator() -> bool:
-    """Tell the C library to keep freed memory for the next step instead of giving it back to the system.
-
-    Otherwise every fresh tensor is paged in anew, which on a CPU costs more than many a layer that fills it. The
-    process stays as large as it ever was. Returns whether it could be done: with glibc only.
-    """
-    if not sys.platform.startswith("linux"):
-        return False
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    return mallopt is not None and bool(mallopt(M_MMAP_MAX, 0) and mallopt(M_TRIM_THRESHOLD, -1))
 
 
 @define()
@@ -51,7 +37,7 @@ def _(spikes: Tensor) -> Tensor:
 def unpack(bits: Tensor, dtype: torch.dtype) -> Tensor:
     """The inverse of `pack`: a flat tensor of spikes."""
     if bits.device.type == "cpu" and native.available():
-        spikes = bits.new_empty(8 * bits.numel(), dtype=dtype)
+        spikes = empty((8 * bits.numel(),), bits, dtype)
         native.run("unpack", spikes.numel(), dtype == torch.bfloat16, bits=bits, out=spikes, outer=bits.numel())
         return spikes
     return (bits[:, None] >> _places(bits) & 1).to(dtype).flatten()

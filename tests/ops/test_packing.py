@@ -1,9 +1,7 @@
-"""Spikes kept as bits: the same gradients, less memory, and nothing left behind. The allocator."""
+"""Spikes kept as bits: the same gradients, less memory, and nothing left behind."""
 
 import copy
 import gc
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
@@ -15,8 +13,9 @@ from torch.autograd.graph import saved_tensors_hooks
 
 import spikeback as sb
 from spikeback.nn import plain
-from spikeback.ops import memory, native
-from spikeback.ops.memory import pack, unpack
+from spikeback.ops import native
+from spikeback.ops import packing as module
+from spikeback.ops.packing import pack, unpack
 
 FLOATS = [torch.float32, torch.bfloat16]
 
@@ -106,24 +105,24 @@ def kept_bytes(net: nn.Module, x: Tensor, packed: bool) -> int:
             storage = value.untyped_storage()
             if storage.data_ptr() not in own:
                 storages[storage.data_ptr()] = storage.nbytes()
-        elif isinstance(value, memory.Packed):
+        elif isinstance(value, module.Packed):
             visit(value.bits)
         elif isinstance(value, tuple):
             for item in value:
                 visit(item)
 
-    packing = memory.Packing()
-    token = memory._packing.set(packing) if packed else None
+    packing = module.Packing()
+    token = module._packing.set(packing) if packed else None
 
     def keep(tensor: Tensor) -> Any:
         kept = packing.keep(tensor) if packed else tensor
         visit(kept)
         return kept
 
-    with saved_tensors_hooks(keep, memory.Packing.give):
+    with saved_tensors_hooks(keep, module.Packing.give):
         logits = net(x)
     if token is not None:
-        memory._packing.reset(token)
+        module._packing.reset(token)
     assert logits.requires_grad
     return sum(storages.values())
 
@@ -247,11 +246,11 @@ def test_an_exception_leaves_no_hook_behind(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(KeyError):
         fail()
     packs: list[int] = []
-    monkeypatch.setattr(memory, "pack", lambda spikes: packs.append(1) or pack(spikes))
+    monkeypatch.setattr(module, "pack", lambda spikes: packs.append(1) or pack(spikes))
     w = torch.ones(2, 8, requires_grad=True)
     (w * sb.LIF()(torch.randn(2, 8))).sum().backward()
     assert not packs
-    assert memory._packing.get() is None
+    assert module._packing.get() is None
     with sb.packed_spikes():
         (w * sb.LIF()(torch.randn(2, 8))).sum().backward()
     assert packs
@@ -264,35 +263,7 @@ def test_a_training_loop_inside_does_not_grow() -> None:
         for _ in range(5):
             (w * sb.LIF()(torch.randn(2, 8))).sum().backward()
         gc.collect()
-        assert sum(type(o) is memory.Packed for o in gc.get_objects()) <= 1
-        packing = memory._packing.get()
+        assert sum(type(o) is module.Packed for o in gc.get_objects()) <= 1
+        packing = module._packing.get()
         assert packing is not None
         assert len(packing.known) <= 2
-
-
-ALLOCATOR = """
-import torch
-from pathlib import Path
-import spikeback as sb
-
-def left(megabytes=64):
-    \"\"\"Megabytes that stay with the process after a tensor of so many is gone.\"\"\"
-    pages = lambda: int(Path("/proc/self/statm").read_text().split()[1])
-    before = pages()
-    torch.ones(megabytes << 18)
-    return (pages() - before) >> 8
-
-left()
-stock = left()
-assert sb.tune_allocator() is True
-print(stock, left())
-"""
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
-def test_tuned_allocator_keeps_its_pages_and_importing_does_not_tune() -> None:
-    done = subprocess.run([sys.executable, "-c", ALLOCATOR], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    stock, tuned = map(int, done.stdout.split())
-    assert stock < 8
-    assert tuned > 56

@@ -1,0 +1,119 @@
+"""Memory that is kept from one training step to the next: the C library's heap, and a pool for large tensors."""
+
+import ctypes
+import math
+import mmap
+import os
+import sys
+import weakref
+from bisect import bisect
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from threading import Lock
+
+import torch
+from torch import Tensor
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's malloc.h
+MAP_NORESERVE = 0x4000  # Linux's mman.h
+LARGE = 1 << 20  # bytes of a tensor that the pool is for
+
+
+class Pool:
+    """Blocks from a stretch of addresses of their own, each from the lowest gap that it fits into.
+
+    An address becomes memory when it is first written to, in huge pages where the system has them, and stays with the
+    process. In the heap small blocks that live long come to lie in the gaps that large ones leave, so that no large
+    one fits there any more: a training step then holds half as much again as it needs.
+
+    Raises:
+        OSError: the process may not have so many addresses.
+    """
+
+    def __init__(self) -> None:
+        room = os.sysconf("SC_PHYS_PAGES") * mmap.PAGESIZE
+        self.memory = mmap.mmap(-1, room, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE)
+        with suppress(OSError):  # a system without
+            self.memory.madvise(mmap.MADV_HUGEPAGE)
+        self.gaps = [(0, room)]  # (start, end), by address; between two of them something is taken
+        self.returned: deque[tuple[int, int]] = deque()  # blocks that nobody uses any more, not yet among the gaps
+        self.lock = Lock()
+
+    def take(self, size: int) -> memoryview | None:
+        """A block of so many bytes, which comes back when nobody refers to it any more; None if there is none now."""
+        # The lock may be another thread's, in a forked process even one's that is not there: nobody waits for it.
+        if not self.lock.acquire(blocking=False):
+            return None
+        try:
+            self._sort_in()
+            length = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
+            index = next((i for i, (start, end) in enumerate(self.gaps) if end - start >= length), None)
+            if index is None:
+                return None
+            start, end = self.gaps.pop(index)
+            if start + length < end:
+                self.gaps.insert(index, (start + length, end))
+        finally:
+            self.lock.release()
+        block = memoryview(self.memory)[start : start + size]
+        weakref.finalize(block, self.returned.append, (start, start + length)).atexit = False
+        return block
+
+    def hand_back(self) -> None:
+        """Give the memory of all gaps to the system."""
+        with self.lock:
+            self._sort_in()
+            for start, end in self.gaps:
+                self.memory.madvise(mmap.MADV_DONTNEED, start, end - start)
+
+    def _sort_in(self) -> None:
+        """Make gaps of what was returned, joined to their neighbours."""
+        while self.returned:
+            start, end = self.returned.popleft()
+            index = bisect(self.gaps, (start, end))
+            if index < len(self.gaps) and self.gaps[index][0] == end:
+                end = self.gaps.pop(index)[1]
+            if index and self.gaps[index - 1][1] == start:
+                start = self.gaps.pop(index - 1)[0]
+                index -= 1
+            self.gaps.insert(index, (start, end))
+
+
+_pool: Pool | None = None
+
+
+def tune_allocator() -> bool:
+    """Keep freed memory for the next step instead of giving it back to the system, on Linux with glibc.
+
+    Otherwise every fresh tensor is paged in anew, which on a CPU costs more than many a layer that fills it. The
+    process stays as large as it ever was. What is large among the results of this package's kernels comes from a `Pool`
+    then. Returns whether it could be done.
+    """
+    global _pool
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform.startswith("linux") else None
+    if mallopt is None or not (mallopt(M_MMAP_MAX, 0) and mallopt(M_TRIM_THRESHOLD, -1)):
+        return False
+    if _pool is None:
+        with suppress(OSError):  # addresses are limited: then everything lies in the heap
+            _pool = Pool()
+    return True
+
+
+def hand_back() -> None:
+    """Give memory that is free now back to the system."""
+    if _pool is not None:
+        _pool.hand_back()
+    if sys.platform.startswith("linux") and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
+        trim(0)
+
+
+def empty(shape: Sequence[int], like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """`like.new_empty(shape, dtype=dtype)`; what is large and on the CPU from the pool, if there is one."""
+    dtype = dtype or like.dtype
+    if _pool is not None and type(like) is Tensor and like.device.type == "cpu":  # a subclass may be a fake
+        size = math.prod(shape) * dtype.itemsize
+        block = _pool.take(size) if size >= LARGE else None
+        if block is not None:
+            return torch.frombuffer(block, dtype=dtype).view(shape)
+    return like.new_empty(shape, dtype=dtype)
