@@ -14,10 +14,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.profiler import ProfilerActivity, profile
 
 import spikeback as sb
 from spikeback.ops import allocator, native
 from spikeback.ops.allocator import LARGE, Pool, empty
+from spikeback.ops.convolution import convolve
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator, Linux's mmap")
 PAGE = os.sysconf("SC_PAGESIZE")
@@ -103,13 +105,13 @@ def test_nobody_waits_for_the_lock_and_what_does_not_fit_lies_in_the_heap(pool: 
 def test_only_large_tensors_of_the_cpu_lie_there(pool: Pool) -> None:
     large = LARGE // 4
     assert lies_in(empty((large,), LIKE), pool)
-    assert lies_in(empty((2, large), LIKE, torch.bfloat16), pool)
+    assert lies_in(empty((2, large), LIKE, dtype=torch.bfloat16), pool)
     assert not lies_in(empty((large - 1,), LIKE), pool)
-    assert not lies_in(empty((large,), LIKE, torch.bfloat16), pool)
+    assert not lies_in(empty((large,), LIKE, dtype=torch.bfloat16), pool)
     assert empty((4, large), torch.empty(0, device="meta")).device.type == "meta"
     with FakeTensorMode() as mode:
         assert type(empty((4, large), mode.from_tensor(LIKE))) is not Tensor
-    x = empty((3, large), LIKE, torch.bfloat16)
+    x = empty((3, large), LIKE, dtype=torch.bfloat16)
     assert (x.shape, x.dtype, x.is_contiguous(), x.requires_grad) == ((3, large), torch.bfloat16, True, False)
 
 
@@ -263,3 +265,29 @@ print(allocator._pool, allocator.empty((1 << 20,), torch.empty(0)).fill_(1).sum(
 
 def test_where_addresses_are_limited_everything_lies_in_the_heap() -> None:
     assert run_alone(LIMITED) == ["None", str(float(1 << 20))]
+
+
+@pytest.mark.parametrize("pooled", [True, False])
+def test_tensors_are_nobodys_view_in_the_layout_that_was_asked_for(
+    pooled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(allocator, "_pool", Pool() if pooled else None)
+    shape = (2, 16, 32, 20, 24)
+    for channels_last in (False, True):
+        x = empty(shape, LIKE, channels_last)
+        expected = torch.empty(2, 16, 20, 24, 32).permute(0, 1, 4, 2, 3) if channels_last else torch.empty(shape)
+        assert (x.shape, x.stride(), x._is_view()) == (shape, expected.stride(), False)
+    assert empty((0, 3, 2, 2), LIKE, True).stride() == torch.empty(0, 2, 2, 3).permute(0, 3, 1, 2).stride()
+
+
+@pytest.mark.skipif(not native.CONVOLVES, reason="no compiled convolutions")
+def test_autograd_adds_gradients_of_the_kernels_in_place() -> None:
+    torch.manual_seed(0)
+    x, weight = torch.randn(16, 32, 8, 8, requires_grad=True), torch.randn(32, 32, 3, 3)
+    leaf = x.contiguous(memory_format=torch.channels_last)
+    loss = leaf.relu().sum() + convolve(leaf, weight).sum()  # the latter's gradient comes first
+    with profile(activities=[ProfilerActivity.CPU]) as profiled:
+        loss.backward()
+    called = [event.key for event in profiled.key_averages()]
+    assert "aten::add_" in called
+    assert "aten::add" not in called

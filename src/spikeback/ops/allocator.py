@@ -108,12 +108,22 @@ def hand_back() -> None:
         trim(0)
 
 
-def empty(shape: Sequence[int], like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """`like.new_empty(shape, dtype=dtype)`; what is large and on the CPU from the pool, if there is one."""
-    dtype = dtype or like.dtype
+def empty(shape: Sequence[int], like: Tensor, channels_last: bool = False, dtype: torch.dtype | None = None) -> Tensor:
+    """An empty tensor (..., C, H, W), contiguous or channels-last; on the CPU a large one from the pool.
+
+    It is nobody's view: only then does autograd add gradients in place.
+    """
+    dtype, order = dtype or like.dtype, [*range(len(shape))]
+    if channels_last:
+        order.append(order.pop(-3))
+    strides, step = [0] * len(shape), 1
+    for axis in reversed(order):
+        strides[axis] = step
+        step *= max(shape[axis], 1)
     if _pool is not None and type(like) is Tensor and like.device.type == "cpu":  # a subclass may be a fake
         size = math.prod(shape) * dtype.itemsize
         block = _pool.take(size) if size >= LARGE else None
         if block is not None:
-            return torch.frombuffer(block, dtype=dtype).view(shape)
-    return like.new_empty(shape, dtype=dtype)
+            storage = torch.frombuffer(block, dtype=torch.uint8).untyped_storage()
+            return like.new_empty(0, dtype=dtype).set_(storage, 0, tuple(shape), tuple(strides))
+    return like.new_empty_strided(shape, strides, dtype=dtype)

@@ -36,7 +36,7 @@ def convolve(x: Tensor, weight: Tensor, stride: int = 1) -> Tensor:
 
 @fake(convolve)
 def _fake_convolve(x: Tensor, weight: Tensor, stride: int = 1) -> Tensor:
-    return _channels_last(x, x.shape[0], weight.shape[0], *_outputs(x.shape, stride))
+    return empty((x.shape[0], weight.shape[0], *_outputs(x.shape, stride)), x, channels_last=True)
 
 
 @define()
@@ -53,7 +53,7 @@ def convolve_input(grad: Tensor, weight: Tensor, height: int, width: int, stride
 
 @fake(convolve_input)
 def _fake_convolve_input(grad: Tensor, weight: Tensor, height: int, width: int, stride: int = 1) -> Tensor:
-    return _channels_last(grad, grad.shape[0], weight.shape[1], height, width)
+    return empty((grad.shape[0], weight.shape[1], height, width), grad, channels_last=True)
 
 
 @define()
@@ -69,16 +69,11 @@ def convolve_weights(x: Tensor, grad: Tensor, stride: int = 1) -> Tensor:
 
 @fake(convolve_weights)
 def _fake_convolve_weights(x: Tensor, grad: Tensor, stride: int = 1) -> Tensor:
-    return _channels_last(x, grad.shape[1], x.shape[1], 3, 3)
+    return empty((grad.shape[1], x.shape[1], 3, 3), x, channels_last=True)
 
 
 def _outputs(shape: torch.Size, stride: int) -> tuple[int, int]:
     return -(-shape[2] // stride), -(-shape[3] // stride)
-
-
-def _channels_last(like: Tensor, *shape: int) -> Tensor:
-    n, c, h, w = shape
-    return empty((n, h, w, c), like).permute(0, 3, 1, 2)
 
 
 def _run(

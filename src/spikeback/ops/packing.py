@@ -37,7 +37,7 @@ def _(spikes: Tensor) -> Tensor:
 def unpack(bits: Tensor, dtype: torch.dtype) -> Tensor:
     """The inverse of `pack`: a flat tensor of spikes."""
     if bits.device.type == "cpu" and native.available():
-        spikes = empty((8 * bits.numel(),), bits, dtype)
+        spikes = empty((8 * bits.numel(),), bits, dtype=dtype)
         native.run("unpack", spikes.numel(), dtype == torch.bfloat16, bits=bits, out=spikes, outer=bits.numel())
         return spikes
     return (bits[:, None] >> _places(bits) & 1).to(dtype).flatten()

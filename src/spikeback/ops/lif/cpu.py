@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from spikeback.ops import native
-from spikeback.ops.lif.layout import Affine, dense, empty, is_channels_last, membrane_like
+from spikeback.ops.allocator import empty
+from spikeback.ops.lif.layout import Affine, dense, is_channels_last, membrane_like
 
 DTYPES = (torch.float32, torch.bfloat16)
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from spikeback.ops import allocator
+from spikeback.ops.allocator import empty
 
 Affine = tuple[Tensor, Tensor, Tensor, Tensor]  # (x - mean) * (weight * inverse) + bias: weight, bias, mean, inverse
 Statistics = tuple[Tensor | None, Tensor | None, Tensor | None]  # running mean, running variance, batches so far
@@ -19,16 +19,6 @@ def dense(x: Tensor, channels_last: bool) -> Tensor:
     if x[0].is_contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format):
         return x
     return empty(x.shape, x, channels_last).copy_(x)
-
-
-def empty(
-    shape: torch.Size | tuple[int, ...], like: Tensor, channels_last: bool, dtype: torch.dtype | None = None
-) -> Tensor:
-    """An empty tensor of the shape (T, B, C, ...) in that layout."""
-    if not channels_last:
-        return allocator.empty(shape, like, dtype)
-    t, b, c, h, w = shape
-    return allocator.empty((t, b, h, w, c), like, dtype).permute(0, 1, 4, 2, 3)
 
 
 def membrane_like(x: Tensor) -> Tensor:

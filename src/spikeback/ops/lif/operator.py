@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from spikeback.ops.allocator import empty
 from spikeback.ops.library import define, differentiate, fake
-from spikeback.ops.lif.layout import Affine, empty, is_channels_last, membrane_like
+from spikeback.ops.lif.layout import Affine, is_channels_last, membrane_like
 from spikeback.ops.processes import sum_over_processes
 
 PRIMITIVES = {"cpu": "spikeback.ops.lif.cpu", "cuda": "spikeback.ops.lif.triton"}

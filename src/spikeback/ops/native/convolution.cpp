@@ -206,9 +206,9 @@ struct Tiles {
       vec pixels[F::FROM][F::FROM], points[SIDE][SIDE];
       for (int i = 0; i < F::FROM; i++)
         for (int j = 0; j < F::FROM; j++) {
-          const i64 y = top + i, z = left + j;
-          const bool inside = y >= 0 && y < x.height && z >= 0 && z < x.width;
-          pixels[i][j] = inside ? load(from + (y * x.width + z) * x.channels + c) : vec{};
+          const i64 down = top + i, right = left + j;
+          const bool inside = down >= 0 && down < x.height && right >= 0 && right < x.width;
+          pixels[i][j] = inside ? load(from + (down * x.width + right) * x.channels + c) : vec{};
         }
       both_axes<F>(pixels, points);
       float *panel = to + c / PANEL * POINTS * apart + c % PANEL;
