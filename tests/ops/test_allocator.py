@@ -130,23 +130,29 @@ def test_a_block_is_taken_as_long_as_a_view_of_it_lives(pool: Pool) -> None:
 
 def test_tensors_of_the_pool_are_like_any_other(pool: Pool) -> None:
     x = empty((LARGE,), LIKE).normal_()
+    expected = torch.tensor(x.tolist())
     file = io.BytesIO()
     torch.save(x, file)
     file.seek(0)
-    others = [copy.deepcopy(x), x.clone(), torch.load(file), x.numpy().copy(), x.clone().share_memory_()]
-    for other in others:
-        assert torch.equal(torch.as_tensor(other), x)
+    for other in (copy.deepcopy(x), x.clone(), torch.load(file), torch.from_numpy(x.numpy())):
+        assert torch.equal(other, expected)
     layer = nn.Linear(4, 2)
     layer(x.view(-1, 4)).sum().backward()
     assert layer.weight.grad is not None
     x.requires_grad_()
     (x * x).sum().backward()
     assert x.grad is not None
-    assert torch.allclose(x.grad, 2 * x)
+    assert torch.equal(x.grad, 2 * expected)
     with torch.inference_mode():
         assert empty((LARGE,), LIKE).is_inference()
+    shared = x.detach().share_memory_()
+    assert shared.is_shared()
+    assert torch.equal(shared, expected)
+    with pytest.raises(RuntimeError, match="not resizable"):
+        empty((LARGE,), LIKE).resize_(2 * LARGE)
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 def test_another_process_made_by_fork_has_a_pool_of_its_own(pool: Pool) -> None:
     x = empty((LARGE,), LIKE).fill_(1)
     child = os.fork()
@@ -281,13 +287,16 @@ def test_tensors_are_nobodys_view_in_the_layout_that_was_asked_for(
 
 
 @pytest.mark.skipif(not native.CONVOLVES, reason="no compiled convolutions")
-def test_autograd_adds_gradients_of_the_kernels_in_place() -> None:
+def test_autograd_adds_gradients_of_the_kernels_in_place(pool: Pool) -> None:
     torch.manual_seed(0)
-    x, weight = torch.randn(16, 32, 8, 8, requires_grad=True), torch.randn(32, 32, 3, 3)
-    leaf = x.contiguous(memory_format=torch.channels_last)
-    loss = leaf.relu().sum() + convolve(leaf, weight).sum()  # the latter's gradient comes first
-    with profile(activities=[ProfilerActivity.CPU]) as profiled:
-        loss.backward()
-    called = [event.key for event in profiled.key_averages()]
-    assert "aten::add_" in called
-    assert "aten::add" not in called
+    for pictures in (16, 256):  # in the heap, in the pool
+        x, weight = torch.randn(pictures, 32, 8, 8, requires_grad=True), torch.randn(32, 32, 3, 3)
+        leaf = x.contiguous(memory_format=torch.channels_last)
+        y = convolve(leaf, weight)
+        loss = leaf.relu().sum() + y.sum()  # the gradient through the latter comes first
+        with profile(activities=[ProfilerActivity.CPU]) as profiled:
+            loss.backward()
+        called = [event.key for event in profiled.key_averages()]
+        assert "aten::add_" in called
+        assert "aten::add" not in called
+        assert lies_in(y, pool) == (pictures == 256)

@@ -91,6 +91,17 @@ def test_a_compiler_that_fails_halfway_leaves_no_part(source: Path, tmp_path_fac
     assert (source / "kernels-default.so").read_text() == "before"
 
 
+@pytest.mark.skipif(len(LEVELS) < 2, reason="one variant only")
+def test_a_compiler_that_cannot_do_one_variant_leaves_none(
+    source: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """An old one does not know x86-64-v4."""
+    first = next(iter(LEVELS.values()))
+    body = f'case "$*" in *{first}*) exit 1;; esac; while [ "$1" != -o ]; do shift; done; touch "$2"'
+    assert run_build(source, CXX=compiler(tmp_path_factory.mktemp("bin"), body)).returncode != 0
+    assert {path.name for path in source.iterdir()} == FILES
+
+
 def test_the_compiler_may_be_named_with_options(source: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     """CXX="ccache g++" and the like."""
     body = 'test "$1" = -DOPTION || exit 1; while [ "$1" != -o ]; do shift; done; touch "$2"'

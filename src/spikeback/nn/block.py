@@ -76,7 +76,7 @@ def neuron_for(prototype: nn.Module | None) -> nn.Module:
 
 
 class Conv2d(nn.Conv2d):
-    """`nn.Conv2d`, with the kernels of ops/convolution.py where they are faster: 3x3, float32 on the CPU.
+    """`nn.Conv2d`, with the kernels of ops/convolution.py where they are faster: 3x3 with stride 1 or 2.
 
     It keeps clear of a kernel of oneDNN that writes beyond its memory: on processors with AVX2 and no AVX-512, its
     weight gradient of a channels-last 1x1 convolution with a stride does so for some channel counts that are no

@@ -51,9 +51,8 @@ class Pool:
             index = next((i for i, (start, end) in enumerate(self.gaps) if end - start >= length), None)
             if index is None:
                 return None
-            start, end = self.gaps.pop(index)
-            if start + length < end:
-                self.gaps.insert(index, (start + length, end))
+            start, end = self.gaps[index]
+            self.gaps[index : index + 1] = [(start + length, end)] if start + length < end else []
         finally:
             self.lock.release()
         block = memoryview(self.memory)[start : start + size]
@@ -61,11 +60,15 @@ class Pool:
         return block
 
     def hand_back(self) -> None:
-        """Give the memory of all gaps to the system."""
-        with self.lock:
+        """Give the memory of all gaps to the system; not while another thread takes a block."""
+        if not self.lock.acquire(blocking=False):
+            return
+        try:
             self._sort_in()
             for start, end in self.gaps:
                 self.memory.madvise(mmap.MADV_DONTNEED, start, end - start)
+        finally:
+            self.lock.release()
 
     def _sort_in(self) -> None:
         """Make gaps of what was returned, joined to their neighbours."""
@@ -111,7 +114,7 @@ def hand_back() -> None:
 def empty(shape: Sequence[int], like: Tensor, channels_last: bool = False, dtype: torch.dtype | None = None) -> Tensor:
     """An empty tensor (..., C, H, W), contiguous or channels-last; on the CPU a large one from the pool.
 
-    It is nobody's view: only then does autograd add gradients in place.
+    It is nobody's view: only then does autograd add gradients in place. One from the pool cannot be resized.
     """
     dtype, order = dtype or like.dtype, [*range(len(shape))]
     if channels_last:
@@ -119,7 +122,7 @@ def empty(shape: Sequence[int], like: Tensor, channels_last: bool = False, dtype
     strides, step = [0] * len(shape), 1
     for axis in reversed(order):
         strides[axis] = step
-        step *= max(shape[axis], 1)
+        step *= torch.sym_max(shape[axis], 1)  # a traced size is no int
     if _pool is not None and type(like) is Tensor and like.device.type == "cpu":  # a subclass may be a fake
         size = math.prod(shape) * dtype.itemsize
         block = _pool.take(size) if size >= LARGE else None

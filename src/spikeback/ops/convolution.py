@@ -30,6 +30,7 @@ def convolve(x: Tensor, weight: Tensor, stride: int = 1) -> Tensor:
     Raises:
         UsageError: other operands, or no kernel for this processor.
     """
+    _check("convolve", x, weight, stride)
     fits = weight.shape[1:] == (x.shape[1], 3, 3)
     return _run("convolve", x, weight, fits, x.shape, weight.shape[0], stride, _fake_convolve(x, weight, stride))
 
@@ -46,6 +47,7 @@ def convolve_input(grad: Tensor, weight: Tensor, height: int, width: int, stride
     Raises:
         UsageError: as `convolve`.
     """
+    _check("convolve_input", grad, weight, stride)
     out = _fake_convolve_input(grad, weight, height, width, stride)
     fits = weight.shape == (grad.shape[1], out.shape[1], 3, 3) and grad.shape[2:] == _outputs(out.shape, stride)
     return _run("convolve_input", grad, weight, fits, out.shape, grad.shape[1], stride, out)
@@ -63,6 +65,7 @@ def convolve_weights(x: Tensor, grad: Tensor, stride: int = 1) -> Tensor:
     Raises:
         UsageError: as `convolve`.
     """
+    _check("convolve_weights", x, grad, stride)
     fits = (grad.shape[0], *grad.shape[2:]) == (x.shape[0], *_outputs(x.shape, stride))
     return _run("convolve_weights", x, grad, fits, x.shape, grad.shape[1], stride, _fake_convolve_weights(x, grad))
 
@@ -76,18 +79,24 @@ def _outputs(shape: torch.Size, stride: int) -> tuple[int, int]:
     return -(-shape[2] // stride), -(-shape[3] // stride)
 
 
+def _check(name: str, x: Tensor, other: Tensor, stride: int, fits: bool = True) -> None:
+    known = all((y.ndim, y.dtype, y.device.type) == (4, torch.float32, "cpu") for y in (x, other))
+    if not (fits and known and stride in (1, 2)):
+        given = " and ".join(f"{tuple(y.shape)} {y.dtype} on {y.device}" for y in (x, other))
+        needs = (
+            f"float32 on the CPU, multiples of {PANEL} channels, 3x3 weights, stride 1 or 2, sizes that belong together"
+        )
+        raise UsageError(f"{name}: needs {needs}; got {given}, stride {stride}")
+    if not native.CONVOLVES:
+        raise UsageError(f"{name}: no kernel was built for this processor; use torch.nn.functional.conv2d")
+
+
 def _run(
     name: str, x: Tensor, other: Tensor, fits: bool, shape: torch.Size, channels_out: int, stride: int, out: Tensor
 ) -> Tensor:
     """A kernel of a convolution whose input has this shape."""
     n, c, h, w = shape
-    known = all((y.dtype, y.device.type) == (torch.float32, "cpu") for y in (x, other))
-    if not (fits and known and stride in (1, 2)) or (c | channels_out) % PANEL:
-        given = " and ".join(f"{tuple(y.shape)} {y.dtype} on {y.device}" for y in (x, other))
-        needs = f"float32 on the CPU, multiples of {PANEL} channels, 3x3 weights, stride 1 or 2"
-        raise UsageError(f"{name}: needs {needs}, got {given}, stride {stride}")
-    if not native.CONVOLVES:
-        raise UsageError(f"{name}: no kernel was built for this processor; use torch.nn.functional.conv2d")
+    _check(name, x, other, stride, fits and (c | channels_out) % PANEL == 0)
     if x.numel() == 0:
         return out.zero_()
     x, other = (y.contiguous(memory_format=torch.channels_last) for y in (x, other))

@@ -22,7 +22,7 @@ def pack(spikes: Tensor) -> Tensor:
     """Bits, (N / 8,) uint8, of a flat tensor of N spikes, N a multiple of 8; the first is the lowest bit."""
     size = spikes.numel() // 8
     if spikes.device.type == "cpu" and native.available():
-        bits = spikes.new_empty(size, dtype=torch.uint8)
+        bits = empty((size,), spikes, dtype=torch.uint8)
         native.run("pack", spikes.numel(), spikes.dtype == torch.bfloat16, x=spikes, bits=bits, outer=size)
         return bits
     return (spikes.view(size, 8).to(torch.uint8) << _places(spikes)).sum(1, dtype=torch.uint8)

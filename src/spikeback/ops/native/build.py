@@ -9,6 +9,8 @@ import platform
 import shlex
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -30,25 +32,29 @@ def digest() -> str:
 
 
 def build(compiler: str | None = None) -> list[Path]:
-    """Compile every variant and return their paths, which appear whole or not at all.
+    """Compile every variant, all at the same time, and return their paths; all appear, whole, or none does.
 
     Raises:
         OSError, subprocess.CalledProcessError: no compiler, or one that cannot do this; its words are in `stderr`.
     """
-    made = []
-    for level, march in LEVELS.get(platform.machine(), {"default": None}).items():
-        path, part = library(level), HERE / f"kernels-{level}.part"
-        tuned = [f"-march={march}"] if march else []
-        flags = [*FLAGS, *tuned, f'-DSPIKEBACK_SOURCE="{digest()}"', "-shared", "-fPIC"]
-        words = shlex.split(compiler or os.environ.get("CXX") or "c++")
-        command = [*words, *flags, *(str(HERE / name) for name in SOURCES), "-o", str(part)]
-        try:
-            subprocess.run(command, check=True, capture_output=True, text=True)
-            part.replace(path)
-        finally:
+    words = shlex.split(compiler or os.environ.get("CXX") or "c++")
+    levels = LEVELS.get(platform.machine(), {"default": None})
+    paths = [library(level) for level in levels]
+    parts = [path.with_suffix(".part") for path in paths]
+    try:
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(partial(_compile, words), levels.values(), parts))
+        return [part.replace(path) for part, path in zip(parts, paths, strict=True)]
+    finally:
+        for part in parts:
             part.unlink(missing_ok=True)
-        made.append(path)
-    return made
+
+
+def _compile(compiler: list[str], march: str | None, to: Path) -> None:
+    tuned = [f"-march={march}"] if march else []
+    flags = [*FLAGS, *tuned, f'-DSPIKEBACK_SOURCE="{digest()}"', "-shared", "-fPIC"]
+    command = [*compiler, *flags, *(str(HERE / name) for name in SOURCES), "-o", str(to)]
+    subprocess.run(command, check=True, capture_output=True, text=True)
 
 
 if __name__ == "__main__":

@@ -185,7 +185,8 @@ struct Tiles {
   i64 down, across, count;
   i64 block, apart;  // of a transformed block: its tiles, and the numbers from one point to the next
 
-  Tiles(i64 pictures, i64 height, i64 width, i64 channels, i64 least_blocks)  // of the output
+  // Of outputs (pictures, height, width); a block is of transformed tiles of so many channels.
+  Tiles(i64 pictures, i64 height, i64 width, i64 channels, i64 least_blocks)
       : down((height + OUT - 1) / OUT), across((width + OUT - 1) / OUT), count(pictures * down * across) {
     const i64 most = std::max(LEAST, BLOCK / (channels * 4)) / POINTS;
     const i64 blocks = std::max(least_blocks, (count + most - 1) / most);
@@ -206,9 +207,9 @@ struct Tiles {
       vec pixels[F::FROM][F::FROM], points[SIDE][SIDE];
       for (int i = 0; i < F::FROM; i++)
         for (int j = 0; j < F::FROM; j++) {
-          const i64 down = top + i, right = left + j;
-          const bool inside = down >= 0 && down < x.height && right >= 0 && right < x.width;
-          pixels[i][j] = inside ? load(from + (down * x.width + right) * x.channels + c) : vec{};
+          const i64 y = top + i, z = left + j;
+          const bool inside = y >= 0 && y < x.height && z >= 0 && z < x.width;
+          pixels[i][j] = inside ? load(from + (y * x.width + z) * x.channels + c) : vec{};
         }
       both_axes<F>(pixels, points);
       float *panel = to + c / PANEL * POINTS * apart + c % PANEL;

@@ -173,10 +173,10 @@ struct Surrogate {
     const float v = std::fabs(u - threshold);
     // Outside the support computed too, of the edge, which is finite: a branch would not become vector code.
     if (K == TANH) return exp_minus(2.f * (parameter * std::min(0.5f, v)));
-    return exp_minus(K == TANH_WIDE ? 2.f * v : std::fabs(parameter * v));
+    return exp_minus((K == TANH_WIDE ? 2.f : parameter) * v);
   }
   template <int K>
-  float at(float u, float e) const {
+  float at(float u, float e) const {  // the other kinds leave e alone
     const float v = u - threshold, slope_of_sigmoid = e / ((1.f + e) * (1.f + e));  // s (1 - s), without cancellation
     float d = 0.f;
     if (K == TRIANGLE) d = scale * std::max(1.f - std::fabs(u / threshold - 1.f), 0.f);
