@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from threading import Lock
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -119,10 +120,10 @@ def empty(shape: Sequence[int], like: Tensor, channels_last: bool = False, dtype
     dtype, order = dtype or like.dtype, [*range(len(shape))]
     if channels_last:
         order.append(order.pop(-3))
-    strides, step = [0] * len(shape), 1
+    strides, step = [1] * len(shape), 1
     for axis in reversed(order):
         strides[axis] = step
-        step *= torch.sym_max(shape[axis], 1)  # a traced size is no int
+        step *= cast(int, torch.sym_max(shape[axis], 1))  # a traced size is no int
     if _pool is not None and type(like) is Tensor and like.device.type == "cpu":  # a subclass may be a fake
         size = math.prod(shape) * dtype.itemsize
         block = _pool.take(size) if size >= LARGE else None
