@@ -26,7 +26,7 @@ class Pool:
 
     An address becomes memory when it is first written to, in huge pages where the system has them, and stays with the
     process. In the heap small blocks that live long come to lie in the gaps that large ones leave, so that no large
-    one fits there any more: a training step then holds half as much again as it needs.
+    one fits there any more.
 
     Raises:
         OSError: the process may not have so many addresses.

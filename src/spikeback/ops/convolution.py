@@ -5,6 +5,7 @@ A quarter of the multiplications of PyTorch's direct convolution with stride 1, 
 size, where TF32, PyTorch's default for convolutions on GPUs, has 1e-3.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -30,14 +31,15 @@ def convolve(x: Tensor, weight: Tensor, stride: int = 1) -> Tensor:
     Raises:
         UsageError: other operands, or no kernel for this processor.
     """
-    _check("convolve", x, weight, stride)
-    fits = weight.shape[1:] == (x.shape[1], 3, 3)
-    return _run("convolve", x, weight, fits, x.shape, weight.shape[0], stride, _fake_convolve(x, weight, stride))
+    _check(
+        "convolve", x, weight, stride, lambda: weight.shape[1:] == (x.shape[1], 3, 3) and weight.shape[0] % PANEL == 0
+    )
+    return _run("convolve", x, weight, x, weight.shape[0], stride, _fake_convolve(x, weight, stride))
 
 
 @fake(convolve)
 def _fake_convolve(x: Tensor, weight: Tensor, stride: int = 1) -> Tensor:
-    return empty((x.shape[0], weight.shape[0], *_outputs(x.shape, stride)), x, channels_last=True)
+    return empty((x.shape[0], weight.shape[0], *_outputs(*x.shape[2:], stride)), x, channels_last=True)
 
 
 @define()
@@ -47,10 +49,10 @@ def convolve_input(grad: Tensor, weight: Tensor, height: int, width: int, stride
     Raises:
         UsageError: as `convolve`.
     """
-    _check("convolve_input", grad, weight, stride)
+    sizes = lambda: (weight.shape[0], *_outputs(height, width, stride), 3, 3)
+    _check("convolve_input", grad, weight, stride, lambda: (*grad.shape[1:], *weight.shape[2:]) == sizes())
     out = _fake_convolve_input(grad, weight, height, width, stride)
-    fits = weight.shape == (grad.shape[1], out.shape[1], 3, 3) and grad.shape[2:] == _outputs(out.shape, stride)
-    return _run("convolve_input", grad, weight, fits, out.shape, grad.shape[1], stride, out)
+    return _run("convolve_input", grad, weight, out, grad.shape[1], stride, out)
 
 
 @fake(convolve_input)
@@ -65,9 +67,9 @@ def convolve_weights(x: Tensor, grad: Tensor, stride: int = 1) -> Tensor:
     Raises:
         UsageError: as `convolve`.
     """
-    _check("convolve_weights", x, grad, stride)
-    fits = (grad.shape[0], *grad.shape[2:]) == (x.shape[0], *_outputs(x.shape, stride))
-    return _run("convolve_weights", x, grad, fits, x.shape, grad.shape[1], stride, _fake_convolve_weights(x, grad))
+    sizes = lambda: (x.shape[0], grad.shape[1], *_outputs(*x.shape[2:], stride))
+    _check("convolve_weights", x, grad, stride, lambda: grad.shape == sizes())
+    return _run("convolve_weights", x, grad, x, grad.shape[1], stride, _fake_convolve_weights(x, grad))
 
 
 @fake(convolve_weights)
@@ -75,30 +77,26 @@ def _fake_convolve_weights(x: Tensor, grad: Tensor, stride: int = 1) -> Tensor:
     return empty((grad.shape[1], x.shape[1], 3, 3), x, channels_last=True)
 
 
-def _outputs(shape: torch.Size, stride: int) -> tuple[int, int]:
-    return -(-shape[2] // stride), -(-shape[3] // stride)
+def _outputs(height: int, width: int, stride: int) -> tuple[int, int]:
+    return -(-height // stride), -(-width // stride)
 
 
-def _check(name: str, x: Tensor, other: Tensor, stride: int, fits: bool = True) -> None:
+def _check(name: str, x: Tensor, other: Tensor, stride: int, fits: Callable[[], bool]) -> None:
+    """`fits` says whether sizes belong together, and is asked once the operands are known to have four."""
     known = all((y.ndim, y.dtype, y.device.type) == (4, torch.float32, "cpu") for y in (x, other))
-    if not (fits and known and stride in (1, 2)):
+    if not (known and stride in (1, 2) and (x.shape[1] | other.shape[1]) % PANEL == 0 and fits()):
         given = " and ".join(f"{tuple(y.shape)} {y.dtype} on {y.device}" for y in (x, other))
-        needs = (
-            f"float32 on the CPU, multiples of {PANEL} channels, 3x3 weights, stride 1 or 2, sizes that belong together"
-        )
+        needs = f"float32 on the CPU, multiples of {PANEL} channels, 3x3 weights, stride 1 or 2, sizes that fit"
         raise UsageError(f"{name}: needs {needs}; got {given}, stride {stride}")
     if not native.CONVOLVES:
         raise UsageError(f"{name}: no kernel was built for this processor; use torch.nn.functional.conv2d")
 
 
-def _run(
-    name: str, x: Tensor, other: Tensor, fits: bool, shape: torch.Size, channels_out: int, stride: int, out: Tensor
-) -> Tensor:
-    """A kernel of a convolution whose input has this shape."""
-    n, c, h, w = shape
-    _check(name, x, other, stride, fits and (c | channels_out) % PANEL == 0)
+def _run(name: str, x: Tensor, other: Tensor, input: Tensor, channels_out: int, stride: int, out: Tensor) -> Tensor:
+    """A kernel of a convolution whose input has the shape of `input`."""
     if x.numel() == 0:
         return out.zero_()
+    n, c, h, w = input.shape
     x, other = (y.contiguous(memory_format=torch.channels_last) for y in (x, other))
     native.run_convolution(name, x, other, out, (n, h, w, c, channels_out, stride))
     return out
@@ -162,6 +160,6 @@ def is_faster(layer: nn.Conv2d, x: Tensor) -> bool:
         return False  # PyTorch has the error for channels that do not match
     if any((y.dtype, y.device.type) != (torch.float32, "cpu") for y in (x, layer.weight)):
         return False
-    h, w = _outputs(x.shape, layer.stride[0])
+    h, w = _outputs(*x.shape[2:], layer.stride[0])
     many = min(h, w) >= TILE and x.shape[0] * -(-h // TILE) * -(-w // TILE) >= LEAST_TILES
     return many and x.is_contiguous(memory_format=torch.channels_last)

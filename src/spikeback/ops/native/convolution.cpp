@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <memory>
+#include <type_traits>
 #ifdef _OPENMP
 #include <omp.h>
 #else
@@ -304,9 +305,30 @@ float *scratch(i64 numbers) {
   return kept.get();
 }
 
-// `out` from `x`, whose tiles are transformed by S::From and back by S::To. False: there was not enough memory.
-template <class S, class From, class To>
-bool convolve(const Map<const float> &x, const Weights &weights, const Map<float> &out, const Tiles<S> &tiles, i64 threads) {
+// The geometry of a convolution: x (pictures, height, width, channels), w (channels_out, 3, 3, channels). Channels are
+// multiples of 16.
+struct Geometry {
+  i64 pictures, height, width, channels, channels_out, stride;
+
+  template <class T>
+  Map<T> input(T *pixels) const { return {pixels, height, width, channels}; }
+  template <class T>
+  Map<T> output(T *pixels) const {
+    return {pixels, (height + stride - 1) / stride, (width + stride - 1) / stride, channels_out};
+  }
+};
+
+// The output of a convolution from its input or, `turned`, the gradient of the input from that of the output. False: there
+// was not enough memory.
+template <class S, bool turned>
+bool convolve(const Geometry &of, const float *pixels, const float *w, float *result, i64 threads) {
+  using From = std::conditional_t<turned, typename S::Gradient, typename S::Pixels>;
+  using To = std::conditional_t<turned, typename S::Input, typename S::Output>;
+  const Map<const float> x = turned ? of.output(pixels) : of.input(pixels);
+  const Map<float> out = turned ? of.input(result) : of.output(result);
+  const Weights weights{w, x.channels, out.channels, turned};
+  const auto outputs = of.output(w);  // for its size alone
+  const Tiles<S> tiles(of.pictures, outputs.height, outputs.width, x.channels, threads);
   constexpr int POINTS = S::SIDE * S::SIDE, FILTER = TAPS * TAPS;
   const i64 panels = out.channels / PANEL, inputs = x.channels / PANEL, group = std::min(GROUP, panels);
   const i64 apart = (x.channels + 1) * PANEL;  // points of a filter: no multiple of 4 KiB, as those of tiles
@@ -346,10 +368,11 @@ bool convolve(const Map<const float> &x, const Weights &weights, const Map<float
 
 // The gradient of the weights, (out, 3, 3, in), from x and the output's gradient. False: there was not enough memory.
 template <class S>
-bool convolve_weights(const Map<const float> &x, const Map<const float> &grad, float *out, i64 pictures, i64 threads) {
+bool convolve_weights(const Geometry &of, const float *pixels, const float *gradient, float *out, i64 threads) {
+  const Map<const float> x = of.input(pixels), grad = of.output(gradient);
   constexpr i64 SQUARE = PANEL * PANEL;
   constexpr int SIDE = S::SIDE, POINTS = SIDE * SIDE, FILTER = TAPS * TAPS;
-  const Tiles<S> tiles(pictures, grad.height, grad.width, x.channels, 1);
+  const Tiles<S> tiles(of.pictures, grad.height, grad.width, x.channels, 1);
   const i64 inputs = x.channels / PANEL, pairs = inputs * (grad.channels / PANEL);
   const bool once = tiles.block >= tiles.count;  // then no sum has to wait for the next block
   const i64 points_size = tiles.scratch(x.channels), slopes_size = tiles.scratch(grad.channels);
@@ -390,19 +413,6 @@ bool convolve_weights(const Map<const float> &x, const Map<const float> &grad, f
   return true;
 }
 
-// The geometry of a convolution: x (pictures, height, width, channels), w (channels_out, 3, 3, channels). Channels are
-// multiples of 16.
-struct Geometry {
-  i64 pictures, height, width, channels, channels_out, stride;
-
-  template <class T>
-  Map<T> input(T *pixels) const { return {pixels, height, width, channels}; }
-  template <class T>
-  Map<T> output(T *pixels) const {
-    return {pixels, (height + stride - 1) / stride, (width + stride - 1) / stride, channels_out};
-  }
-};
-
 }  // namespace winograd
 
 extern "C" {
@@ -410,33 +420,15 @@ extern "C" {
 // Each of the three from the two others; false: there was not enough memory.
 bool spikeback_convolve(const winograd::Geometry *of, const float *x, const float *w, float *out, i64 threads) {
   using namespace winograd;
-  const auto in = of->input(x);
-  const auto to = of->output(out);
-  const Weights weights{w, of->channels, of->channels_out, false};
-  auto run = [&](auto stride) {
-    using S = decltype(stride);
-    const Tiles<S> tiles(of->pictures, to.height, to.width, of->channels, threads);
-    return convolve<S, typename S::Pixels, typename S::Output>(in, weights, to, tiles, threads);
-  };
-  return of->stride == 2 ? run(Stride2()) : run(Stride1());
+  return (of->stride == 2 ? convolve<Stride2, false> : convolve<Stride1, false>)(*of, x, w, out, threads);
 }
 bool spikeback_convolve_input(const winograd::Geometry *of, const float *grad, const float *w, float *out, i64 threads) {
   using namespace winograd;
-  const auto in = of->output(grad);
-  const auto to = of->input(out);
-  const Weights weights{w, of->channels_out, of->channels, true};
-  auto run = [&](auto stride) {
-    using S = decltype(stride);
-    const Tiles<S> tiles(of->pictures, in.height, in.width, of->channels_out, threads);
-    return convolve<S, typename S::Gradient, typename S::Input>(in, weights, to, tiles, threads);
-  };
-  return of->stride == 2 ? run(Stride2()) : run(Stride1());
+  return (of->stride == 2 ? convolve<Stride2, true> : convolve<Stride1, true>)(*of, grad, w, out, threads);
 }
 bool spikeback_convolve_weights(const winograd::Geometry *of, const float *x, const float *grad, float *out, i64 threads) {
   using namespace winograd;
-  const auto in = of->input(x), slopes = of->output(grad);
-  return of->stride == 2 ? convolve_weights<Stride2>(in, slopes, out, of->pictures, threads)
-                         : convolve_weights<Stride1>(in, slopes, out, of->pictures, threads);
+  return (of->stride == 2 ? convolve_weights<Stride2> : convolve_weights<Stride1>)(*of, x, grad, out, threads);
 }
 }
 #endif
