@@ -5,7 +5,7 @@ A quarter of the multiplications of PyTorch's direct convolution with stride 1, 
 size, where TF32, PyTorch's default for convolutions on GPUs, has 1e-3.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -39,7 +39,7 @@ def convolve(x: Tensor, weight: Tensor, stride: int = 1) -> Tensor:
 
 @fake(convolve)
 def _fake_convolve(x: Tensor, weight: Tensor, stride: int = 1) -> Tensor:
-    return empty((x.shape[0], weight.shape[0], *_outputs(*x.shape[2:], stride)), x, channels_last=True)
+    return empty((x.shape[0], weight.shape[0], *_outputs(x.shape[2:], stride)), x, channels_last=True)
 
 
 @define()
@@ -49,7 +49,7 @@ def convolve_input(grad: Tensor, weight: Tensor, height: int, width: int, stride
     Raises:
         UsageError: as `convolve`.
     """
-    sizes = lambda: (weight.shape[0], *_outputs(height, width, stride), 3, 3)
+    sizes = lambda: (weight.shape[0], *_outputs((height, width), stride), 3, 3)
     _check("convolve_input", grad, weight, stride, lambda: (*grad.shape[1:], *weight.shape[2:]) == sizes())
     out = _fake_convolve_input(grad, weight, height, width, stride)
     return _run("convolve_input", grad, weight, out, grad.shape[1], stride, out)
@@ -67,7 +67,7 @@ def convolve_weights(x: Tensor, grad: Tensor, stride: int = 1) -> Tensor:
     Raises:
         UsageError: as `convolve`.
     """
-    sizes = lambda: (x.shape[0], grad.shape[1], *_outputs(*x.shape[2:], stride))
+    sizes = lambda: (x.shape[0], grad.shape[1], *_outputs(x.shape[2:], stride))
     _check("convolve_weights", x, grad, stride, lambda: grad.shape == sizes())
     return _run("convolve_weights", x, grad, x, grad.shape[1], stride, _fake_convolve_weights(x, grad))
 
@@ -77,8 +77,8 @@ def _fake_convolve_weights(x: Tensor, grad: Tensor, stride: int = 1) -> Tensor:
     return empty((grad.shape[1], x.shape[1], 3, 3), x, channels_last=True)
 
 
-def _outputs(height: int, width: int, stride: int) -> tuple[int, int]:
-    return -(-height // stride), -(-width // stride)
+def _outputs(size: Sequence[int], stride: int) -> tuple[int, ...]:
+    return tuple(-(-n // stride) for n in size)
 
 
 def _check(name: str, x: Tensor, other: Tensor, stride: int, fits: Callable[[], bool]) -> None:
@@ -160,6 +160,6 @@ def is_faster(layer: nn.Conv2d, x: Tensor) -> bool:
         return False  # PyTorch has the error for channels that do not match
     if any((y.dtype, y.device.type) != (torch.float32, "cpu") for y in (x, layer.weight)):
         return False
-    h, w = _outputs(*x.shape[2:], layer.stride[0])
+    h, w = _outputs(x.shape[2:], layer.stride[0])
     many = min(h, w) >= TILE and x.shape[0] * -(-h // TILE) * -(-w // TILE) >= LEAST_TILES
     return many and x.is_contiguous(memory_format=torch.channels_last)
