@@ -55,6 +55,26 @@ def test_without_momentum_they_are_the_mean_over_all_batches(cls: Any, run: Any)
 
 
 @needs_kernels
+@pytest.mark.parametrize("change", ["doubles", "apart", "uncounted", "uncounted, averaged"])
+def test_statistics_stored_in_another_way(change: str) -> None:
+    """As other data types, as every second number of a tensor, without a count of batches."""
+    norms: list[Any] = [nn.BatchNorm2d(C, momentum=None if "averaged" in change else 0.3) for _ in range(2)]
+    for norm in norms:
+        if change == "doubles":
+            norm.running_mean, norm.running_var = norm.running_mean.double(), norm.running_var.double()
+        elif change == "apart":
+            norm.running_mean, norm.running_var = torch.zeros(2 * C)[::2], torch.ones(2 * C)[::2]
+        else:
+            norm.num_batches_tracked = None
+    y = 2 * torch.randn(3, 2, C, 4, 4) + 1
+    fire(norms[0], y)
+    flat = y.flatten(0, 1)
+    norms[1].double()(flat.double())
+    for name in ("running_mean", "running_var"):
+        torch.testing.assert_close(norms[0].get_buffer(name).double(), norms[1].get_buffer(name), rtol=1e-6, atol=1e-6)
+
+
+@needs_kernels
 def test_evaluation_changes_nothing() -> None:
     norm = nn.BatchNorm2d(C).eval()
     before = copy.deepcopy(norm.state_dict())

@@ -306,8 +306,7 @@ def test_gradients_against_autograd_in_float64(two: bool, pooled: bool, batch_st
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("momentum", [0.1, 0.75])
-def test_normaliser_is_that_of_batch_norm(momentum: float, dtype: torch.dtype) -> None:
-    backend = pytest.importorskip("spikeback.ops.lif.triton")
+def test_normaliser_is_that_of_batch_norm(momentum: float, dtype: torch.dtype, backend: Any) -> None:
     x = (3 * torch.randn(3, 2, 70, 5, 4) + 2).to(dtype)
     norm = nn.BatchNorm2d(70, momentum=momentum)
     for _ in range(2):

@@ -78,9 +78,9 @@ def _normaliser(norm: Any, y: Tensor) -> tuple[Tensor, Tensor]:
             raise ValueError(
                 f"Expected more than 1 value per channel when training, got input size {merged}"
             )  # PyTorch's
-        tracks = norm.training and norm.track_running_stats and mean is not None
-        plain = norm.momentum is not None and not (tracks and norm.num_batches_tracked is None)
-        if y.is_cuda and plain and not is_shared(norm):  # what follows, in one go
+        tracks = norm.training and norm.track_running_stats and mean is not None and variance is not None
+        known = not tracks or _are_usual(norm, y.device)
+        if norm.momentum is not None and known and not is_shared(norm):  # what follows, in one go
             statistics = (mean, variance, norm.num_batches_tracked) if tracks else (None, None, None)
             mean, inverse = normaliser(y, *statistics, norm.momentum, norm.eps)
             return mean, inverse
@@ -89,3 +89,10 @@ def _normaliser(norm: Any, y: Tensor) -> tuple[Tensor, Tensor]:
             mean, variance, count = pooled_moments(mean, variance, count)
         track(norm, mean, variance, count)
     return mean.float(), (variance.double() + norm.eps).rsqrt().float()
+
+
+def _are_usual(norm: Any, device: torch.device) -> bool:
+    """Whether running statistics are as `nn.BatchNorm2d` makes them, which is how the kernels read them."""
+    statistics = norm.running_mean, norm.running_var
+    whole = all(s.dtype == torch.float32 and s.is_contiguous() and s.device == device for s in statistics)
+    return whole and norm.num_batches_tracked is not None

@@ -2,7 +2,6 @@
 
 import copy
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -92,9 +91,12 @@ def track(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, count: int | Ten
     """Move the running statistics, as `nn.BatchNorm2d` does: the variance (of `count` values) is unbiased there."""
     if not norm.training or not norm.track_running_stats or norm.running_mean is None or norm.running_var is None:
         return
-    tracked: Any = norm.num_batches_tracked
-    tracked.add_(1)
-    momentum = 1 / float(tracked) if norm.momentum is None else norm.momentum
+    tracked: Tensor | None = norm.num_batches_tracked
+    if tracked is not None:
+        tracked.add_(1)
+    momentum = norm.momentum
+    if momentum is None:
+        momentum = 0.0 if tracked is None else 1 / float(tracked)
     norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), momentum)
     norm.running_var.lerp_((variance * (count / (count - 1))).to(norm.running_var.dtype), momentum)
 

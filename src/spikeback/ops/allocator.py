@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from threading import Lock
-from typing import cast
 
 import torch
 from torch import Tensor
@@ -120,14 +119,14 @@ def empty(shape: Sequence[int], like: Tensor, channels_last: bool = False, dtype
     dtype, order = dtype or like.dtype, [*range(len(shape))]
     if channels_last:
         order.append(order.pop(-3))
-    strides, step = [1] * len(shape), 1
-    for axis in reversed(order):
-        strides[axis] = step
-        step *= cast(int, torch.sym_max(shape[axis], 1))  # a traced size is no int
     if _pool is not None and type(like) is Tensor and like.device.type == "cpu":  # a subclass may be a fake
         size = math.prod(shape) * dtype.itemsize
         block = _pool.take(size) if size >= LARGE else None
         if block is not None:
+            strides, step = [1] * len(shape), 1
+            for axis in reversed(order):
+                strides[axis] = step
+                step *= shape[axis]
             storage = torch.frombuffer(block, dtype=torch.uint8).untyped_storage()
             return like.new_empty(0, dtype=dtype).set_(storage, 0, tuple(shape), tuple(strides))
-    return like.new_empty_strided(shape, strides, dtype=dtype)
+    return torch.empty_permuted(tuple(shape), order, dtype=dtype, device=like.device)

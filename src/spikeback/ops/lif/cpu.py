@@ -13,7 +13,7 @@ from torch import Tensor
 
 from spikeback.ops import native
 from spikeback.ops.allocator import empty
-from spikeback.ops.lif.layout import Affine, dense, is_channels_last, membrane_like
+from spikeback.ops.lif.layout import Affine, Statistics, dense, is_channels_last, membrane_like
 
 DTYPES = (torch.float32, torch.bfloat16)
 
@@ -81,11 +81,20 @@ def moments(x: Tensor) -> Tensor:
     """Mean and biased variance by channel, over everything but C: (2, C) float64."""
     if x.numel() == 0:
         return x.new_full((2, x.shape[2]), math.nan, dtype=torch.float64)
-    pivot = x[0, 0].reshape(x.shape[2], -1)[:, 0].float()  # near the mean: the sums of squares lose nothing to it
-    sums = torch.zeros(2, x.shape[2], dtype=torch.float64)
-    _run("moments", x, is_channels_last(x), x.shape[0], coefficients=pivot.contiguous(), sums=sums)
-    mean, square = sums / (x.numel() / x.shape[2])
-    return torch.stack((mean + pivot, square - mean.square()))
+    result = x.new_empty(2, x.shape[2], dtype=torch.float64)
+    _run("moments", x, is_channels_last(x), x.shape[0], sums=result)
+    return result
+
+
+def normaliser(x: Tensor, statistics: Statistics, momentum: float, eps: float) -> Tensor:
+    """Mean and 1 / sqrt(variance + eps), (2, C) float32; float32 running statistics go on, if there are any."""
+    running_mean, running_var, tracked = statistics
+    result = x.new_empty(2, x.shape[2], dtype=torch.float32)
+    count = x.numel() // x.shape[2]
+    native.call("normaliser", moments(x), x.shape[2], count, momentum, eps, running_mean, running_var, result)
+    if tracked is not None:
+        tracked.add_(1)
+    return result
 
 
 def gradients(
@@ -96,24 +105,14 @@ def gradients(
     All are (4, C) float32, the coefficients for `combine`: with batch_statistics a gradient flows through mean and
     variance too, those of `count` values or, of several processes, of all: `pooled` are their sums and counts, (4, C).
     """
-    (weight, _, mean, inverse), (weight2, _, mean2, inverse2) = affine, affine2 or affine
-    total, with_x, with_residual = sums
-    parameters = torch.stack((with_x * inverse, total, with_residual * inverse2, total)).float()
-    number: int | Tensor = count
-    if pooled is not None:
-        total, with_x, with_residual, number = pooled
-
-    def coefficients(weight: Tensor, mean: Tensor, inverse: Tensor, with_it: Tensor) -> Tensor:
-        scale = (weight * inverse).double()
-        through = scale if batch_statistics else torch.zeros_like(scale)
-        b = -through * inverse.double().square() * with_it / number
-        return torch.stack((mean.double(), scale, b, -through * total / number)).float()
-
-    return (
-        parameters,
-        coefficients(weight, mean, inverse, with_x),
-        coefficients(weight2, mean2, inverse2, with_residual),
-    )
+    (weight, _, mean, inverse), (weight2, _, mean2, inverse2) = affine, affine2 or [None] * 4
+    channels = sums.shape[1]
+    parameters, coefficients, coefficients2 = numbers = sums.new_empty(3, 4, channels, dtype=torch.float32)
+    native.call(
+        "gradients", sums, pooled, weight, mean, inverse, weight2, mean2, inverse2, channels, count, batch_statistics,
+        numbers,
+    )  # fmt: skip
+    return parameters, coefficients, coefficients2
 
 
 def combine(g: Tensor, x: Tensor, coefficients: Tensor, out: Tensor | None = None) -> Tensor:
@@ -139,7 +138,7 @@ def _run(name: str, x: Tensor, last: bool, time_steps: int, **values: Any) -> No
         if (t := values.get(key)) is not None:
             values[key] = dense(t[None].float(), last)[0]
     size = math.prod(x.shape[1:])
-    if values.get("affine") is None and values.get("coefficients") is None:
+    if name in ("forward", "backward") and values["affine"] is None:
         outer, channels, inner = 1, 1, size  # no channel matters: one long row
     else:
         channels = x.shape[2]

@@ -11,7 +11,10 @@ Statistics = tuple[Tensor | None, Tensor | None, Tensor | None]  # running mean,
 
 def is_channels_last(x: Tensor) -> bool:
     """Whether the pictures of (T, B, C, H, W) lie channels-last; contiguous ones do not count."""
-    return x.ndim == 5 and not x[0].is_contiguous() and x[0].is_contiguous(memory_format=torch.channels_last)
+    if x.ndim != 5:
+        return False
+    step = x[0]
+    return not step.is_contiguous() and step.is_contiguous(memory_format=torch.channels_last)
 
 
 def dense(x: Tensor, channels_last: bool) -> Tensor:

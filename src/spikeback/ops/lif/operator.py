@@ -1,8 +1,8 @@
 """The fused neuron as `torch.library` operators: normalisation, residual addition and LIF in one, with its gradient.
 
-Every device brings the same primitives (cpu.py, triton.py): `moments`, `forward`, `backward`, `gradients`, `combine`.
-Neither the normalised current nor the membrane is kept for the backward pass: it computes them again from x, the
-convolution's output.
+Every device brings the same primitives (cpu.py, triton.py): `moments`, `normaliser`, `forward`, `backward`,
+`gradients`, `combine`. Neither the normalised current nor the membrane is kept for the backward pass: it computes them
+again from x, the convolution's output.
 """
 
 import importlib
@@ -45,7 +45,7 @@ def normaliser(
     momentum: float,
     eps: float,
 ) -> Tensor:
-    """Mean and 1 / sqrt(variance + eps) by channel of (T, B, C, ...) on a GPU, (2, C) float32, from two kernels.
+    """Mean and 1 / sqrt(variance + eps) by channel of (T, B, C, ...), (2, C) float32.
 
     The running statistics and their number of batches go on as those of `nn.BatchNorm2d`, if they are given.
     """

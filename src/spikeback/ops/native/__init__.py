@@ -63,6 +63,13 @@ def run(name: str, numbers: int, half: bool, **values: Any) -> None:
     getattr(KERNELS, f"spikeback_{name}")(ctypes.byref(Call(half=half, threads=threads, **addresses)))
 
 
+def call(name: str, *arguments: Tensor | float | None) -> Any:
+    """Call another function of the library: tensors go as addresses, whole numbers as int64, others as double."""
+    kinds: dict[type, Any] = {int: ctypes.c_int64, bool: ctypes.c_int64, float: ctypes.c_double}
+    addresses = (ctypes.c_void_p(v.data_ptr()) if isinstance(v, Tensor) else v for v in arguments)
+    return getattr(KERNELS, f"spikeback_{name}")(*(kinds[type(v)](v) if type(v) in kinds else v for v in addresses))
+
+
 class Geometry(ctypes.Structure):
     """Of a convolution, as in convolution.cpp; sizes are its input's."""
 

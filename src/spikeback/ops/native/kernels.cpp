@@ -358,14 +358,16 @@ void backward(const Call &c) {
   for (std::size_t i = 0; i < partial.size(); i++) c.sums[i % (3 * c.channels)] += partial[i];
 }
 
-// Adds sum (x - pivot) and sum (x - pivot)^2 by channel to `sums`, (2, channels).
+// Writes mean and biased variance by channel, (2, channels), to `sums`.
 template <class T>
 void moments(const Call &c) {
   const Pieces pieces(c.outer, c.channels, c.inner, LONGEST);
   std::vector<double> partial(2 * c.channels * c.threads);
+  std::vector<float> pivot(c.channels);  // near the mean: the sums of squares lose nothing to it
+  for (i64 k = 0; k < c.channels; k++) pivot[k] = load(static_cast<const T *>(c.x)[k * c.inner]);
 #pragma omp parallel num_threads(c.threads)
   {
-    Spread pivots(pieces, c.coefficients);
+    Spread pivots(pieces, pivot.data());
     Sums sum(pieces), sum_of_squares(pieces);
 #pragma omp for schedule(static)
     for (i64 p = 0; p < pieces.count; p++) {
@@ -385,7 +387,14 @@ void moments(const Call &c) {
     double *mine = partial.data() + 2 * c.channels * omp_get_thread_num();
     sum.add_to(mine), sum_of_squares.add_to(mine + c.channels);
   }
-  for (std::size_t i = 0; i < partial.size(); i++) c.sums[i % (2 * c.channels)] += partial[i];
+  const double count = double(c.steps) * c.outer * c.inner;
+  for (i64 k = 0; k < c.channels; k++) {
+    double first = 0, second = 0;
+    for (i64 i = k; i < i64(partial.size()); i += 2 * c.channels) first += partial[i], second += partial[i + c.channels];
+    const double beyond = first / count, variance = second / count - beyond * beyond;
+    c.sums[k] = pivot[k] + beyond;
+    c.sums[c.channels + k] = variance < 0 ? 0 : variance;
+  }
 }
 
 // out = a * grad + b * (x - mean) + d with coefficients (4, channels) = mean, a, b, d; `out` may be `grad`.
@@ -432,6 +441,20 @@ void unpack(const Call &c) {
     for (int k = 0; k < 8; k++) store(x[8 * i + k], float(c.bits[i] >> k & 1));
 }
 
+// A norm's coefficients for `combine`, (4, channels), from sum g and sum g * (x - mean) over a batch, of as many numbers as
+// `counts` has by channel or, if it is null, `count`. Nothing flows through fixed statistics.
+void coefficients_of(const float *weight, const float *mean, const float *inverse, const double *sum, const double *with_it,
+                     i64 channels, const double *counts, double count, bool through, float *to) {
+  for (i64 k = 0; k < channels; k++) {
+    const double scale = weight[k] * inverse[k], by = inverse[k], passed = through ? scale : 0;
+    const double number = counts ? counts[k] : count;
+    to[k] = mean[k];
+    to[channels + k] = float(scale);
+    to[2 * channels + k] = float(-passed * (by * by) * with_it[k] / number);
+    to[3 * channels + k] = float(-passed * sum[k] / number);
+  }
+}
+
 }  // namespace
 
 #define EXPORT(NAME) \
@@ -445,4 +468,39 @@ EXPORT(moments)
 EXPORT(combine)
 EXPORT(pack)
 EXPORT(unpack)
+
+// From mean and variance, (2, channels), of `count` numbers each: mean and 1 / sqrt(variance + eps), (2, channels). The
+// running statistics, if there are any, go by `momentum` towards mean and unbiased variance, as `Tensor.lerp_` does.
+void spikeback_normaliser(const double *moments, i64 channels, i64 count, double momentum, double eps, float *running_mean,
+                          float *running_var, float *out) {
+  const float way = float(momentum);
+  const auto move = [way](float &old, float now) {
+    old = way < 0.5f ? old + way * (now - old) : now - (now - old) * (1.f - way);
+  };
+  for (i64 k = 0; k < channels; k++) {
+    const double mean = moments[k], variance = moments[channels + k];
+    out[k] = float(mean);
+    out[channels + k] = float(1 / std::sqrt(variance + eps));
+    if (running_mean) move(running_mean[k], float(mean));
+    if (running_var) move(running_var[k], float(variance * (double(count) / double(count - 1))));
+  }
+}
+
+// From the sums of `backward`, (3, channels), to `out`, (3, 4, channels): gradients by weight, bias, weight2 and bias2,
+// coefficients for x, coefficients for the residual. `pooled` are the sums and counts of all processes, (4, channels).
+void spikeback_gradients(const double *sums, const double *pooled, const float *weight, const float *mean,
+                         const float *inverse, const float *weight2, const float *mean2, const float *inverse2,
+                         i64 channels, i64 count, i64 through, float *out) {
+  const double *total = pooled ? pooled : sums, *counts = pooled ? pooled + 3 * channels : nullptr;
+  for (i64 k = 0; k < channels; k++) {
+    out[k] = float(sums[channels + k] * inverse[k]);
+    out[channels + k] = float(sums[k]);
+    out[2 * channels + k] = inverse2 ? float(sums[2 * channels + k] * inverse2[k]) : 0.f;
+    out[3 * channels + k] = float(sums[k]);
+  }
+  coefficients_of(weight, mean, inverse, total, total + channels, channels, counts, count, through, out + 4 * channels);
+  if (inverse2)
+    coefficients_of(weight2, mean2, inverse2, total, total + 2 * channels, channels, counts, count, through,
+                    out + 8 * channels);
+}
 }
