@@ -63,11 +63,16 @@ def run(name: str, numbers: int, half: bool, **values: Any) -> None:
     getattr(KERNELS, f"spikeback_{name}")(ctypes.byref(Call(half=half, threads=threads, **addresses)))
 
 
-def call(name: str, *arguments: Tensor | float | None) -> Any:
+def call(name: str, *arguments: Any) -> Any:
     """Call another function of the library: tensors go as addresses, whole numbers as int64, others as double."""
-    kinds: dict[type, Any] = {int: ctypes.c_int64, bool: ctypes.c_int64, float: ctypes.c_double}
-    addresses = (ctypes.c_void_p(v.data_ptr()) if isinstance(v, Tensor) else v for v in arguments)
-    return getattr(KERNELS, f"spikeback_{name}")(*(kinds[type(v)](v) if type(v) in kinds else v for v in addresses))
+    return getattr(KERNELS, f"spikeback_{name}")(*map(_as_c, arguments))
+
+
+def _as_c(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return ctypes.c_void_p(value.data_ptr())
+    kind = {int: ctypes.c_int64, bool: ctypes.c_int64, float: ctypes.c_double}.get(type(value))
+    return value if kind is None else kind(value)
 
 
 class Geometry(ctypes.Structure):
@@ -84,9 +89,7 @@ def run_convolution(name: str, x: Tensor, other: Tensor, out: Tensor, geometry: 
     Raises:
         MemoryError: for the transformed tiles.
     """
-    function = getattr(KERNELS, f"spikeback_{name}")
-    function.restype = ctypes.c_bool
-    addresses = (ctypes.c_void_p(y.data_ptr()) for y in (x, other, out))
+    getattr(KERNELS, f"spikeback_{name}").restype = ctypes.c_bool
     threads = torch.get_num_threads() if x.numel() > SMALL else 1
-    if not function(ctypes.byref(Geometry(*geometry)), *addresses, ctypes.c_int64(threads)):
+    if not call(name, ctypes.byref(Geometry(*geometry)), x, other, out, threads):
         raise MemoryError(f"spikeback: no memory left for a convolution of {tuple(x.shape)}")
