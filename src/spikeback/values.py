@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import math
+from difflib import get_close_matches
 from typing import Any, TypeVar, cast
 
 from spikeback.errors import UsageError
@@ -26,7 +27,9 @@ def from_text(text: str, base: type[T]) -> T:
         call = ast.parse(text.strip(), mode="eval").body
         name = call.func if isinstance(call, ast.Call) else call
         if not isinstance(name, ast.Name) or name.id.lower() not in choices(base):
-            raise UsageError(f"no {base.__name__.lower()} {text!r}; choose from {names}, e.g. {example(base)!r}")
+            near = get_close_matches(text.partition("(")[0].strip().lower(), choices(base), 1)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            raise UsageError(f"no {base.__name__.lower()} {text!r}{hint}; choose from {names}, e.g. {example(base)!r}")
         args = [ast.literal_eval(a) for a in call.args] if isinstance(call, ast.Call) else []
         named = {k.arg: ast.literal_eval(k.value) for k in call.keywords if k.arg} if isinstance(call, ast.Call) else {}
         return _floats(choices(base)[name.id.lower()](*args, **named))

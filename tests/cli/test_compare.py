@@ -236,6 +236,7 @@ def test_table_names_every_method(finished: Path, capsys: pytest.CaptureFixture[
     table = capsys.readouterr().out
     for word in (*METHODS, "seeds", "best", "last", "first/last", "firing", "s/step", "17,462"):
         assert word in table
+    assert "Regime of the untrained network: " in table
 
 
 def test_plan_counts_what_a_run_lacks_and_trains_nothing(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -39,6 +39,13 @@ def test_a_foreign_neuron_without_predicate() -> None:
     assert "is_spiking" in refused(lambda: sb.diagnose(net, FEATURES[:8], some_labels(8, 2)), net)
 
 
+def test_calibrating_a_net_without_our_neurons() -> None:
+    net = Chain(4, 4, 4, neuron=MemoryNeuron())
+    message = refused(lambda: sb.calibrate(net, FEATURES[:8]), net)
+    assert "no spikeback.LIF in Chain" in message
+    assert "is_spiking" not in message
+
+
 def test_predicate_that_finds_none(make_net: MakeNet) -> None:
     net = make_net()
     given: dict[str, Any] = {"is_spiking": lambda module: isinstance(module, MemoryNeuron)}

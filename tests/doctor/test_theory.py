@@ -13,6 +13,7 @@ from spikeback.doctor.theory import observe, predict, relu_twin
 from spikeback.nn.block import ConvNorm, Stack, over_time
 from spikeback.nn.norm import TdBatchNorm2d
 
+from .cases import K, MemoryNeuron, is_memory_neuron, some_labels
 from .gains import SURROGATES, batch, measured, ratios, spiking_net
 
 # Networks
@@ -152,3 +153,30 @@ def test_the_twin_of_a_network_with_state_in_a_graph() -> None:
     net = spiking_net()
     vars(net.stem[0])["held"] = [torch.ones(1, requires_grad=True) * 2]
     assert relu_twin(net, list(spiking_layers(net))) is not None
+
+
+class Handwritten(nn.Module):
+    """Two layers of neurons whose forward pass does more with them than call them."""
+
+    def __init__(self, reads: bool) -> None:
+        super().__init__()
+        self.reads = reads
+        self.first = nn.Sequential(nn.Linear(6, 8), MemoryNeuron())
+        self.second = nn.Sequential(nn.Linear(8, 8), MemoryNeuron())
+        self.last = nn.Linear(8, K)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in (self.first, self.second):
+            block[1].reset()  # pyright: ignore[reportCallIssue]
+            x = block(x)
+            x = x + 0 * block[1].v if self.reads else x  # pyright: ignore[reportOperatorIssue]
+        return self.last(x)
+
+
+@pytest.mark.parametrize("reads", [False, True])
+def test_the_twin_of_a_network_that_resets_its_neurons_or_reads_their_state(reads: bool) -> None:
+    x, y = torch.rand(3, 16, 6), some_labels(16)
+    found = sb.diagnose(Handwritten(reads), x, y, is_spiking=is_memory_neuron).as_dict()
+    for block in found["blocks"]:
+        assert block["gain"] > 0
+        assert (block["relu"] is None) == reads  # ReLU has no membrane to read

@@ -44,26 +44,30 @@ def bfloat16() -> torch.autocast:
     return torch.autocast("cpu", dtype=torch.bfloat16)
 
 
+def spread(net: Any) -> tuple[int, ...]:
+    """The shape of the readout's gradient, one number for each map, which is written out over the map."""
+    last = net.feature_info[-1]
+    side = SIZE // last["reduction"]
+    return (T, B, last["num_chs"], side, side)
+
+
 @pytest.mark.parametrize("name", ["spiking_resnet18", "spiking_resnet20_he"])
 @pytest.mark.parametrize("per_step", [True, False])
 def test_a_training_step_copies_no_activation(name: str, per_step: bool) -> None:
     net: Any = sb.create_model(name, width=WIDTH)
-    assert copies(lambda x: net(x, per_step=per_step), smallest_activation(net)) == {FRAMES}
+    assert copies(lambda x: net(x, per_step=per_step), smallest_activation(net)) == {FRAMES, spread(net)}
 
 
 @pytest.mark.parametrize("per_step", [True, False])
 def test_branches_copy_no_activation(per_step: bool) -> None:
     net: Any = sb.create_model("spiking_resnet18", width=WIDTH)
     model = sb.ShortcutNet(net, "block")
-    assert copies(lambda x: model(x, 0.5, per_step=per_step), smallest_activation(net)) == {FRAMES}
+    assert copies(lambda x: model(x, 0.5, per_step=per_step), smallest_activation(net)) == {FRAMES, spread(net)}
 
 
 def test_in_bfloat16_only_the_input_is_converted() -> None:
-    """One more tensor is written: the gradient of the readout, one number for each map, spread over the map."""
     net: Any = sb.create_model("spiking_resnet18", width=WIDTH)
-    last = net.feature_info[-1]
-    side = SIZE // last["reduction"]
-    allowed = {FRAMES, (T * B, 3, SIZE, SIZE), (T, B, last["num_chs"], side, side)}
+    allowed = {FRAMES, (T * B, 3, SIZE, SIZE), spread(net)}
     for model in (net, sb.ShortcutNet(net, "block")):
         assert copies(model, smallest_activation(net), bfloat16) <= allowed
 

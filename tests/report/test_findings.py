@@ -9,20 +9,25 @@ def _note(results, title):
 
 def test_yes_only_if_the_worst_seed_beats_vanillas_best(build):
     text = headline(build({"vanilla": [0.10, 0.12], "evolutionary": [0.31, 0.25]}))
-    assert text == "Yes: the worst evolutionary seed (25.0 %) beats the best vanilla seed (12.0 %); chance is 10.0 %."
+    assert text == (
+        "Yes: the worst evolutionary seed (25.0 %) beats the best vanilla seed (12.0 %); all after the last epoch; "
+        "chance is 10.0 %."
+    )
 
 
 def test_no_is_said_as_plainly(build):
     text = headline(build({"vanilla": [0.41, 0.38], "evolutionary": [0.20, 0.29]}))
     assert text == (
-        "No: the best evolutionary seed (29.0 %) stays below the worst vanilla seed (38.0 %); chance is 10.0 %."
+        "No: the best evolutionary seed (29.0 %) stays below the worst vanilla seed (38.0 %); all after the last epoch; "
+        "chance is 10.0 %."
     )
 
 
 def test_overlapping_seeds_are_no_clear_difference(build):
     text = headline(build({"vanilla": [0.20, 0.32], "evolutionary": [0.30, 0.50]}))
     assert text == (
-        "No clear difference: the seeds overlap, evolutionary 30.0–50.0 %, vanilla 20.0–32.0 %; chance is 10.0 %."
+        "No clear difference: the seeds overlap, evolutionary 30.0–50.0 %, vanilla 20.0–32.0 %; all after the last "
+        "epoch; chance is 10.0 %."
     )
 
 
@@ -47,7 +52,7 @@ def test_one_seed_gets_no_verdict(build):
 @pytest.mark.parametrize("method", ["vanilla", "evolutionary"])
 def test_a_single_method_is_nothing_to_compare(build, method):
     text = headline(build({method: [0.25, 0.27]}))
-    assert text == f"Nothing to compare: {method} reached 26.0 %; chance is 10.0 %."
+    assert text == f"Nothing to compare: {method} reached 26.0 %; all after the last epoch; chance is 10.0 %."
 
 
 def test_the_evolutionary_method_is_judged_under_any_name_and_otherwise_the_first_with_branches(build):

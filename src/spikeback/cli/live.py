@@ -11,7 +11,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from spikeback.cli.interrupt import Interrupted
 from spikeback.errors import TrainingError, WriteError
-from spikeback.report import console_table, headline, save_plots, write_csv, write_report
+from spikeback.report import console_table, save_plots, verdict, write_csv, write_report
+from spikeback.report.tables import percent
 from spikeback.train import Method, Recipe, compare
 from spikeback.train.trials import Run, trials_of
 
@@ -83,7 +84,11 @@ def train(
         with Live(progress, console=console, transient=True) as display:
 
             def finished(results: dict[str, Any]) -> None:
-                done[:] = [name for t in results["trials"] if (name := (t["method"], t["seed"])) in names]
+                for trial in results["trials"]:
+                    if (name := (trial["method"], trial["seed"])) in names and name not in done:
+                        done.append(name)
+                        if not console.is_terminal:  # where there is no table to watch
+                            say(_line(trial, len(done), len(names)))
                 if results["trials"]:
                     write_csv(results, out / "results.csv")
                     display.update(Group(console_table(results), progress))
@@ -100,10 +105,13 @@ def train(
             raise TrainingError(f"{error}; {kept}") from error
         again = command if resume else f"{command} --resume"
         ended = Interrupted if isinstance(error, Interrupted) else TrainingError
-        raise ended(f"{error}: {kept}, the one under way to its last whole epoch; to go on: {again}") from error
+        kept = f"{kept}, the one under way to its last whole epoch" if out.is_dir() else "no trial was begun"
+        raise ended(f"{error}: {kept}; to go on: {again}") from error
     console.print(console_table(results))
-    regime = results["regime"]
-    console.print(
-        f"{headline(results)}\nRegime of the untrained network: {regime['kind']}.", markup=False, highlight=False
-    )
+    console.print(verdict(results), markup=False, highlight=False)
     console.print(f"report   {report}\nresults  {out / 'results.json'}, results.csv, {len(plots)} plots")
+
+
+def _line(trial: dict[str, Any], count: int, of: int) -> str:
+    accuracy = percent(trial["last_accuracy"])
+    return f"{count} of {of}: {trial['method']}, seed {trial['seed']}, {accuracy} % of the test pictures"

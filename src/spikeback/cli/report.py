@@ -6,7 +6,7 @@ from typing import Any
 from jsonargparse import ArgumentParser
 from rich.console import Console
 
-from spikeback.report import console_table, save_plots, write_csv, write_report
+from spikeback.report import console_table, save_plots, verdict, write_csv, write_report
 from spikeback.train.results import read_results
 
 
@@ -20,4 +20,6 @@ def run(config: Any, console: Console, command: str) -> None:
     write_csv(results, path.parent / "results.csv")
     save_plots(results, path.parent)
     console.print(console_table(results))
+    if results["trials"]:
+        console.print(verdict(results), markup=False, highlight=False)
     console.print(f"report   {write_report(results, path.parent / 'report.html')}")

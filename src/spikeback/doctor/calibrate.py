@@ -90,6 +90,8 @@ def calibrate(
         UsageError: no `spikeback.LIF`, a surrogate without width, no residual norm, a number out of range.
     """
     _check(gain, fidelity, batches)
+    if not any(isinstance(module, LIF) for module in net.modules()):
+        raise UsageError(f"calibrate: no spikeback.LIF in {type(net).__name__}, and other neurons have no gain to set")
     with undisturbed(net):
         net.train()
         case = examine(net, x, _labels(net, x) if y is None else y, blocks=blocks)

@@ -108,11 +108,19 @@ def observe(net: nn.Module, x: Tensor, neurons: Mapping[str, Neuron | None] | No
 
 
 def relu_twin(net: nn.Module, layers: Iterable[str]) -> nn.Module:
-    """A copy of the network with `nn.ReLU` for every spiking layer, under the same names."""
+    """A copy of the network with a ReLU for every spiking layer, under the same names."""
     # Hidden state may hang in an autograd graph, which deepcopy refuses.
     memo: dict[int, Any] = {id(t): t.detach().clone() for m in net.modules() for t in loose_tensors(m)}
-    memo |= {id(net.get_submodule(name)): nn.ReLU() for name in layers}
+    memo |= {id(net.get_submodule(name)): Rectifier() for name in layers}
     return copy.deepcopy(net, memo)
+
+
+class Rectifier(nn.ReLU):
+    """ReLU for a neuron whose network may tell it to forget: there is nothing to."""
+
+    def reset(self, *args: Any, **kwargs: Any) -> None: ...
+
+    reset_mem = reset_hidden = reset_states = reset
 
 
 def plain_layers(case: Case) -> bool:

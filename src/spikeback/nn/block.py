@@ -24,17 +24,12 @@ def over_time(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 def firing_rates(spikes: Tensor, per_step: bool = True) -> Tensor:
     """Means over space, (T, B, C, ...) -> (T, B, C), or over space and time, -> (1, B, C).
 
-    Of channels-last pictures the mean is taken with C last, so that its gradient lies as they do. In half precision it
-    is a sum divided: `mean` copies its input into float32 first, which takes thirty times as long.
+    Of channels-last pictures the mean is taken with C last, so that its gradient lies as they do. It is a sum divided:
+    the gradient of `mean` is written out for every pixel, and in half precision it copies its input into float32 first.
     """
     last = is_channels_last(spikes)
     x, axes = (spikes.permute(0, 1, 3, 4, 2), [2, 3]) if last else (spikes, [*range(3, spikes.ndim)])
-    if not axes:
-        rates = x
-    elif x.dtype in (torch.bfloat16, torch.float16):
-        rates = x.sum(axes) / math.prod(x.shape[axis] for axis in axes)
-    else:
-        rates = x.mean(axes)
+    rates = x.sum(axes) / math.prod(x.shape[axis] for axis in axes) if axes else x
     return rates if per_step else rates.mean(0, keepdim=True)
 
 

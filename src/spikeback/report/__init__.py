@@ -1,6 +1,6 @@
 """Results (schema 1, docs/results.md) become tables, plots and one HTML page: plain functions over the dictionary."""
 
-from spikeback.report.findings import headline
+from spikeback.report.findings import headline, verdict
 from spikeback.report.html import write_report
 from spikeback.report.pictures import save_plots
 from spikeback.report.plots import accuracy_curves, gradient_by_block, loss_curves, weight_curve
@@ -15,6 +15,7 @@ __all__ = [
     "markdown",
     "save_plots",
     "summarise",
+    "verdict",
     "weight_curve",
     "write_csv",
     "write_report",

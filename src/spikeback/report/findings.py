@@ -25,11 +25,17 @@ def headline(results: Results) -> str:
         UsageError: another schema, or no finished trial.
     """
     ours, vanilla = _compared(results)
-    chance = f"chance is {percent(1 / len(results['dataset']['classes']))} %"
+    chance = f"all after the last epoch; chance is {percent(1 / len(results['dataset']['classes']))} %"
     if ours is None or vanilla is None:
         reached = [f"{row['method']} reached {percent(row['last_mean'])} %" for row in summarise(results)]
         return f"Nothing to compare: {', '.join(reached)}; {chance}."
     return f"{_verdict(ours, vanilla, results['dataset']['test'])}; {chance}."
+
+
+def verdict(results: Results) -> str:
+    """The headline, and on a line of its own what the untrained network was like."""
+    regime = results.get("regime")
+    return headline(results) + (f"\nRegime of the untrained network: {regime['kind']}." if regime else "")
 
 
 def _compared(results: Results) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
@@ -113,14 +119,14 @@ def _regime(results: Results) -> Note | None:
     if regime["kind"] == "exploding":
         return Note(
             title,
-            f"{measured} In this regime branches did not take a ResNet-34 off chance in the study on record "
+            f"{measured} In this regime branches did not take a ResNet-34 of width 8 off chance in the study on record "
             "(docs/evidence.md); residual norms that start small did. To try them, add",
             "--train.calibrate fidelity",
         )
     return Note(
         title,
         f"{measured} In the exploding regime (rectangle, tanh at their usual heights) branches did not take a "
-        "ResNet-34 off chance in the study on record (docs/evidence.md); to run the same comparison there, add",
+        "ResNet-34 of width 8 off chance in the study on record (docs/evidence.md); to run the same comparison there, add",
         "--model.surrogate 'Rectangle(a=1.0)'",
     )
 
