@@ -98,7 +98,9 @@ def test_unknown_subcommand_is_one_line(word: str, refused: Refused) -> None:
 
 
 def test_fit_names_its_own_option(refused: Refused, tiny: list[str], tmp_path: Path) -> None:
-    assert "--method: no schedule 'vanila' (did you mean 'vanilla'?); choose from" in refused("fit", *tiny, "--method", "vanila", "--out", tmp_path / "run")
+    assert "--method: no schedule 'vanila' (did you mean 'vanilla'?); choose from" in refused(
+        "fit", *tiny, "--method", "vanila", "--out", tmp_path / "run"
+    )
     assert not any(tmp_path.iterdir())
 
 

@@ -18,8 +18,8 @@ def test_yes_only_if_the_worst_seed_beats_vanillas_best(build):
 def test_no_is_said_as_plainly(build):
     text = headline(build({"vanilla": [0.41, 0.38], "evolutionary": [0.20, 0.29]}))
     assert text == (
-        "No: the best evolutionary seed (29.0 %) stays below the worst vanilla seed (38.0 %); all after the last epoch; "
-        "chance is 10.0 %."
+        "No: the best evolutionary seed (29.0 %) stays below the worst vanilla seed (38.0 %); all after the last "
+        "epoch; chance is 10.0 %."
     )
 
 
@@ -74,8 +74,8 @@ def test_regime_is_named_with_its_numbers_and_the_option_for_the_other(results):
     note = _note(results, "Regime: vanishing")
     assert "6 × 10⁻⁴, with Triangle(gamma=1.0) and threshold 0.5" in note.text
     assert (
-        "In the exploding regime (rectangle, tanh at their usual heights) branches did not take a ResNet-34 off chance"
-        in note.text
+        "In the exploding regime (rectangle, tanh at their usual heights) branches did not take a ResNet-34 of width 8 "
+        "off chance" in note.text
     )
     assert note.code == "--model.surrogate 'Rectangle(a=1.0)'"
     results["regime"] |= {"kind": "exploding", "surrogate": "Rectangle(a=1.0)", "ratio": 1.9e3}

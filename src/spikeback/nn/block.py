@@ -6,7 +6,6 @@ from collections.abc import Callable
 from functools import reduce
 from operator import add
 
-import torch
 from torch import Tensor, nn
 
 from spikeback.nn.fuse import fused, is_watched

@@ -126,7 +126,8 @@ def _regime(results: Results) -> Note | None:
     return Note(
         title,
         f"{measured} In the exploding regime (rectangle, tanh at their usual heights) branches did not take a "
-        "ResNet-34 of width 8 off chance in the study on record (docs/evidence.md); to run the same comparison there, add",
+        "ResNet-34 of width 8 off chance in the study on record (docs/evidence.md); to run the same comparison there, "
+        "add",
         "--model.surrogate 'Rectangle(a=1.0)'",
     )
 
