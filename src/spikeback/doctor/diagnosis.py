@@ -184,8 +184,8 @@ def _theory(case: Case, noise: float | None) -> extra.Figures:
     leaf = with_input_gradient(twin)
     try:
         gains = propagate(net, twin.blocks, leaf.loss, x=leaf.x).gains
-    except (UsageError, AttributeError):  # beyond all bounds, where spikes are 0 or 1; or the network asks its neurons
-        return found  # for more than ReLU has
+    except (UsageError, AttributeError):  # ReLU has no upper bound, nor all that a network may ask its neurons for
+        return found
     predicted = predict(net, observe(net, twin.x, dict.fromkeys(case.layers, RELU)), twin.blocks)
     faithful = extra.fidelity(twin, noise) if noise is not None else {}
     for name, values in found.items():
