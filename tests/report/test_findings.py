@@ -80,7 +80,10 @@ def test_regime_is_named_with_its_numbers_and_the_option_for_the_other(results):
     assert note.code == "--model.surrogate 'Rectangle(a=1.0)'"
     results["regime"] |= {"kind": "exploding", "surrogate": "Rectangle(a=1.0)", "ratio": 1.9e3}
     exploding = _note(results, "Regime: exploding")
-    assert "branches did not take a ResNet-34 of width 8 off chance in the study on record (docs/evidence.md)" in exploding.text
+    assert (
+        "branches did not take a ResNet-34 of width 8 off chance in the study on record (docs/evidence.md)"
+        in exploding.text
+    )
     assert exploding.code == "--train.calibrate fidelity"
     for trial in results["trials"]:
         trial["calibration"] = {"norm_scale": 0.03}
