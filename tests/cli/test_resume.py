@@ -16,6 +16,8 @@ import pytest
 import torch
 import yaml
 
+from spikeback.cli.interrupt import Interrupted
+
 CLOCK = "seconds_per_step"  # the only number of a trial that does not repeat
 
 
@@ -121,6 +123,18 @@ def test_ctrl_c_says_what_is_kept_and_resume_ends_the_same(
     assert trials_of(parts) == whole
     for trial in ("vanilla-seed0", "evolutionary-seed0"):
         assert_same_weights(parts / trial, finished / trial)
+
+
+def test_ctrl_c_while_the_data_are_read_names_no_folder(
+    refused: Callable[..., str], tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise Interrupted("interrupted")
+
+    monkeypatch.setattr("spikeback.train.trials.Run.data", stop)
+    line = refused("fit", *tiny, "--out", tmp_path / "run", code=130)
+    assert line.startswith("error: interrupted: no trial was begun; to go on: spikeback fit ")
+    assert not any(tmp_path.iterdir())
 
 
 def test_ctrl_c_while_a_checkpoint_is_written(
