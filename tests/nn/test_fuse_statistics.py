@@ -75,6 +75,16 @@ def test_statistics_stored_in_another_way(change: str) -> None:
 
 
 @needs_kernels
+@pytest.mark.parametrize("affine", [True, False])
+def test_a_norm_for_fewer_channels_is_an_error_and_writes_nowhere(affine: bool) -> None:
+    norm, memory = nn.BatchNorm2d(2, affine=affine), torch.zeros(2, C)
+    norm.running_mean, norm.running_var = memory[0, :2], memory[1, :2]
+    with pytest.raises(RuntimeError, match="size"):
+        fire(norm, torch.randn(2, 3, C, 4, 4) + 5)
+    assert not memory.any()
+
+
+@needs_kernels
 def test_evaluation_changes_nothing() -> None:
     norm = nn.BatchNorm2d(C).eval()
     before = copy.deepcopy(norm.state_dict())

@@ -79,7 +79,7 @@ def _normaliser(norm: Any, y: Tensor) -> tuple[Tensor, Tensor]:
                 f"Expected more than 1 value per channel when training, got input size {merged}"
             )  # PyTorch's
         tracks = norm.training and norm.track_running_stats and mean is not None and variance is not None
-        known = not tracks or _are_usual(norm, y.device)
+        known = not tracks or _are_usual(norm, y)
         if norm.momentum is not None and known and not is_shared(norm):  # what follows, in one go
             statistics = (mean, variance, norm.num_batches_tracked) if tracks else (None, None, None)
             mean, inverse = normaliser(y, *statistics, norm.momentum, norm.eps)
@@ -91,8 +91,9 @@ def _normaliser(norm: Any, y: Tensor) -> tuple[Tensor, Tensor]:
     return mean.float(), (variance.double() + norm.eps).rsqrt().float()
 
 
-def _are_usual(norm: Any, device: torch.device) -> bool:
-    """Whether running statistics are as `nn.BatchNorm2d` makes them, which is how the kernels read them."""
-    statistics = norm.running_mean, norm.running_var
-    whole = all(s.dtype == torch.float32 and s.is_contiguous() and s.device == device for s in statistics)
-    return whole and norm.num_batches_tracked is not None
+def _are_usual(norm: Any, y: Tensor) -> bool:
+    """Whether running statistics are as `nn.BatchNorm2d` makes them for y, which is how the kernels read and write."""
+    return norm.num_batches_tracked is not None and all(
+        s.dtype == torch.float32 and s.shape == y.shape[2:3] and s.is_contiguous() and s.device == y.device
+        for s in (norm.running_mean, norm.running_var)
+    )
