@@ -11,7 +11,7 @@ REPETITIONS ?= 10
 .venv/ready: pyproject.toml constraints.txt hatch_build.py $(wildcard src/spikeback/ops/native/*.cpp)
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --no-compile --editable '.[dev]' --constraint constraints.txt
-	$(BIN)/python -m compileall -qq -j 0 .venv/lib || true # bytecode, as pip makes it, on all cores
+	$(BIN)/python -m compileall -qq -j 0 .venv/lib || true # as pip would, on all cores; some packages hold templates
 	touch $@
 
 demo: .venv/ready  ## three trainings of one deep spiking ResNet, table and report; again: what is missing

@@ -12,7 +12,7 @@ from spikeback.doctor.blocks import home
 from spikeback.doctor.case import Case, Criterion, examine, with_input_gradient
 from spikeback.doctor.measure import Pass, propagate
 from spikeback.doctor.residual import residual_norms, residual_shares
-from spikeback.doctor.theory import RELU, observe, plain_layers, predict, relu_twin
+from spikeback.doctor.theory import RELU, Stateless, observe, plain_layers, predict, relu_twin
 from spikeback.doctor.undisturbed import undisturbed
 from spikeback.doctor.verdict import Verdict, judge
 from spikeback.errors import UsageError
@@ -184,7 +184,7 @@ def _theory(case: Case, noise: float | None) -> extra.Figures:
     leaf = with_input_gradient(twin)
     try:
         gains = propagate(net, twin.blocks, leaf.loss, x=leaf.x).gains
-    except (UsageError, AttributeError):  # ReLU has no upper bound, nor all that a network may ask its neurons for
+    except (UsageError, Stateless):  # ReLU has no upper bound, nor all that a network may ask its neurons for
         return found
     predicted = predict(net, observe(net, twin.x, dict.fromkeys(case.layers, RELU)), twin.blocks)
     faithful = extra.fidelity(twin, noise) if noise is not None else {}

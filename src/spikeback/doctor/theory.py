@@ -42,7 +42,7 @@ from spikeback.doctor.neurons import Neuron, neuron_of, spiking_layers
 from spikeback.doctor.undisturbed import undisturbed
 from spikeback.nn import LIF
 from spikeback.nn.fuse import by_batch
-from spikeback.shortcut.adapt import first, loose_tensors, reset_state
+from spikeback.shortcut.adapt import RESETS, first, loose_tensors, reset_state
 
 RELU = Neuron(0.0, 0.0, 1.0, "none", False, lambda current, spikes: current.float(), lambda u: (u > 0).float())
 
@@ -115,12 +115,17 @@ def relu_twin(net: nn.Module, layers: Iterable[str]) -> nn.Module:
     return copy.deepcopy(net, memo)
 
 
+class Stateless(AttributeError):
+    """A network asked the ReLU in a neuron's place for what only a neuron has."""
+
+
 class Rectifier(nn.ReLU):
-    """ReLU for a neuron whose network may tell it to forget: there is nothing to."""
+    """ReLU in a neuron's place: told to forget, it has nothing to."""
 
-    def reset(self, *args: Any, **kwargs: Any) -> None: ...
-
-    reset_mem = reset_hidden = reset_states = reset
+    def __getattr__(self, name: str) -> Any:
+        if name in RESETS:
+            return lambda *args, **kwargs: None
+        raise Stateless(f"the ReLU twin has no {name!r}")
 
 
 def plain_layers(case: Case) -> bool:
