@@ -7,6 +7,7 @@ import importlib
 from typing import Any
 
 from spikeback.doctor import calibrate, diagnose
+from spikeback.foreign import register_stateful
 from spikeback.models import create_model, list_models
 from spikeback.nn import LIF
 from spikeback.ops import lif, packed_spikes, surrogate, tune_allocator
@@ -38,6 +39,7 @@ __all__ = [
     "lif",
     "list_models",
     "packed_spikes",
+    "register_stateful",
     "surrogate",
     "tune_allocator",
 ]

@@ -86,6 +86,9 @@ class MemoryNeuron(nn.Module):
         return torch.stack([self.step(x_t) for x_t in x])
 
 
+sb.register_stateful(MemoryNeuron, MemoryNeuron.reset)
+
+
 def is_memory_neuron(module: nn.Module) -> bool:
     return isinstance(module, MemoryNeuron)
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 import spikeback as sb
 from spikeback.doctor.blocks import find_blocks
 from spikeback.doctor.neurons import neuron_of, spiking_layers
-from spikeback.shortcut.adapt import first, reset_state
+from spikeback.foreign import first, reset_state
 
 from .peers import fires, need, sinabs_layer, torch_neuron
 

@@ -27,6 +27,9 @@ class Integrator(nn.Module):
         return torch.sigmoid(4 * self.v)
 
 
+sb.register_stateful(Integrator, Integrator.reset)
+
+
 class StepNet(nn.Module):
     """(B, C, H, W) -> (B, K), or (logits, membrane); the membrane stays until reset()."""
 

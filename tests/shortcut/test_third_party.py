@@ -38,6 +38,9 @@ class MemoryLIF(nn.Module):
         return torch.stack([self.step(x_t) for x_t in x])
 
 
+sb.register_stateful(MemoryLIF, MemoryLIF.reset)
+
+
 class MultiStepConv(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:  # (T, B, C, H, W)
         return super().forward(input.flatten(0, 1)).unflatten(0, input.shape[:2])
@@ -160,16 +163,34 @@ def test_stepped_net_trains_through_its_branch() -> None:
     assert all(p.grad is not None and p.grad.any() for p in model.branches.parameters())
 
 
-@pytest.mark.parametrize("method", ["reset", "reset_mem", "reset_hidden", "reset_states"])
+FAMILIES = {"reset": ("spikingjelly", "MemoryModule"), "reset_mem": ("snntorch", "SpikingNeuron")}
+FAMILIES |= {"reset_states": ("sinabs", "StatefulLayer")}
+
+
+@pytest.mark.parametrize("method", FAMILIES)
 @pytest.mark.parametrize("weight", [0.0, 0.25])
 def test_every_framework_is_reset_once_at_entry(method: str, weight: float) -> None:
     net, x, calls = JellyNet(), frames(), []
     model = sb.ShortcutNet(net, taps=["features.1"], num_classes=K, example=x)
-    net.features.append(type("Neuron", (nn.Identity,), {method: lambda self: calls.append(method)})())
+    package, name = FAMILIES[method]
+    base = type(name, (nn.Identity,), {method: lambda self: calls.append(method), "__module__": f"{package}.base"})
+    net.features.append(type("Neuron", (base,), {"__module__": "mine"})())
     model(x, weight)
     assert calls == [method]
     model.logits(x)
     assert calls == [method] * 2
+    model.strip()
+    assert calls == [method] * 3
+
+
+@pytest.mark.parametrize("method", ["reset", "reset_mem", "reset_hidden", "reset_states"])
+def test_a_method_of_that_name_of_any_other_module_is_not_called(method: str) -> None:
+    net, x = JellyNet(), frames()
+    net.features.append(type("Cache", (nn.Identity,), {method: lambda self: pytest.fail("called")})())
+    model = sb.ShortcutNet(net, taps=["features.1"], num_classes=K, example=x)
+    model(x, 0.25)
+    model(x)
+    model.strip()
 
 
 def test_a_reset_that_wants_arguments_is_not_called() -> None:

@@ -83,7 +83,7 @@ class DoctorCallback(Callback):
         whole = replace(case, net=model, weight=of(max(step - 1, 0)) if callable(of) and model is not net else 0.0)
         with undisturbed(model), trainer.precision_plugin.forward_context():
             model.train()
-            found = propagate(net, case.blocks, whole.loss, case.layers, case.batch)
+            found = propagate(net, case.blocks, whole.loss, case.layers, case.batch, layout=case.layout)
         last = {home(layer.name, case.blocks): layer for layer in found.layers}
         rows = {key: [getattr(last.get(block), key, None) for block in case.blocks] for key in KEPT}
         row = {"step": step, "loss": found.loss, "gradient": [*found.norms.values()], **rows}

@@ -10,11 +10,15 @@ from torch import Tensor, nn
 
 from spikeback.doctor.blocks import find_blocks
 from spikeback.doctor.neurons import spiking_layers
-from spikeback.doctor.spikes import time_first
+from spikeback.doctor.undisturbed import undisturbed
 from spikeback.errors import UsageError
+from spikeback.foreign import BATCH_FIRST, Layout, Layouts, first, measure_layouts, reset_state, warn_of_memory
+from spikeback.models.network import Network
+from spikeback.nn import LIF, BasicBlock, ConvNorm
+from spikeback.nn.block import Stack
 from spikeback.shortcut import ShortcutNet
-from spikeback.shortcut.adapt import first, reset_state
 
+OURS = (LIF, BasicBlock, ConvNorm, Stack)  # what they take and put out is (T, B, ...)
 Criterion = Callable[[Tensor, Tensor], Tensor]  # (logits, labels) of some samples -> their mean loss
 
 
@@ -33,6 +37,7 @@ class Case:
         x, y: a batch, (B, ...) or (T, B, ...), and its labels (B,).
         blocks: dotted names, in network order.
         layers: spiking layers by dotted name.
+        layouts: where the samples are in x, and in what blocks and layers put out.
         criterion: mean loss of some of the samples.
     """
 
@@ -41,6 +46,7 @@ class Case:
     y: Tensor
     blocks: list[str]
     layers: dict[str, nn.Module]
+    layouts: Layouts
     weight: float = 0.0
     criterion: Criterion = mean_cross_entropy
 
@@ -48,10 +54,14 @@ class Case:
     def batch(self) -> int:
         return len(self.y)
 
-    @property
-    def axis(self) -> int:
-        """Which axis of x counts the samples."""
-        return batch_axis(self.x, self.batch)
+    def layout(self, name: str) -> Layout:
+        """The layout of what a block or a spiking layer puts out."""
+        return self.layouts.outputs.get(name, Layout())
+
+    def beside(self, x: Tensor) -> Tensor:
+        """The batch with another one behind it, 2 B samples."""
+        entry = self.layouts.entry
+        return entry.as_it_was(torch.cat([entry.time_first(z, self.batch) for z in (self.x, x)], 1))
 
     def logits(self, x: Tensor | None = None) -> Tensor:
         """One forward pass from a fresh neuron state -> (T, B, K) or (B, K)."""
@@ -72,13 +82,7 @@ class Case:
 
     def check(self, logits: Tensor) -> None:
         """Raises UsageError unless the logits are (T, B, K) or (B, K) and the labels lie in 0 .. K - 1."""
-        batch = logits.shape[-2] if logits.ndim in (2, 3) else None
-        if batch != self.batch:
-            raise UsageError(
-                f"the network returned shape {tuple(logits.shape)} for y of shape {tuple(self.y.shape)}; logits must "
-                "be (T, B, K) or (B, K): wrap a net that takes one time step at a time in "
-                "spikeback.Unrolled(net, time_steps)"
-            )
+        check_batch(logits, self.batch)
         classes = logits.shape[-1]
         if self.criterion is mean_cross_entropy and not (int(self.y.min()) >= 0 and int(self.y.max()) < classes):
             raise UsageError(
@@ -102,7 +106,7 @@ def examine(
     loss: Criterion | None = None,
 ) -> Case:
     """A case whose layers and blocks are found. Raises UsageError for what does not fit together."""
-    if y.ndim < 1 or len(y) < 1 or len(y) not in x.shape[:2]:
+    if y.ndim < 1 or len(y) < 1 or x.ndim < 1 or (len(y) not in x.shape[:2] and x.shape[0] % len(y)):
         raise UsageError(
             f"x of shape {tuple(x.shape)} and y of shape {tuple(y.shape)} do not fit: x is (B, ...) or (T, B, ...), "
             "y is (B,)"
@@ -114,14 +118,44 @@ def examine(
     if weight and not isinstance(net, ShortcutNet):
         raise UsageError(f"weight={weight} is for the branches of a ShortcutNet; {type(net).__name__} has none")
     layers = spiking_layers(net, is_spiking)
-    return Case(net, x, y, find_blocks(net, layers, blocks), layers, weight, loss or mean_cross_entropy)
+    names = find_blocks(net, layers, blocks)
+    layouts = layouts_of(net, x, len(y), [*names, *layers], weight)
+    return Case(net, x, y, names, layers, layouts, weight, loss or mean_cross_entropy)
+
+
+def check_batch(logits: Tensor, batch: int) -> None:
+    """Raises UsageError unless logits are (T, B, K) or (B, K) of so many samples."""
+    if logits.ndim in (2, 3) and logits.shape[-2] == batch:
+        return
+    hint = "wrap a net that takes one time step at a time in spikeback.Unrolled(net, time_steps)"
+    if logits.ndim == 3 and logits.shape[0] == batch:
+        hint = f"{BATCH_FIRST}; or x is batch first, (B, T, ...), where frames (T, B, ...) are meant"
+    raise UsageError(
+        f"the network returned shape {tuple(logits.shape)} for {batch} labels; logits must be (T, B, K) or (B, K): "
+        f"{hint}"
+    )
+
+
+def layouts_of(net: nn.Module, x: Tensor, batch: int, names: list[str], weight: float = 0.0) -> Layouts:
+    """Where a batch has its samples, and the layout of what the named modules put out; the net is left as it was.
+
+    Our own networks and blocks have time first. Others are tried (`foreign.measure_layouts`).
+    """
+    inner = net.net if isinstance(net, ShortcutNet) else net
+    if isinstance(inner, Network) and all(isinstance(net.get_submodule(name), OURS) for name in names):
+        return Layouts(None, batch, 0, Layout("T B" if x.ndim == 5 else "B"), {})
+
+    def run(x: Tensor) -> Tensor:
+        logits = forward(net, x, weight)
+        check_batch(logits, batch)
+        return logits
+
+    with undisturbed(net):
+        found = measure_layouts(net, run, x, names, batch)
+        warn_of_memory(net, run, x)
+    return found
 
 
 def with_input_gradient(case: Case) -> Case:
     """The same case, so that even what lies before the first weight, or frozen weights, gets a gradient."""
     return replace(case, x=case.x.detach().requires_grad_()) if case.x.is_floating_point() else case
-
-
-def batch_axis(x: Tensor, batch: int) -> int:
-    """Which axis of an input counts the samples: 0 of pictures and features, 1 of frames (`time_first`)."""
-    return int(time_first(x.shape, batch))

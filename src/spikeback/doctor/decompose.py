@@ -11,8 +11,8 @@ from spikeback.doctor.case import mean_cross_entropy
 from spikeback.doctor.neurons import spiking_layers
 from spikeback.doctor.undisturbed import listening, undisturbed
 from spikeback.errors import UsageError
+from spikeback.foreign import first
 from spikeback.shortcut import ShortcutNet
-from spikeback.shortcut.adapt import first
 
 Shares = dict[str, dict[str, dict[str, float]]]  # block -> source -> norm and share
 

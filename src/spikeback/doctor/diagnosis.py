@@ -132,7 +132,7 @@ def diagnose(
     with undisturbed(net):
         net.train()
         leaf = with_input_gradient(case)
-        found = propagate(net, case.blocks, leaf.loss, case.layers, case.batch, leaf.x)
+        found = propagate(net, case.blocks, leaf.loss, case.layers, case.batch, leaf.x, case.layout)
         more = _further(case, found, passes, chunks, noise)
     facts = {
         "schema": SCHEMA,
@@ -175,7 +175,7 @@ def _further(case: Case, found: Pass, passes: Sequence[str], chunks: int, noise:
 
 def _theory(case: Case, noise: float | None) -> extra.Figures:
     """Predicted gains, and gains and fidelity of the network's ReLU twin, measured and predicted."""
-    predicted = predict(case.net, observe(case.net, case.x), case.blocks)
+    predicted = predict(case.net, observe(case.net, case.x, layouts=case.layouts), case.blocks)
     found: extra.Figures = {name: {"predicted": predicted[name]} for name in case.blocks}
     if not plain_layers(case):
         return found
@@ -186,7 +186,7 @@ def _theory(case: Case, noise: float | None) -> extra.Figures:
         gains = propagate(net, twin.blocks, leaf.loss, x=leaf.x).gains
     except (UsageError, Stateless):  # ReLU has no upper bound, nor all that a network may ask its neurons for
         return found
-    predicted = predict(net, observe(net, twin.x, dict.fromkeys(case.layers, RELU)), twin.blocks)
+    predicted = predict(net, observe(net, twin.x, dict.fromkeys(case.layers, RELU), case.layouts), twin.blocks)
     faithful = extra.fidelity(twin, noise) if noise is not None else {}
     for name, values in found.items():
         values |= {"relu": gains[name], "relu_predicted": predicted[name]}
@@ -203,7 +203,7 @@ def _block(name: str, case: Case, found: Pass, more: dict[str, dict[str, Any]]) 
         "name": name,
         "kind": None,
         "gradient": found.flows[name].norm,
-        "gradient_by_step": found.flows[name].by_step(case.batch),
+        "gradient_by_step": found.flows[name].by_step,
         "gain": found.gains[name],
         **{key: getattr(last, key, None) for key in ("rate", "rate_by_step", "silent", "saturated")},
         **{key: mean(key) for key in ("active", "derivative", "second_moment")},

@@ -14,45 +14,46 @@ from torch import Tensor, nn
 
 from spikeback.doctor.case import Case
 from spikeback.doctor.neurons import spiking_layers
-from spikeback.doctor.spikes import Layer, Seen, time_first
+from spikeback.doctor.spikes import Layer, Seen
 from spikeback.doctor.undisturbed import entering, listening, undisturbed
-from spikeback.shortcut.adapt import first
+from spikeback.foreign import Layout, first
 
 LOGARITHMS = torch.linspace(-12, 2, 57)  # of a gradient's entries, to the base of 10
 
 
 @dataclass(eq=False)
 class Flow:
-    """What is known of dL/d(output) of a module after a backward pass: sums of squares by call and leading index."""
+    """What is known of dL/d(output) of a module after a backward pass: sums of squares by call and time step."""
 
-    shapes: list[torch.Size] = field(default_factory=list)
+    layout: Layout = field(default_factory=Layout)
+    batch: int = 0  # 0: not known, and time steps are not told apart
+    steps: list[int] = field(default_factory=list)  # of each call
     squares: dict[int, Tensor] = field(default_factory=dict)  # by call
 
     def watch(self, z: Tensor) -> None:
         """Note the gradient that reaches `z` once it is known; nothing of `z` is kept."""
-        call = len(self.shapes)
-        self.shapes.append(z.shape)
+        call = len(self.steps)
+        self.steps.append(len(self._by_time(z)))
         if z.requires_grad:
             z.register_hook(partial(self._note, call))
 
     def _note(self, call: int, grad: Tensor) -> None:
-        rows = torch.linalg.vector_norm(grad.detach().flatten(1), dim=1, dtype=torch.float64)
-        self.squares[call] = rows.square().cpu()
+        steps = torch.linalg.vector_norm(self._by_time(grad.detach()).flatten(1), dim=1, dtype=torch.float64)
+        self.squares[call] = steps.square().cpu()
+
+    def _by_time(self, z: Tensor) -> Tensor:
+        return self.layout.time_first(z, self.batch) if self.batch else z.unsqueeze(0)
 
     @property
     def norm(self) -> float:
         """||dL/d(output)||, over all calls."""
         return math.sqrt(sum(rows.sum().item() for rows in self.squares.values()))
 
-    def by_step(self, batch: int) -> list[float]:
-        """The same for every time step of outputs (T, B, ...), (T*B, ...) or, called T times, (B, ...)."""
-        rows = [self.squares.get(i, torch.zeros(shape[0])) for i, shape in enumerate(self.shapes)]
-        if len(rows) == 1:
-            merged = not time_first(self.shapes[0], batch) and len(rows[0]) % batch == 0
-            steps = rows[0].unflatten(0, (-1, batch)).sum(1) if merged else rows[0]
-        else:
-            steps = torch.stack([r.sum() for r in rows]) if rows else torch.zeros(0)
-        return steps.sqrt().tolist()
+    @property
+    def by_step(self) -> list[float]:
+        """The same for every time step."""
+        steps = [self.squares.get(i, torch.zeros(count)) for i, count in enumerate(self.steps)]
+        return torch.cat(steps).sqrt().tolist() if steps else []
 
 
 @dataclass
@@ -84,6 +85,7 @@ def propagate(
     layers: Mapping[str, nn.Module] | None = None,
     batch: int = 0,
     x: Tensor | None = None,
+    layout: Callable[[str], Layout] = lambda name: Layout(),
 ) -> Pass:
     """Run `loss`, which calls `net` once, forwards and backwards, in the network's mode.
 
@@ -92,11 +94,12 @@ def propagate(
         blocks: dotted module names, in network order.
         loss: computes the scalar loss.
         layers: spiking layers to look at, by name.
-        batch: the number of samples, which tells time and samples apart.
+        batch: the number of samples; 0: time steps are not told apart.
         x: the input, if it requires a gradient: then even what lies before the first trained weight gets one.
+        layout: where the output of a named module has its time and samples; it is not asked if `batch` is 0.
     """
-    record = Record(blocks)
-    seen = {name: Seen(name, module, batch) for name, module in (layers or {}).items()}
+    record = Record(blocks, batch, layout)
+    seen = {name: Seen(name, module, batch, layout(name)) for name, module in (layers or {}).items()}
     with torch.enable_grad():
         with ExitStack() as hooks:  # none is left in the backward pass, which may run parts of the network again
             for name in blocks:
@@ -118,8 +121,9 @@ def propagate(
 class Record:
     """Flows at outputs and inputs of blocks. A block's input that the block before put out shares its flow."""
 
-    def __init__(self, blocks: list[str]) -> None:
-        self.flows, self.inputs = {name: Flow() for name in blocks}, {name: Flow() for name in blocks}
+    def __init__(self, blocks: list[str], batch: int, layout: Callable[[str], Layout]) -> None:
+        self.flows = {name: Flow(layout(name), batch) for name in blocks}
+        self.inputs = {name: Flow() for name in blocks}
         self.latest: tuple[Any, Flow] | None = None
 
     def left(self, name: str, _input: Any, output: Any) -> None:
@@ -129,7 +133,7 @@ class Record:
 
     def entered(self, name: str, x: Any) -> None:
         z, flow = self.latest or (None, None)
-        if x is z and flow is not None and not self.inputs[name].shapes:
+        if x is z and flow is not None and not self.inputs[name].steps:
             self.inputs[name] = flow
         elif x is not None and self.inputs[name] not in self.flows.values():
             self.inputs[name].watch(first(x))
@@ -150,7 +154,7 @@ def cost(case: Case, repetitions: int = 7) -> float:
         torch.autograd.grad(case.loss(), [p for p in case.net.parameters() if p.requires_grad], allow_unused=True)
 
     def recorded() -> None:
-        propagate(case.net, case.blocks, case.loss, case.layers, case.batch)
+        propagate(case.net, case.blocks, case.loss, case.layers, case.batch, layout=case.layout)
 
     with undisturbed(case.net):
         case.net.train()

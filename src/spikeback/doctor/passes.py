@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 
 from spikeback.doctor.case import Case
-from spikeback.doctor.spikes import with_time
 from spikeback.doctor.undisturbed import listening
 from spikeback.errors import UsageError
-from spikeback.shortcut.adapt import first
+from spikeback.foreign import Layout, first
 
 STEP = 1e-3  # length of the descent test's step, relative to the block's weights
 DIRECTIONS = 64  # samples at most whose directions are counted
@@ -28,24 +27,25 @@ def fidelity(case: Case, noise: float) -> Figures:
     """
     if not case.x.is_floating_point():
         return {name: dict.fromkeys(("fidelity", "unrelated", "participation")) for name in case.blocks}
-    found = {name: Likeness(case.batch) for name in case.blocks}
+    found = {name: Likeness(case.batch, case.layout(name)) for name in case.blocks}
     noisy = case.x + noise * case.x.std() * torch.randn_like(case.x)
     with torch.no_grad(), ExitStack() as hooks:
         for name, likeness in found.items():
             hooks.enter_context(listening(case.net.get_submodule(name), likeness.add))
-        case.logits(torch.cat([case.x, noisy], case.axis))  # in one pass: batch norm treats both halves the same
+        case.logits(case.beside(noisy))  # in one pass: batch norm treats both halves the same
     return {name: likeness.figures() for name, likeness in found.items()}
 
 
 class Likeness:
     """Compares the halves of a batch in what a module puts out, call by call; nothing but sums and rates is kept."""
 
-    def __init__(self, batch: int) -> None:
-        self.batch, self.related, self.unrelated = batch, Moments(), Moments()
+    def __init__(self, batch: int, layout: Layout) -> None:
+        self.batch, self.layout, self.related, self.unrelated = batch, layout, Moments(), Moments()
         self.rates: Tensor | float = 0.0
 
     def add(self, _input: object, output: object) -> None:
-        clean, noisy = with_time(first(output), 2 * self.batch).float().split(self.batch, 1)  # (T, B, ...) each
+        z = self.layout.time_first(first(output), 2 * self.batch).float()
+        clean, noisy = z.split(self.batch, 1)  # (T, B, ...) each
         self.related.add(clean, noisy)
         self.unrelated.add(clean, clean.roll(1, 1))
         self.rates = self.rates + clean[:, :DIRECTIONS].sum(0).flatten(1)

@@ -104,5 +104,5 @@ def _blocks(model: str, neuron: LIF, time_steps: int, width: int, x: Tensor, y: 
     with undisturbed(net):
         net.train()
         found = propagate(net, case.blocks, case.loss).gains
-        predicted = predict(net, observe(net, x), case.blocks)
+        predicted = predict(net, observe(net, x, layouts=case.layouts), case.blocks)
     return [{"name": name, "gain": found[name], "predicted": predicted[name]} for name in case.blocks]

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from spikeback.doctor.calibrate import calibrate
-from spikeback.doctor.case import forward
+from spikeback.doctor.case import forward, layouts_of
 from spikeback.doctor.neurons import spiking_layers
 from spikeback.doctor.residual import residual_norms
 from spikeback.doctor.spikes import Layer, Seen, stuck
 from spikeback.doctor.undisturbed import listening, undisturbed
 from spikeback.errors import UsageError
+from spikeback.foreign import Layout
 from spikeback.nn import LIF
 from spikeback.ops.surrogate import Rectangle
 from spikeback.shortcut import ShortcutNet
@@ -182,7 +183,9 @@ def _unit_variance(net: nn.Module, x: Tensor, y: Tensor) -> nn.Module:
 def survey(net: nn.Module, x: Tensor, batch: int) -> tuple[dict[str, Layer], dict[str, Tensor]]:
     """What every spiking layer does, in training mode, and the weights of the layer last called before it."""
     layers, feeds = spiking_layers(net), {}
-    seen, latest = {name: Seen(name, module, batch) for name, module in layers.items()}, [torch.empty(0)]
+    layout = layouts_of(net, x, batch, [*layers]).outputs.get
+    seen = {name: Seen(name, module, batch, layout(name) or Layout()) for name, module in layers.items()}
+    latest = [torch.empty(0)]
 
     def fed(name: str, current: Any, spikes: Any) -> None:
         seen[name].add(current, spikes)

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from spikeback.doctor.case import Case
 from spikeback.doctor.undisturbed import entering, listening
+from spikeback.foreign import first
 from spikeback.nn import LIF, BasicBlock
-from spikeback.shortcut.adapt import first
 
 NORMS = ("bn3", "bn2", "norm3", "norm2")  # what other libraries call a residual branch's last norm
 ASIDE = ("downsample", "shortcut")  # and what they call the other way around it: without one it is no residual block

@@ -1,6 +1,5 @@
 """What one spiking layer does in a forward pass: rates, silent and saturated neurons, where its membranes are."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -9,7 +8,7 @@ from torch import Tensor, nn
 
 from spikeback.doctor.neurons import Neuron, neuron_of
 from spikeback.errors import UsageError
-from spikeback.shortcut.adapt import first
+from spikeback.foreign import Layout, first
 
 SAMPLES = 16  # of a batch, whose currents and membranes are looked at
 EDGES = torch.linspace(-2, 4, 49)  # of the membrane's histogram, in thresholds
@@ -45,40 +44,21 @@ def stuck(silent: float, saturated: float) -> Literal["dead", "saturated"] | Non
     return "saturated" if saturated > 1 - STUCK and silent + saturated >= STUCK else None
 
 
-def time_first(shape: Sequence[int], batch: int) -> bool:
-    """Whether a shape is (T, B, ...), rather than (B, ...) or (T*B, ...).
-
-    Of three and five axes the first is time. Of two and four, where samples and features may be as many, it is only if
-    it cannot count samples.
-    """
-    return len(shape) > 1 and shape[1] == batch and (len(shape) in (3, 5) or shape[0] % batch != 0)
-
-
-def with_time(z: Tensor, batch: int) -> Tensor:
-    """(T, B, ...), (T*B, ...) or (B, ...) -> (T, B, ...)."""
-    return z if time_first(z.shape, batch) else z.unflatten(0, (-1, batch))
-
-
 class Seen:
     """What was seen of one layer, call by call: currents and spikes of a few samples, firing counts of all."""
 
-    def __init__(self, name: str, module: nn.Module, batch: int) -> None:
-        self.name, self.module, self.batch = name, module, batch
+    def __init__(self, name: str, module: nn.Module, batch: int, layout: Layout) -> None:
+        self.name, self.module, self.batch, self.layout = name, module, batch, layout
         self.neuron = neuron_of(module)
         self.currents: list[Tensor] = []
         self.spikes: list[Tensor] = []
         self.rates: list[Tensor] = []  # (T, ...): means over the samples
 
     def add(self, current: Any, spikes: Any) -> None:
-        c, s = (self._with_time(first(z).detach()) for z in (current, spikes))
+        c, s = (self.layout.time_first(first(z).detach(), self.batch) for z in (current, spikes))
         self.currents.append(c[:, :SAMPLES].float())
         self.spikes.append(s[:, :SAMPLES].float().clone())  # a residual sum may be taken in place, on top of them
         self.rates.append(s.sum(1, dtype=torch.float32) / self.batch)
-
-    def _with_time(self, z: Tensor) -> Tensor:
-        if self.neuron is not None and self.neuron.batch_first:  # (B, T, ...) or (B*T, ...)
-            return (z if z.shape[0] == self.batch else z.unflatten(0, (self.batch, -1))).transpose(0, 1)
-        return with_time(z, self.batch)
 
     def layer(self) -> Layer:
         """The numbers of the layer; those of currents and membranes are of the first samples only."""

@@ -40,9 +40,8 @@ from spikeback.doctor.case import Case
 from spikeback.doctor.jacobian import ENTRIES, NEURONS
 from spikeback.doctor.neurons import Neuron, neuron_of, spiking_layers
 from spikeback.doctor.undisturbed import undisturbed
-from spikeback.nn import LIF
+from spikeback.foreign import RESETS, Layout, Layouts, first, loose_tensors, reset_state
 from spikeback.nn.fuse import by_batch
-from spikeback.shortcut.adapt import RESETS, first, loose_tensors, reset_state
 
 RELU = Neuron(0.0, 0.0, 1.0, "none", False, lambda current, spikes: current.float(), lambda u: (u > 0).float())
 
@@ -73,13 +72,16 @@ def predict(net: nn.Module, record: Record, blocks: Sequence[str]) -> dict[str, 
     return {name: gains[name] for name in blocks}
 
 
-def observe(net: nn.Module, x: Tensor, neurons: Mapping[str, Neuron | None] | None = None) -> Record:
+def observe(
+    net: nn.Module, x: Tensor, neurons: Mapping[str, Neuron | None] | None = None, layouts: Layouts | None = None
+) -> Record:
     """One forward pass of `net` on `x` in training mode, without gradients; the net is as before afterwards.
 
     Args:
         net: any network; its hidden neuron state is reset first.
         x: a batch of its inputs. Norms see all of it; of each spiking layer at most `NEURONS` neurons are kept.
         neurons: spiking layers by name; None: those that `neuron_of` knows. For a `relu_twin`: `RELU` for each.
+        layouts: where the layers' outputs have their time and samples; None: time first, as in our networks.
     """
     known = {name: neuron_of(m) for name, m in spiking_layers(net).items()} if neurons is None else dict(neurons)
     calls: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in known}
@@ -90,7 +92,8 @@ def observe(net: nn.Module, x: Tensor, neurons: Mapping[str, Neuron | None] | No
         for name, module in net.named_modules():
             hook: Any = None
             if name in calls:
-                hook = partial(_keep_neurons, calls[name])
+                layout = layouts.outputs.get(name, Layout()) if layouts else Layout()
+                hook = partial(_keep_neurons, calls[name], layout, layouts.batch if layouts else 0)
             elif isinstance(module, BATCH_NORMS):
                 hook = partial(_keep_variance, variances.setdefault(name, []))
             elif isinstance(module, CONVOLUTIONS + AVERAGE_POOLS):
@@ -100,8 +103,7 @@ def observe(net: nn.Module, x: Tensor, neurons: Mapping[str, Neuron | None] | No
         reset_state(net)
         net(x)
     for name, neuron in known.items():
-        unclear = neuron is None or neuron.leak is None or getattr(neuron, "batch_first", False)
-        if neuron is not None and not unclear and _consistent(calls[name]):
+        if neuron is not None and neuron.leak is not None and _consistent(calls[name]):
             record.layers[name] = _seen(calls[name], neuron)
     record.deviations.update({name: torch.stack(v).sqrt() for name, v in variances.items() if v})
     return record
@@ -149,10 +151,10 @@ def _trace(K: Tensor) -> float:
     return K.double().diagonal(dim1=-2, dim2=-1).sum().item()
 
 
-def _keep_neurons(calls: list[tuple[Tensor, Tensor]], module: nn.Module, args: Any, output: Any) -> None:
-    current, spikes = first(args[0]), first(output)
-    if not isinstance(module, LIF) and current.ndim in (2, 4):  # (B, C, ...): one time step
-        current, spikes = current[None], spikes[None]
+def _keep_neurons(
+    calls: list[tuple[Tensor, Tensor]], layout: Layout, batch: int, _module: nn.Module, args: Any, output: Any
+) -> None:
+    current, spikes = (layout.time_first(first(z), batch) for z in (args[0], output))
     calls.append((_sample(current), _sample(spikes)))
 
 

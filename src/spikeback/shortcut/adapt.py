@@ -1,71 +1,91 @@
-"""Adapters for networks whose logits are not (T, B, K), and the reset of hidden neuron state."""
+"""Adapters for networks whose logits are not (T, B, K)."""
 
 import inspect
-from collections.abc import Iterator
+import re
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from spikeback.errors import UsageError
+from spikeback.foreign import first, reset_state
 
-RESETS = ("reset", "reset_mem", "reset_hidden", "reset_states")  # SpikingJelly; snnTorch, old and new; sinabs
-
-
-def first(output: object) -> Tensor:
-    """The tensor of an output: itself, or the first item of a tuple or list (snnTorch returns spikes and membrane)."""
-    while isinstance(output, tuple | list) and output:
-        output = output[0]
-    if not isinstance(output, Tensor):
-        raise UsageError(f"expected a tensor (or a tuple that begins with one), got {type(output).__name__}")
-    return output
-
-
-def reset_state(net: nn.Module) -> None:
-    """Forget hidden neuron state: call every module's `reset()`, `reset_mem()`, `reset_hidden()` or `reset_states()`.
-
-    Only methods that need no argument count, and none of a module that also has `reset_parameters` (there `reset` may
-    mean the weights). Our own neurons keep no state.
-    """
-    for module in net.modules():
-        if hasattr(module, "reset_parameters"):
-            continue
-        for name in RESETS:
-            method = getattr(module, name, None)
-            if callable(method) and not required(method):
-                method()
-
-
-def loose_tensors(module: nn.Module) -> Iterator[Tensor]:
-    """Tensors a module holds outside parameters and buffers: hidden state, one level of dict or list deep."""
-    for value in vars(module).values():
-        items = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else [value]
-        yield from (t for t in items if isinstance(t, Tensor) and not t.is_leaf)
-
-
-def required(method: object) -> list[str]:
-    """Names of the arguments that a call must give."""
-    parameters = inspect.signature(method).parameters.values()  # pyright: ignore[reportArgumentType]
-    return [p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+STATE = re.compile(r"(^|_)(states?|hidden|mem|membrane|syn|spk|hx|h|c|v)(_|\d*$)")  # what an argument for it is called
+AXES: dict[type[nn.Module], int] = {nn.Conv1d: 2, nn.Conv2d: 3, nn.Conv3d: 4}  # of one sample that a layer takes
 
 
 class Unrolled(nn.Module):
     """A net that takes one time step at a time, run for T steps -> logits (T, B, K).
 
-    Hidden state is forgotten at the start, by the methods that `reset_state` knows; neurons with other ways need one.
-    Pictures (B, C, H, W) or features (B, F) are shown for `time_steps`; frames (T, B, C, H, W) or spikes (T, B, F)
-    bring their own T.
+    Hidden state is forgotten at the start (`spikeback.register_stateful` makes neurons of one's own known). State that
+    the net returns beside its logits is handed to its next step, if its forward has an argument for it:
+    `forward(x, state=None) -> (logits, state)`, as norse's `SequentialState` and cells have it.
+
+    Args:
+        net: takes (B, ...), returns (B, K) or a tuple that begins with it.
+        time_steps: T, for which an input without time is shown; frames bring their own T.
+        frames: whether inputs are frames (T, B, ...). None: what the net's convolutions take decides, (B, C, L),
+            (B, C, H, W) or (B, C, D, H, W); of a net without any, frames are (T, B, F) and (T, B, C, H, W).
+        hand_on: whether the rest of what the net returns is its state; None: by the names of forward's arguments.
     """
 
-    def __init__(self, net: nn.Module, time_steps: int) -> None:
+    def __init__(
+        self, net: nn.Module, time_steps: int, *, frames: bool | None = None, hand_on: bool | None = None
+    ) -> None:
         super().__init__()
-        if time_steps < 1:
-            raise UsageError(f"Unrolled: time_steps must be at least 1, got {time_steps}")
-        self.net, self.time_steps = net, time_steps
+        if isinstance(time_steps, bool) or not isinstance(time_steps, int) or time_steps < 1:
+            raise UsageError(f"Unrolled: time_steps must be a whole number of at least 1, got {time_steps!r}")
+        self.net, self.time_steps, self.frames, self.hand_on = net, time_steps, frames, hand_on
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, ...) or frames (T, B, ...) -> logits (T, B, K)."""
         reset_state(self.net)
-        frames = x if x.ndim in (3, 5) else x.expand(self.time_steps, *x.shape)
-        return torch.stack([first(self.net(x_t)) for x_t in frames])
+        names, needed = _state_arguments(self.net)
+        logits, state = [], (None,) * needed
+        for x_t in x if self.has_time(x) else x.expand(self.time_steps, *x.shape):
+            output = self.net(x_t, *state)
+            logits.append(first(output))
+            state = self._state(names, output) or state
+        return torch.stack(logits)
+
+    def has_time(self, x: Tensor) -> bool:
+        """Whether the first axis of an input counts time steps."""
+        if self.frames is not None:
+            return self.frames
+        sample = {axes for kind, axes in AXES.items() for module in self.net.modules() if isinstance(module, kind)}
+        if len(sample) > 1:
+            raise UsageError(
+                f"Unrolled: {type(self.net).__name__} has convolutions over different numbers of axes, so an input of "
+                f"shape {tuple(x.shape)} may be frames or not: say Unrolled(..., frames=True) or frames=False"
+            )
+        axes = x.ndim - sample.pop() if sample else 0
+        return axes == 2 if axes in (1, 2) else x.ndim in (3, 5)
+
+    def _state(self, names: list[str], output: Any) -> tuple[Any, ...] | None:
+        """What the next step gets besides its input."""
+        if self.hand_on is False or not names or not isinstance(output, tuple | list) or len(output) < 2:
+            return None
+        if not self.hand_on and not all(STATE.search(name) for name in names):
+            raise UsageError(
+                f"Unrolled: {type(self.net).__name__} returns more than its logits, and its forward has arguments "
+                f"{', '.join(names)}: say Unrolled(..., hand_on=True) if these are its state, else hand_on=False"
+            )
+        if len(output) == len(names):  # a recurrent neuron of snnTorch takes its spikes as well
+            return tuple(output)
+        return tuple(output[1:]) if len(output) <= len(names) + 1 else None
+
+
+def _state_arguments(net: nn.Module) -> tuple[list[str], int]:
+    """Arguments of a net's forward besides its input that may be its state, and how many of them must be given.
+
+    These are the arguments without a default, and those whose default is None.
+    """
+    if getattr(net, "init_hidden", False):  # a neuron of snnTorch that keeps its state itself
+        return [], 0
+    parameters = [*inspect.signature(net.forward).parameters.values()][1:]
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    found = [p for p in parameters if p.kind in positional and (p.default is None or p.default is p.empty)]
+    return [p.name for p in found], len([p for p in found if p.default is p.empty])
 
 
 class TimeAveraged(nn.Module):
@@ -76,4 +96,5 @@ class TimeAveraged(nn.Module):
         self.net = net
 
     def forward(self, x: Tensor) -> Tensor:
+        """Whatever the net takes -> logits (1, B, K)."""
         return first(self.net(x)).unsqueeze(0)

@@ -1,7 +1,7 @@
 """ShortcutNet: side branches on any network during training, none at inference."""
 
 import copy
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Literal, cast
@@ -10,10 +10,19 @@ import torch
 from torch import Tensor, nn
 
 from spikeback.errors import UsageError
+from spikeback.foreign import (
+    BATCH_FIRST,
+    WORDS,
+    Layout,
+    first,
+    loose_tensors,
+    measure_layouts,
+    reset_state,
+    warn_of_memory,
+)
 from spikeback.models.network import Network
 from spikeback.nn.block import firing_rates
 from spikeback.nn.neuron import LIF
-from spikeback.shortcut.adapt import first, loose_tensors, reset_state
 
 
 class Branch(nn.Linear):
@@ -32,8 +41,9 @@ class ShortcutNet(nn.Module):
         taps: "stage" or "block" (those of the net's `feature_info`, the last one being the main branch's own), or
             dotted module names.
         num_classes: K; None takes the net's `num_classes`, else that of the dry run.
-        example: an input for a dry run that finds the channels of blocks unknown to `feature_info`. It runs on a copy
-            of the net: buffers, neuron state and random state stay as they are.
+        example: a batch of inputs for a dry run, which finds where taps have their time, samples and channels. Without
+            it that is done with the first batch, if `feature_info` tells the channels. The dry run is on a copy of the
+            net: buffers, neuron state and random state stay as they are.
         read: what a branch reads: the tapped block's output "spikes", or the membrane "current" into its last `LIF`.
 
     Branches draw their initial weights from a forked generator, so the trunk starts as it would without them.
@@ -57,19 +67,21 @@ class ShortcutNet(nn.Module):
         info = _feature_info(net)
         self.net, self.read = net, read
         self.taps = _choose(net, info, taps)
-        for tap in self.taps:
-            self._site(tap)  # what cannot be read fails here, not in the first forward
-        channels = {name: entry["num_chs"] for name, entry in info.items()}
+        self.sites = {tap: self._site(tap) for tap in self.taps}  # what cannot be read fails here, not in a forward
         known = getattr(net, "num_classes", None)
         self.num_classes = known if num_classes is None else num_classes
         if self.num_classes is not None and (self.num_classes < 1 or known not in (None, self.num_classes)):
             raise UsageError(f"num_classes is {num_classes}, but {type(net).__name__} has {known or 'at least 1'}")
-        if self.num_classes is None or not all(tap in channels for tap in self.taps):
-            widths, seen = self._dry_run(example, [tap for tap in self.taps if tap not in channels])
-            channels, self.num_classes = channels | widths, seen
+        self.channels = {tap: info[tap]["num_chs"] for tap in self.taps if tap in info}
+        self.layouts = {tap: Layout() for tap in self.channels} if isinstance(net, Network) else {}
+        unknown = [tap for tap in self.taps if tap not in self.channels]
+        if self.num_classes is None or unknown or (example is not None and len(self.layouts) < len(self.taps)):
+            if example is None:
+                raise UsageError(f"{type(net).__name__} has {_missing(unknown)}")
+            self._measure(example)
         like = next((p for p in net.parameters() if p.is_floating_point()), torch.empty(()))
         with torch.random.fork_rng(devices=[]):
-            branches = {_key(tap): Branch(channels[tap], self.num_classes) for tap in self.taps}
+            branches = {_key(tap): Branch(self.channels[tap], self.num_classes) for tap in self.taps}
         self.branches = nn.ModuleDict(branches).to(like.device, like.dtype)
 
     def forward(self, x: Tensor, weight: float | Tensor = 0.0, per_step: bool = True) -> Tensor:
@@ -89,11 +101,15 @@ class ShortcutNet(nn.Module):
         return self._tapped(x, per_step)
 
     def strip(self, keep: Collection[str] = ()) -> nn.Module:
-        """The plain network, the very object that was wrapped; with `keep`, a ShortcutNet with those branches only."""
+        """The plain network, the very object that was wrapped; with `keep`, a ShortcutNet with those branches only.
+
+        Its neurons have forgotten the last batch.
+        """
         keep = [keep] if isinstance(keep, str) else list(keep)
         unknown = [tap for tap in keep if tap not in self.taps]
         if unknown:
             raise UsageError(f"no branch at {unknown[0]!r}; choose from {', '.join(self.taps)}")
+        reset_state(self.net)
         if not keep:
             return self.net
         shared = {id(module): module for module in (self.net, *self.branches.values())}
@@ -107,12 +123,14 @@ class ShortcutNet(nn.Module):
         return cast(Any, torch.compiler.disable)(self._evaluate)(x, per_step)
 
     def _evaluate(self, x: Tensor, per_step: bool) -> tuple[Tensor, dict[str, Tensor]]:
+        if len(self.layouts) < len(self.taps):
+            self._measure(x)
         reset_state(self.net)
-        with self._record(self.net, self.taps) as seen:
+        with self._record() as seen:
             main, steps = self._main(x, per_step)
         side = {}
         for tap in self.taps:
-            z = _time_first(tap, seen[tap], steps, main.shape[1])
+            z = self._time_first(tap, seen[tap], steps, main.shape[1])
             side[tap] = self.branches[_key(tap)](z, per_step)
         return main if per_step else main.mean(0, keepdim=True), side
 
@@ -124,77 +142,102 @@ class ShortcutNet(nn.Module):
         return main, main.shape[0]
 
     @contextmanager
-    def _record(self, net: nn.Module, taps: Collection[str]) -> Iterator[dict[str, list[Tensor]]]:
+    def _record(self) -> Iterator[dict[str, list[Tensor]]]:
         """Collect what each tap puts out (or, reading currents, takes in), pooled, once per call.
 
-        Pooled then and there, so that autograd spreads a branch's gradient over the pictures only when it has come back
+        Pooled then and there, so that autograd spreads a branch's gradient over the images only when it has come back
         to the tapped block: one map of that size at a time, not all of them before the main path begins.
         """
-        seen: dict[str, list[Tensor]] = {tap: [] for tap in taps}
+        seen: dict[str, list[Tensor]] = {tap: [] for tap in self.taps}
         handles = []
         try:
             for tap, calls in seen.items():
-                site = self._site(tap, net)
+                site, pooled = self.net.get_submodule(self.sites[tap]), self.layouts[tap].pooled
                 if self.read == "spikes":
-                    handles.append(site.register_forward_hook(partial(_keep_output, calls)))
+                    handles.append(site.register_forward_hook(partial(_keep_output, calls, pooled)))
                 else:
-                    handles.append(site.register_forward_pre_hook(partial(_keep_input, calls)))
+                    handles.append(site.register_forward_pre_hook(partial(_keep_input, calls, pooled)))
             yield seen
         finally:
             for handle in handles:
                 handle.remove()
 
-    def _site(self, tap: str, net: nn.Module | None = None) -> nn.Module:
+    def _site(self, tap: str) -> str:
         """The module to hook: the tap itself or, reading currents, its last LIF."""
-        module = (self.net if net is None else net).get_submodule(tap)
         if self.read == "spikes":
-            return module
-        neurons = [m for m in module.modules() if isinstance(m, LIF)]
+            return tap
+        inner = self.net.get_submodule(tap).named_modules(prefix=tap)
+        neurons = [name for name, module in inner if isinstance(module, LIF)]
         if not neurons:
             raise UsageError(f"read='current' needs a spikeback.LIF inside the tapped module {tap!r}, which has none")
         return neurons[-1]
 
-    def _dry_run(self, example: Tensor | None, unknown: list[str]) -> tuple[dict[str, int], int]:
-        """Channels of the unknown taps and the number of classes, from one forward on a copy of the net."""
-        if example is None:
-            what = f"no channels of {', '.join(unknown)} in feature_info" if unknown else "no num_classes"
-            option = "example=<one input batch>" if unknown else "num_classes=... or example=<one input batch>"
-            raise UsageError(f"{type(self.net).__name__} has {what}: pass {option}")
+    def _measure(self, example: Tensor) -> None:
+        """Find layouts and channels of the taps, and the number of classes, in a dry run on a copy of the net."""
         state = {id(t): t.detach().clone() for m in self.net.modules() for t in loose_tensors(m)}
         twin = copy.deepcopy(self.net, state)  # hidden state may hang in an autograd graph, which deepcopy refuses
-        with torch.no_grad(), torch.random.fork_rng(), self._record(twin, unknown) as seen:
+
+        def run(x: Tensor) -> Tensor:
             reset_state(twin)
-            main = self._check(first(twin(example)), example)
-        return {tap: _time_first(tap, calls, *main.shape[:2]).shape[2] for tap, calls in seen.items()}, main.shape[-1]
+            return self._check(first(twin(x)), x)
+
+        with torch.random.fork_rng():
+            found = measure_layouts(twin, run, example, self.sites.values())
+            warn_of_memory(twin, run, example)
+        self.num_classes = found.classes
+        for tap, site in self.sites.items():
+            if site not in found.outputs:
+                raise UsageError(f"tap {tap!r}: no call in one forward of {type(self.net).__name__}")
+            layout, shape = found.outputs[site], found.sizes[site]
+            self.layouts[tap] = layout
+            channels = self.channels.setdefault(tap, layout.width(shape))
+            if channels != layout.width(shape):
+                raise UsageError(f"tap {tap!r}: feature_info says {channels} channels, but it puts out {shape}")
 
     def _check(self, main: Tensor, x: Tensor) -> Tensor:
         """Main logits if they are (T, B, K)."""
-        batch = x.shape[1:2] if x.ndim == 5 else x.shape[:2]  # (T, B, F) or pictures: B is one of the first two
-        if main.ndim == 3 and main.shape[1] in batch:
+        rows = x.shape[0]
+        if main.ndim == 3 and (main.shape[1] in x.shape[:2] or rows == main.shape[0] * main.shape[1]):
             if self.num_classes not in (None, main.shape[2]):
                 raise UsageError(f"num_classes is {self.num_classes}, but the logits have {main.shape[2]} classes")
             return main
+        said = f"{type(self.net).__name__} returned logits of shape {tuple(main.shape)} for an input {tuple(x.shape)}"
+        if main.ndim == 3 and main.shape[0] == rows:
+            raise UsageError(f"{said}: {BATCH_FIRST}")
         raise UsageError(
-            f"{type(self.net).__name__} returned logits of shape {tuple(main.shape)} for an input {tuple(x.shape)}, "
-            "ShortcutNet needs (T, B, K): wrap a net that takes one time step at a time in "
+            f"{said}, ShortcutNet needs (T, B, K): wrap a net that takes one time step at a time in "
             "spikeback.Unrolled(net, time_steps), one "
             "that has averaged over time, (B, K), in spikeback.TimeAveraged(net)"
         )
 
+    def _time_first(self, tap: str, calls: list[Tensor], steps: int, batch: int) -> Tensor:
+        """What a tap put out, pooled, in one forward of T steps and B samples, as (T, B, C)."""
+        layout = self.layouts[tap]
+        known = None if steps == 1 else steps  # a net that has averaged over time does not tell
+        if calls and layout.fits([(*z.shape, 1) for z in calls], known, batch):
+            return layout.joined(calls, batch)
+        shapes = f"{len(calls)} calls, pooled shape {tuple(calls[0].shape)}" if calls else "no call"
+        raise UsageError(
+            f"tap {tap!r}: {shapes}, but the logits have T = {steps}, B = {batch}; at first it put out "
+            f"{WORDS[layout.axes]}"
+        )
 
-def _keep_output(calls: list[Tensor], _module: nn.Module, _input: Any, output: Any) -> None:
-    calls.append(_pooled(first(output)))
+
+def _keep_output(
+    calls: list[Tensor], pooled: Callable[[Tensor], Tensor], _module: nn.Module, _input: Any, output: Any
+) -> None:
+    calls.append(pooled(first(output)))
 
 
-def _keep_input(calls: list[Tensor], _module: nn.Module, args: Any) -> None:
-    calls.append(_pooled(first(args)))
+def _keep_input(calls: list[Tensor], pooled: Callable[[Tensor], Tensor], _module: nn.Module, args: Any) -> None:
+    calls.append(pooled(first(args)))
 
 
-def _pooled(z: Tensor) -> Tensor:
-    """Means over height and width: (T, B, C, H, W) -> (T, B, C), (N, C, H, W) -> (N, C); others as they are."""
-    if z.ndim == 4:
-        return firing_rates(z.unsqueeze(0)).squeeze(0)
-    return firing_rates(z) if z.ndim == 5 else z
+def _missing(unknown: list[str]) -> str:
+    """What is not known of a network without an example, and what to pass."""
+    if unknown:
+        return f"no channels of {', '.join(unknown)} in feature_info: pass example=<one input batch>"
+    return "no num_classes: pass num_classes=... or example=<one input batch>"
 
 
 def _feature_info(net: nn.Module) -> dict[str, dict[str, Any]]:
@@ -236,25 +279,6 @@ def _names(net: nn.Module, most: int = 24) -> str:
 def _key(tap: str) -> str:
     """A module name as a key of nn.ModuleDict, where dots are not allowed."""
     return tap.replace(".", "/")
-
-
-def _time_first(tap: str, calls: list[Tensor], steps: int, batch: int) -> Tensor:
-    """What a tap put out, pooled, in one forward of T steps and B samples, as (T, B, C, ...)."""
-    if len(calls) == 1:
-        (z,) = calls
-        if z.ndim == 3 and z.shape[1] == batch and (steps == 1 or z.shape[0] in (steps, 1)):
-            return z
-        if z.shape[0] == batch and steps == 1:
-            return z.unsqueeze(0)
-        if z.shape[0] == steps * batch:
-            return z.unflatten(0, (steps, batch))
-    elif calls and all(z.shape[0] == batch for z in calls) and (len(calls) == steps or steps == 1):
-        return torch.stack(calls)
-    shapes = f"{len(calls)} calls, pooled shape {tuple(calls[0].shape)}" if calls else "no call"
-    raise UsageError(
-        f"tap {tap!r}: {shapes}, but the logits have T = {steps}, B = {batch}; a tap is called once with "
-        "(T, B, C, ...) or (T*B, C, ...), or T times with (B, C, ...)"
-    )
 
 
 class _Touch(torch.autograd.Function):

@@ -12,7 +12,6 @@ from torch import Tensor
 from torchmetrics.classification import MulticlassAccuracy
 
 from spikeback.doctor import block_names, decompose, keep_histogram, propagate, undisturbed
-from spikeback.doctor.case import batch_axis
 from spikeback.errors import TrainingError, UsageError
 from spikeback.ops import packed_spikes
 from spikeback.ops.processes import mean_over_processes
@@ -198,7 +197,10 @@ class Task(L.LightningModule):
         weight, few = self.weight(step), min(SHARED, len(y))
         if not weight:
             return {}
-        first, some = self.gradients["blocks"][:1], x.narrow(batch_axis(x, len(y)), 0, few)
+        first, some = (
+            self.gradients["blocks"][:1],
+            x.narrow(int(x.ndim == 5), 0, few),
+        )  # (B, C, H, W) or (T, B, C, H, W)
         (parts,) = decompose(self.model, some, y[:few], weight, self.branches.combine, first).values()
         return {source: part["share"] for source, part in parts.items()}
 
