@@ -79,6 +79,45 @@ def norse_sequence(steps: int) -> nn.Module:
     return norse.SequentialState(*conv, nn.Flatten(2), nn.Linear(8 * 16, K))
 
 
+class Fixed(nn.Module):
+    """sinabs' layers for one size of batch, (B*T, C, H, W) -> (T, B, K), as its tutorials have them."""
+
+    def __init__(self, steps: int, batch: int) -> None:
+        super().__init__()
+        squeezed = lambda: sinabs_layer("IAFSqueeze", batch_size=batch, spike_threshold=torch.tensor(0.3))
+        self.conv1, self.lif1, self.conv2, self.lif2 = nn.Conv2d(2, 6, 3), squeezed(), nn.Conv2d(6, 8, 3), squeezed()
+        self.unflatten, self.fc = nn.Unflatten(0, (batch, steps)), nn.Linear(8 * 16, K)
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.unflatten(self.lif2(self.conv2(self.lif1(self.conv1(x)))))
+        return self.fc(z.flatten(2)).transpose(0, 1)
+
+
+@pytest.mark.parametrize(("steps", "batch"), [(4, 4), (3, 8)])
+def test_a_network_for_one_size_of_batch_takes_samples_first(steps: int, batch: int) -> None:
+    net, x = Fixed(steps, batch), 2 * torch.rand(batch * steps, 2, 8, 8)
+    layers = ["lif1", "lif2"]
+    found = sb.diagnose(net, x, torch.arange(batch) % K, blocks=layers, passes=("fidelity",), noise=0.0)
+    for layer, block in zip(layers, found.blocks, strict=True):
+        spikes: list[Tensor] = []
+        hook = net.get_submodule(layer).register_forward_hook(lambda _m, _i, out, of=spikes: of.append(out))
+        reset_state(net)
+        net(x)
+        hook.remove()
+        z = spikes[0].unflatten(0, (batch, steps)).transpose(0, 1)
+        assert block["rate_by_step"] == pytest.approx(z.flatten(1).mean(1).tolist(), abs=1e-6)
+        assert block["fidelity"] == pytest.approx(1.0, abs=1e-5)
+        a, b = z.flatten(), z.roll(1, 1).flatten()
+        assert block["unrelated"] == pytest.approx(torch.corrcoef(torch.stack([a, b]))[0, 1].item(), abs=1e-4)
+    model = sb.ShortcutNet(net, taps=["conv1", "lif1", "lif2"], num_classes=K, example=x)
+    _, before = model.logits(x)
+    x = x.unflatten(0, (batch, steps)).clone()
+    x[1] = 0
+    for logits, tap in zip(model.logits(x.flatten(0, 1))[1].values(), model.taps, strict=True):
+        changed = (logits != before[tap]).flatten(2).any(2).any(0)
+        assert changed.tolist() == [b == 1 for b in range(batch)]
+
+
 # By name: the network for T steps, its taps, which of them are spiking layers.
 NETS: dict[str, tuple[Callable[[int], nn.Module], list[str], list[str]]] = {
     "sinabs": (Sinabs, ["conv1", "lif1", "conv2", "lif2", "repeat", "lif3"], ["lif1", "lif2", "lif3"]),

@@ -153,7 +153,18 @@ def layouts_of(net: nn.Module, x: Tensor, batch: int, names: list[str], weight: 
     with undisturbed(net):
         found = measure_layouts(net, run, x, names, batch)
         warn_of_memory(net, run, x)
-    return found
+    return replace(found, doubles=_doubles(net, x, found, weight))
+
+
+def _doubles(net: nn.Module, x: Tensor, layouts: Layouts, weight: float) -> bool:
+    """Whether a network takes twice as many samples: some are built for one size of batch."""
+    z = layouts.entry.time_first(x, layouts.batch)
+    with undisturbed(net), torch.no_grad():
+        try:
+            shape = forward(net, layouts.entry.as_it_was(torch.cat([z, z], 1)), weight).shape
+        except (RuntimeError, UsageError):
+            return False
+    return shape[-2] == 2 * layouts.batch and (layouts.steps is None or shape[0] == layouts.steps)
 
 
 def with_input_gradient(case: Case) -> Case:

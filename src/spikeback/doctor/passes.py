@@ -27,12 +27,28 @@ def fidelity(case: Case, noise: float) -> Figures:
     """
     if not case.x.is_floating_point():
         return {name: dict.fromkeys(("fidelity", "unrelated", "participation")) for name in case.blocks}
-    found = {name: Likeness(case.batch, case.layout(name)) for name in case.blocks}
     noisy = case.x + noise * case.x.std() * torch.randn_like(case.x)
-    with torch.no_grad(), ExitStack() as hooks:
-        for name, likeness in found.items():
-            hooks.enter_context(listening(case.net.get_submodule(name), likeness.add))
-        case.logits(case.beside(noisy))  # in one pass: batch norm treats both halves the same
+    with torch.no_grad():
+        if case.layouts.doubles:  # in one pass: batch norm treats both halves the same
+            return _compare(case, [case.beside(noisy)])
+        return _compare(case, [case.x, noisy])
+
+
+def _compare(case: Case, inputs: list[Tensor]) -> Figures:
+    """How alike two batches are by block, in one pass side by side or in a pass for each."""
+    found = {name: Likeness(case.batch, case.layout(name)) for name in case.blocks}
+    calls: dict[str, list[list[Tensor]]] = {name: [] for name in case.blocks}
+    for x in inputs:
+        with ExitStack() as hooks:
+            for name, likeness in found.items():
+                calls[name].append([])
+                heard = lambda _, out, of=calls[name][-1]: of.append(first(out))
+                module = case.net.get_submodule(name)
+                hooks.enter_context(listening(module, likeness.add if len(inputs) == 1 else heard))
+            case.logits(x)
+    for name, likeness in found.items():
+        for clean, noisy in zip(*calls[name], strict=True) if len(inputs) > 1 else ():
+            likeness.compare(*(likeness.layout.time_first(z, case.batch).float() for z in (clean, noisy)))
     return {name: likeness.figures() for name, likeness in found.items()}
 
 
@@ -45,7 +61,10 @@ class Likeness:
 
     def add(self, _input: object, output: object) -> None:
         z = self.layout.time_first(first(output), 2 * self.batch).float()
-        clean, noisy = z.split(self.batch, 1)  # (T, B, ...) each
+        self.compare(*z.split(self.batch, 1))
+
+    def compare(self, clean: Tensor, noisy: Tensor) -> None:
+        """Count in what one call put out for each, (T, B, ...)."""
         self.related.add(clean, noisy)
         self.unrelated.add(clean, clean.roll(1, 1))
         self.rates = self.rates + clean[:, :DIRECTIONS].sum(0).flatten(1)

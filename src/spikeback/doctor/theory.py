@@ -185,7 +185,8 @@ def _keep_variance(variances: list[Tensor], norm: Any, args: Any, _output: Any) 
         z = first(args[0]).float()
         space = {nn.BatchNorm2d: 2, nn.BatchNorm3d: 3}
         known = next((n for kind, n in space.items() if isinstance(norm, kind)), None)
-        axis = z.ndim - 1 - known if known is not None else 1 if z.shape[1] == norm.num_features else z.ndim - 2
+        over_time = getattr(norm, "step_mode", "s") == "m"  # SpikingJelly's for all time steps, (T, B, C, ...)
+        axis = z.ndim - 1 - known if known is not None else 2 if over_time else 1
         variance = z.movedim(axis, 0).flatten(1).var(1, correction=0)
     else:
         variance = norm.running_var.float()

@@ -122,6 +122,7 @@ class Layouts:
     entry: Layout
     outputs: dict[str, Layout]
     sizes: dict[str, tuple[int, ...]] = field(default_factory=dict)  # of an output as (T, B, ...)
+    doubles: bool = True  # the network takes another number of samples as well
 
 
 @dataclass
