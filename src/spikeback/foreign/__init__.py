@@ -4,7 +4,15 @@ Known frameworks are recognised by the names of their classes: none of them is i
 """
 
 from spikeback.foreign.layout import BATCH_FIRST, WORDS, Layout, Layouts, measure_layouts
-from spikeback.foreign.state import RESETS, first, loose_tensors, register_stateful, reset_state, warn_of_memory
+from spikeback.foreign.state import (
+    RESETS,
+    first,
+    forked_randomness,
+    loose_tensors,
+    register_stateful,
+    reset_state,
+    warn_of_memory,
+)
 
 __all__ = [
     "BATCH_FIRST",
@@ -13,6 +21,7 @@ __all__ = [
     "Layout",
     "Layouts",
     "first",
+    "forked_randomness",
     "loose_tensors",
     "measure_layouts",
     "register_stateful",

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from spikeback.errors import UsageError
-from spikeback.foreign.state import first
+from spikeback.foreign.state import first, forked_randomness
 from spikeback.nn import LIF
 from spikeback.nn.block import firing_rates
 
@@ -201,7 +201,7 @@ def _listen(
         of.calls.append(first(output).detach().clone())
         of.features, of.leading, of.counts = latest.features, latest.leading, latest.counts
 
-    with torch.no_grad(), torch.random.fork_rng(), ExitStack() as hooks:
+    with torch.no_grad(), forked_randomness(), ExitStack() as hooks:
         for module in net.modules():
             if isinstance(module, tuple(kind for kinds, *_ in LAYERS for kind in kinds)) or _leading(module):
                 hooks.callback(module.register_forward_hook(lambda m, _args, _out: known(m)).remove)
@@ -296,7 +296,7 @@ def _refuse_batch_first(
     """Raises UsageError if the first axis of logits (T, B, K) moves with the first axis of x: they are (B, T, K)."""
     if logits.ndim != 3 or logits.shape[0] < 2 or x.shape[0] % logits.shape[0]:
         return
-    with torch.no_grad(), torch.random.fork_rng():
+    with torch.no_grad(), forked_randomness():
         torch.manual_seed(0)
         shifted = run(x.roll(x.shape[0] // logits.shape[0], 0)).detach()
     time_first, change = _moves(logits, rolled, 1), _change(logits, shifted)

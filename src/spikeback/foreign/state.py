@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -85,7 +86,7 @@ def warn_of_memory(net: nn.Module, run: Callable[[Tensor], Tensor], x: Tensor) -
     `run` starts from a fresh neuron state, as far as that is known.
     """
     outputs, tensors = [], []
-    with torch.no_grad(), torch.random.fork_rng():
+    with torch.no_grad(), forked_randomness():
         for _ in range(2):
             torch.manual_seed(0)
             outputs.append(run(x).detach())
@@ -104,6 +105,11 @@ def warn_of_memory(net: nn.Module, run: Callable[[Tensor], Tensor], x: Tensor) -
         f"spikeback.register_stateful({kind}, {kind}.reset), with the method that makes it forget",
         UserWarning, stacklevel=2,
     )  # fmt: skip
+
+
+def forked_randomness() -> AbstractContextManager[None]:
+    """Inside, random numbers may be drawn and seeds be set; afterwards the random state is what it was."""
+    return torch.random.fork_rng([torch.cuda.current_device()] if torch.cuda.is_available() else [])
 
 
 def _attributes(module: nn.Module) -> Iterator[Tensor]:

@@ -15,6 +15,7 @@ from spikeback.foreign import (
     WORDS,
     Layout,
     first,
+    forked_randomness,
     loose_tensors,
     measure_layouts,
     reset_state,
@@ -181,7 +182,7 @@ class ShortcutNet(nn.Module):
             reset_state(twin)
             return self._check(first(twin(x)), x)
 
-        with torch.random.fork_rng():
+        with forked_randomness():
             found = measure_layouts(twin, run, example, self.sites.values())
             warn_of_memory(twin, run, example)
         self.num_classes = found.classes
