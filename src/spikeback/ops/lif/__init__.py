@@ -135,18 +135,18 @@ def check_neuron(
     tau: float | Tensor, threshold: float | Tensor, surrogate: Surrogate, gain: float | Tensor = 1.0
 ) -> tuple[float, float]:
     """The leak and the threshold as numbers. Raises UsageError for constants that no neuron can have."""
-    tau, threshold = as_number("lif: tau", tau), as_number("lif: threshold", threshold)
+    leak, level = as_number("lif: tau", tau), as_number("lif: threshold", threshold)
     check_constant("lif: gain", gain)
-    if not 0 <= tau <= 1:
-        raise UsageError(f"lif: tau must lie in [0, 1], got {tau}")
-    if not (math.isfinite(threshold) and threshold > 0):
-        raise UsageError(f"lif: threshold must be a positive number, got {threshold}")
+    if not 0 <= leak <= 1:
+        raise UsageError(f"lif: tau must lie in [0, 1], got {leak}")
+    if not (math.isfinite(level) and level > 0):
+        raise UsageError(f"lif: threshold must be a positive number, got {level}")
     if not callable(surrogate):
         raise UsageError(f"lif: surrogate must be one of spikeback.surrogate, e.g. Triangle(1.0), got {surrogate!r}")
     if not isinstance(surrogate, Surrogate):  # ours have numbers only
-        learnable = (
+        values = (
             surrogate.parameters() if isinstance(surrogate, nn.Module) else getattr(surrogate, "__dict__", {}).values()
         )
-        for value in learnable:
+        for value in values:
             check_constant("lif: surrogate", value)
-    return tau, threshold
+    return leak, level
