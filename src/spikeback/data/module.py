@@ -1,6 +1,5 @@
 """The data module: a dataset, what is held out of it, and its three loaders."""
 
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +15,7 @@ from spikeback.data.pictures import DataSet, Split, as_input, channel_statistics
 from spikeback.data.share import Share
 from spikeback.data.split import balanced_order, hold_out, split_hash
 from spikeback.errors import UsageError
+from spikeback.processors import processors
 
 Batch = tuple[Tensor, Tensor]
 
@@ -188,7 +188,7 @@ class DataModule(lightning.LightningDataModule):
     def _loader(self, dataset: BatchDataset, batch_size: int, slow: bool = False, **options: Any) -> DataLoader[Batch]:
         workers = self.config.num_workers
         if workers is None:  # a batch from memory takes milliseconds: a worker would only compete for the processors
-            spare = max(len(os.sched_getaffinity(0)) // self.share.devices - 1, 1)
+            spare = max(processors() // self.share.devices - 1, 1)
             workers = spare if slow or isinstance(dataset.split, RandomViews) else 0
         return Loader(
             dataset,

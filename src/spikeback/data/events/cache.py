@@ -146,7 +146,7 @@ class _File:
 
     def open(self) -> BinaryIO:
         """Open it for writing, and give it its size and header if it lacks them; no sample is lost."""
-        file = os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
+        file = os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666), "r+b")
         try:
             file.truncate(self.size)
             file.write(self.header)
