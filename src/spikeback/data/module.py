@@ -136,8 +136,16 @@ class DataModule(lightning.LightningDataModule):
         if self.use_all:
             return self.test_dataloader()
         if not len(self._held_out):
-            raise UsageError("--data.held_out 0 leaves nothing to choose the best epoch on; try a fraction such as 0.1")
+            raise UsageError(self._nothing_held_out())
         return self._evaluation(self.pictures.train, self._held_out)
+
+    def _nothing_held_out(self) -> str:
+        test = "choose it on the test pictures: --train.best_on test"
+        if self.config.held_out:  # every class keeps its last picture for training
+            return (
+                f"each class has one training picture, so none is left to choose the best epoch on; add some, or {test}"
+            )
+        return f"--data.held_out 0 leaves nothing to choose the best epoch on; try a fraction such as 0.1, or {test}"
 
     def test_dataloader(self) -> DataLoader[Batch]:
         """The test samples, in their order."""

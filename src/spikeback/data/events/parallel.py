@@ -69,7 +69,9 @@ def _windowed(pool: ProcessPoolExecutor, chunks: Sequence[Any], ahead: int) -> I
         while waiting:
             yield waiting.popleft().result()
     except BrokenProcessPool:
-        raise UsageError("a worker process was killed, most likely for lack of memory; give fewer workers") from None
+        raise UsageError(
+            "a worker process was killed, most likely for lack of memory; free some and start again"
+        ) from None
 
 
 def _run(work: Callable[[Any], Any], chunk: Sequence[Any]) -> tuple[list[Any], list[str]]:
