@@ -8,9 +8,11 @@ once its thousand recordings are there; one whose md5 sum is another even then i
 
 import argparse
 import hashlib
+import re
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
@@ -28,6 +30,7 @@ ARCHIVES = {
     "truck": (7712839, "89f3922fd147d9aeff89e76a2b0b70a7"),
 }
 ADDRESS = "https://ndownloader.figshare.com/files/{}"
+ZIP = b"PK"  # how an archive begins
 BLOCK = 1 << 20  # bytes at a time
 TIMEOUT = 60  # seconds without a byte
 PER_CLASS = 1000  # recordings
@@ -70,7 +73,11 @@ def obtain(root: Path, name: str, number: int, md5: str) -> None:
 
 
 def fetch(url: str, path: Path) -> None:
-    """Download `url` to `path`, going on behind the bytes that are there."""
+    """Download `url` to `path`, going on behind the bytes that are there.
+
+    What is there stays until more of an archive has arrived than it holds: an answer that is none, such as a page that
+    says what is wrong, replaces nothing.
+    """
     have = path.stat().st_size if path.exists() else 0
     try:
         answer = urlopen(Request(url, headers={"Range": f"bytes={have}-"} if have else {}), timeout=TIMEOUT)
@@ -78,16 +85,32 @@ def fetch(url: str, path: Path) -> None:
         if error.code == 416 and have:  # nothing lies behind them: the file is whole
             return
         raise URLError(f"{url}: {error}") from None
-    with answer, path.open("ab" if answer.status == 206 else "wb") as file:  # 200: the server starts over
-        have = file.tell()
-        expected = have + int(answer.headers.get("Content-Length", 0))
-        while block := answer.read(BLOCK):
-            file.write(block)
-            have += len(block)
-            print(f"\r{path.name}: {have / 1e6:.0f} of {expected / 1e6:.0f} MB", end="", flush=True)
-        print()
-    if have < expected:
-        raise ValueError(f"{path} broke off after {have} of {expected} bytes")
+    goes_on = answer.status == 206  # 200: the server starts over
+    if goes_on and start_of(answer) not in (None, have):
+        raise ValueError(f"{url} went on behind byte {start_of(answer)}, {path} ends at {have}")
+    to = path if goes_on else path.with_name(f"{path.name}.new")
+    arrived, expected = 0, 1
+    try:
+        with answer, to.open("ab" if goes_on else "wb") as file:
+            expected = max(file.tell() + int(answer.headers.get("Content-Length", 0)), 1)
+            while block := answer.read(BLOCK):
+                if file.tell() == 0 and not block.startswith(ZIP):
+                    raise ValueError(f"{url} sent no archive but {block[:40]!r}; nothing was replaced")
+                file.write(block)
+                arrived = file.tell()
+                print(f"\r{path.name}: {file.tell() / 1e6:.0f} of {expected / 1e6:.0f} MB", end="", flush=True)
+            print()
+    finally:
+        if not goes_on:
+            to.replace(path) if arrived > have or arrived >= expected else to.unlink()
+    if not arrived or arrived < expected:
+        raise ValueError(f"{path} broke off: {arrived} of {expected} bytes came")
+
+
+def start_of(answer: Any) -> int | None:
+    """Where a part of a file begins, if the server says so: of "bytes 100-199/200" 100."""
+    found = re.match(r"bytes (\d+)-", answer.headers.get("Content-Range", ""))
+    return int(found[1]) if found else None
 
 
 def checksum(path: Path) -> str:

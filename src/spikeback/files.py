@@ -31,7 +31,7 @@ def write_atomic(path: str | Path, data: bytes, previous: Path | None = None) ->
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise cannot_write(path, error) from error
     return path
 
 
@@ -47,7 +47,7 @@ def append_line(path: Path, line: str) -> None:
                 file.truncate(end)
                 raise
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise cannot_write(path, error) from error
 
 
 def remove_parts(folder: Path) -> None:
@@ -56,8 +56,12 @@ def remove_parts(folder: Path) -> None:
         part.unlink(missing_ok=True)
 
 
-def _cannot_write(path: Path, error: OSError) -> WriteError:
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+def cannot_write(path: Path, error: OSError) -> WriteError:
+    """The error that says why a file or folder cannot be written, and what to do."""
+    full = errno.errorcode.get(error.errno or 0) in (
+        "ENOSPC",
+        "EDQUOT",
+    )  # by name: Windows has no EDQUOT in all versions
     remedy = "free some space" if full else "name a folder you can write to"
     return WriteError(f"cannot write {path}: {error.strerror or error}; {remedy}")
 

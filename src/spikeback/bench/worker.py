@@ -11,13 +11,17 @@ import importlib
 import json
 import math
 import os
-import resource
 import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
 
 Work = Callable[[], Any]
 WARM_UP = 2  # calls before the first repetition, and more while each takes less than half the time of the one before
@@ -143,11 +147,13 @@ def rest(patience: float = 2.0) -> None:
 
 
 def _resident(key: str) -> int:
-    """VmRSS or VmHWM in bytes; where there is no /proc, the largest resident size since the start."""
+    """VmRSS or VmHWM in bytes; where there is no /proc, the largest resident size since the start, 0 if unknown."""
     status = Path("/proc/self/status")
     if status.is_file():
         lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
         return 1024 * int(lines[key].split()[0])
+    if resource is None:
+        return 0
     unit = 1 if sys.platform == "darwin" else 1024
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
@@ -157,7 +163,7 @@ def _counted() -> str:
     if on_gpu():
         return "torch.cuda.max_memory_allocated over a step"
     if not Path("/proc/self/status").is_file():
-        return "ru_maxrss since the process began"
+        return "ru_maxrss since the process began" if resource else "not counted on this system"
     return "VmHWM over a step" if os.access("/proc/self/clear_refs", os.W_OK) else "VmHWM since the process began"
 
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -23,7 +24,11 @@ def interruptible() -> Iterator[None]:
         signal.signal(signum, signal.SIG_DFL)
         raise Interrupted("interrupted")
 
-    before = {signum: signal.signal(signum, interrupt) for signum in (signal.SIGINT, signal.SIGTERM)}
+    names = ("SIGINT", "SIGTERM", "SIGBREAK")  # the last one on Windows
+    known = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    if threading.current_thread() is not threading.main_thread():  # only that one may listen
+        known = []
+    before = {signum: signal.signal(signum, interrupt) for signum in known}
     try:
         yield
     finally:

@@ -6,8 +6,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from typing import Any
 
 COMMAND = [sys.executable, "-m", "spikeback"]
+WINDOWS = sys.platform == "win32"
+OWN_GROUP: dict[str, Any] = (
+    {"creationflags": getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)} if WINDOWS else {"process_group": 0}
+)
 PATIENCE = 30  # seconds that an interrupted process has to leave
 
 
@@ -19,7 +24,7 @@ class Job:
         self.errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `close`
         self.process = subprocess.Popen(
             [*COMMAND, *words],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self.errors, process_group=0,
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self.errors, **OWN_GROUP,
         )  # fmt: skip
 
     def close(self) -> str | None:
@@ -38,7 +43,10 @@ class Job:
     def interrupt(self) -> None:
         """End this process, which keeps what it has. (A process of a background job may ignore SIGINT.)"""
         if self.process.poll() is None:
-            self.process.terminate()
+            if WINDOWS:  # where terminate() gives it no time
+                self.process.send_signal(getattr(signal, "CTRL_BREAK_EVENT", signal.SIGTERM))
+            else:
+                self.process.terminate()
 
 
 def run_jobs(

@@ -3,40 +3,19 @@
 from pathlib import Path
 from typing import Any, Literal
 
-import lightning as L
 from lightning.pytorch.callbacks import Callback
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from spikeback.cli.estimate import Estimate
 from spikeback.cli.interrupt import Interrupted
 from spikeback.errors import TrainingError, WriteError
+from spikeback.lock import is_used
 from spikeback.report import console_table, save_plots, verdict, write_csv, write_report
 from spikeback.report.tables import percent
 from spikeback.train import Method, Recipe, compare
 from spikeback.train.trials import Run, trials_of
-
-
-class Bar(Callback):
-    """Moves a progress bar with every optimiser step, over all trials; what was done before a resume is no speed."""
-
-    def __init__(self, progress: Progress, label: str, index: int, trials: int) -> None:
-        self.progress, self.label, self.index, self.trials = progress, label, index, trials
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        steps = int(trainer.estimated_stepping_batches)
-        self.before = self.index * steps
-        done, total = self.before + trainer.global_step, self.trials * steps
-        bar = self.progress.tasks[0]
-        if trainer.global_step or bar.total is None:
-            self.progress.reset(bar.id, total=total, completed=done, description=self.label)
-        else:
-            self.progress.update(bar.id, completed=done, description=self.label)
-
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        self.progress.update(self.progress.task_ids[0], completed=self.before + trainer.global_step)
 
 
 def follow(run: Run, methods: list[Method], seeds: list[int], resume: bool) -> None:
@@ -62,54 +41,75 @@ def train(
     console: Console,
 ) -> None:
     """Run the trials with a live display, then write and show what came of them."""
-    names = [(method.name, seed) for method, seed in trials_of(methods, seeds)]
-    progress = Progress(
-        TextColumn("{task.description}"), BarColumn(None), TextColumn("{task.percentage:.0f} %"), TimeElapsedColumn(),
-        TextColumn("left:"), TimeRemainingColumn(), console=console, expand=True,
-    )  # fmt: skip
-    progress.add_task("preparing", total=None)
-    done: list[tuple[str, int]] = []
-
-    def bar(method: Method, seed: int) -> list[Callback]:
-        index = names.index((method.name, seed))
-        return [Bar(progress, f"{method.name}, seed {seed} ({index + 1} of {len(names)})", index, len(names))]
-
-    say = lambda line: progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
-    run = Run(recipe, out, kind, command, callbacks=bar, say=say)
+    display = Display(console, out, [(method.name, seed) for method, seed in trials_of(methods, seeds)])
+    run = Run(recipe, out, kind, command, [display.finished], display.callbacks, display.say)
     if not run.writes:
         follow(Run(recipe, out, kind, command), methods, seeds, resume)
         return
-    try:
-        run.data(seeds[0])  # reading many pictures has a bar of its own
-        with Live(progress, console=console, transient=True) as display:
-
-            def finished(results: dict[str, Any]) -> None:
-                for trial in results["trials"]:
-                    if (name := (trial["method"], trial["seed"])) in names and name not in done:
-                        done.append(name)
-                        if not console.is_terminal:  # where there is no table to watch
-                            say(_line(trial, len(done), len(names)))
-                if results["trials"]:
-                    write_csv(results, out / "results.csv")
-                    display.update(Group(console_table(results), progress))
-
-            run.listeners = [finished]
-            results = compare(run, methods, seeds, resume)
-        plots = save_plots(results, out)
-        report = write_report(results, out / "report.html")
-    except (TrainingError, Interrupted, WriteError) as error:
-        if isinstance(error, WriteError) and not (out / "results.json").is_file():
-            raise  # there is nothing yet
-        kept = f"{len(done)} of {len(names)} trials are finished and kept in {out}"
-        if isinstance(error, TrainingError):
-            raise TrainingError(f"{error}; {kept}") from error
-        again = command if resume else f"{command} --resume"
-        ended = Interrupted if isinstance(error, Interrupted) else TrainingError
-        kept = f"{kept}, the one under way to its last whole epoch" if out.is_dir() else "no trial was begun"
-        raise ended(f"{error}: {kept}; to go on: {again}") from error
+    with run.alone():
+        try:
+            run.data(seeds[0])  # reading many pictures has a bar of its own
+            with display.live:
+                results = compare(run, methods, seeds, resume)
+            plots = save_plots(results, out)
+            report = write_report(results, out / "report.html")
+        except (TrainingError, Interrupted, WriteError) as error:
+            again = command if resume else f"{command} --resume"
+            raise _ended(error, out, f"{len(display.done)} of {len(display.names)}", again) from error
     console.print(console_table(results))
     console.print(verdict(results), markup=False, highlight=False)
     console.print(f"report   {report}\nresults  {out / 'results.json'}, results.csv, {len(plots)} plots")
+
+
+class Display:
+    """A progress bar over all trials and the table of those that are finished; lines where nobody watches."""
+
+    def __init__(self, console: Console, out: Path, names: list[tuple[str, int]]) -> None:
+        self.console, self.out, self.names = console, out, names
+        self.done: list[tuple[str, int]] = []
+        self.progress = Progress(
+            TextColumn("{task.description}"), BarColumn(None), TextColumn("{task.percentage:.0f} %"),
+            TimeElapsedColumn(), TextColumn("left: {task.fields[left]}"), console=console, expand=True,
+        )  # fmt: skip
+        self.bar = self.progress.add_task("preparing", total=None, left="?")
+        self.live = Live(self.progress, console=console, transient=True)
+
+    def say(self, line: str) -> None:
+        """A line above the bar."""
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def callbacks(self, method: Method, seed: int) -> list[Callback]:
+        """What follows one trial."""
+        index = self.names.index((method.name, seed))
+        label = f"{method.name}, seed {seed} ({index + 1} of {len(self.names)})"
+        update = lambda done, total, left: self.progress.update(
+            self.bar, completed=done, total=total, left=left, description=label
+        )
+        after = len(self.names) - len(self.done) - 1
+        return [Estimate(update, self.say, len(self.done), after, self.console.is_terminal)]
+
+    def finished(self, results: dict[str, Any]) -> None:
+        """Called with the results, before the first trial and after each."""
+        for trial in results["trials"]:
+            if (name := (trial["method"], trial["seed"])) in self.names and name not in self.done:
+                self.done.append(name)
+                if not self.console.is_terminal:  # where there is no table to watch
+                    self.say(_line(trial, len(self.done), len(self.names)))
+        if results["trials"]:
+            write_csv(results, self.out / "results.csv")
+            self.live.update(Group(console_table(results), self.progress))
+
+
+def _ended(error: TrainingError | Interrupted | WriteError, out: Path, finished: str, again: str) -> BaseException:
+    """The error that ended a run, with what is kept of it and how to go on."""
+    if isinstance(error, WriteError) and not (out / "results.json").is_file():
+        return error  # there is nothing yet
+    kept = f"{finished} trials are finished and kept in {out}"
+    if isinstance(error, TrainingError):
+        return TrainingError(f"{error}; {kept}")
+    kind = Interrupted if isinstance(error, Interrupted) else TrainingError
+    kept = f"{kept}, the one under way to its last whole epoch" if is_used(out) else "no trial was begun"
+    return kind(f"{error}: {kept}; to go on: {again}")
 
 
 def _line(trial: dict[str, Any], count: int, of: int) -> str:

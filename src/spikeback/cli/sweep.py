@@ -21,6 +21,7 @@ from spikeback.cli.plan import plan_table
 from spikeback.cli.study import Cell, cells_of
 from spikeback.errors import TrainingError, UsageError
 from spikeback.files import write_atomic
+from spikeback.lock import alone, is_used
 from spikeback.report.sweep import sweep_markdown, sweep_rows, sweep_table
 from spikeback.report.sweep_plots import save_sweep_plots
 from spikeback.report.tables import plus_minus
@@ -53,7 +54,12 @@ def run(config: Any, console: Console, command: str) -> None:
     if config.plan:
         console.print(plan_table(cells, config.jobs))
         return
-    if not config.resume and out.is_dir() and any(out.iterdir()):
+    with alone(out, command):  # each run in it locks its own folder
+        _run(cells, config, console, command, out)
+
+
+def _run(cells: list[Cell], config: Any, console: Console, command: str, out: Path) -> None:
+    if not config.resume and is_used(out):
         raise UsageError(f"--out {out} is not empty: add --resume to go on with this study, or name another folder")
     again = command if config.resume else f"{command} --resume"
     errors = _train(cells, config, console, again)

@@ -1,6 +1,5 @@
 """The data module: a dataset, what is held out of it, and its three loaders."""
 
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +15,7 @@ from spikeback.data.pictures import DataSet, Split, as_input, channel_statistics
 from spikeback.data.share import Share
 from spikeback.data.split import balanced_order, hold_out, split_hash
 from spikeback.errors import UsageError
+from spikeback.processors import processors
 
 Batch = tuple[Tensor, Tensor]
 
@@ -136,8 +136,16 @@ class DataModule(lightning.LightningDataModule):
         if self.use_all:
             return self.test_dataloader()
         if not len(self._held_out):
-            raise UsageError("--data.held_out 0 leaves nothing to choose the best epoch on; try a fraction such as 0.1")
+            raise UsageError(self._nothing_held_out())
         return self._evaluation(self.pictures.train, self._held_out)
+
+    def _nothing_held_out(self) -> str:
+        test = "choose it on the test pictures: --train.best_on test"
+        if self.config.held_out:  # every class keeps its last picture for training
+            return (
+                f"each class has one training picture, so none is left to choose the best epoch on; add some, or {test}"
+            )
+        return f"--data.held_out 0 leaves nothing to choose the best epoch on; try a fraction such as 0.1, or {test}"
 
     def test_dataloader(self) -> DataLoader[Batch]:
         """The test samples, in their order."""
@@ -188,7 +196,7 @@ class DataModule(lightning.LightningDataModule):
     def _loader(self, dataset: BatchDataset, batch_size: int, slow: bool = False, **options: Any) -> DataLoader[Batch]:
         workers = self.config.num_workers
         if workers is None:  # a batch from memory takes milliseconds: a worker would only compete for the processors
-            spare = max(len(os.sched_getaffinity(0)) // self.share.devices - 1, 1)
+            spare = max(processors() // self.share.devices - 1, 1)
             workers = spare if slow or isinstance(dataset.split, RandomViews) else 0
         return Loader(
             dataset,

@@ -8,7 +8,7 @@ from torch.nn.modules import module as torch_module
 
 from spikeback.nn.neuron import LIF
 from spikeback.nn.norm import BatchNorm2d, TdBatchNorm2d, is_shared, track
-from spikeback.ops.lif import code, fastest
+from spikeback.ops.lif import check_neuron, code, fastest
 from spikeback.ops.lif.operator import moments, norm_lif, normaliser
 from spikeback.ops.packing import note_spikes
 from spikeback.ops.processes import pooled_moments
@@ -36,12 +36,13 @@ def fused(neuron: nn.Module, parts: list[tuple[Tensor, nn.Module | None]], time_
         return None
     if residual is not None and (residual.dtype, residual.shape) != (x.dtype, x.shape):
         return None
+    tau, threshold = check_neuron(neuron.tau, neuron.threshold, neuron.surrogate, neuron.gain)
     known = code(neuron.surrogate)
     if known is None or fastest(x, neuron.surrogate, neuron.gain) not in ("cpu", "triton"):
         return None
     spikes, _ = norm_lif(
         x, *_constants(norm, x), residual, *_constants(norm2, residual), None, neuron.gain, any(map(by_batch, norms)),
-        any(map(is_shared, norms)), time_steps, neuron.tau, neuron.threshold, *known, neuron.detach_reset, False,
+        any(map(is_shared, norms)), time_steps, tau, threshold, *known, neuron.detach_reset, False,
     )  # fmt: skip
     return note_spikes(spikes)
 

@@ -17,6 +17,7 @@ class LIF(nn.Module):
         surrogate: derivative of the firing function used in the backward pass.
         detach_reset: cut the gradient through the reset.
 
+    Leak, threshold and gain are constants: tensors that require a gradient are refused, also if they are set later.
     `gain` is a buffer of the layer, saved with it: a scalar that multiplies the surrogate's derivative.
     Defaults are those of the authors' public code (their V_th = 1 compared at 0.5 is a threshold of 0.5).
     """
@@ -31,8 +32,8 @@ class LIF(nn.Module):
         detach_reset: bool = False,
     ) -> None:
         super().__init__()
-        check_neuron(tau, threshold, surrogate)
-        self.tau, self.threshold, self.surrogate, self.detach_reset = tau, threshold, surrogate, detach_reset
+        self.tau, self.threshold = check_neuron(tau, threshold, surrogate)
+        self.surrogate, self.detach_reset = surrogate, detach_reset
         self.register_buffer("gain", torch.tensor(1.0))
 
     def forward(

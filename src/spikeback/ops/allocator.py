@@ -29,12 +29,13 @@ class Pool:
 
     Raises:
         OSError: the process may not have so many addresses.
+        AttributeError: this system cannot reserve them.
     """
 
     def __init__(self) -> None:
         room = os.sysconf("SC_PHYS_PAGES") * mmap.PAGESIZE
         self.memory = mmap.mmap(-1, room, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE)
-        with suppress(OSError):  # a system without
+        with suppress(OSError, AttributeError):  # a system without, or a Python built on one
             self.memory.madvise(mmap.MADV_HUGEPAGE)
         self.gaps = [(0, room)]  # (start, end), by address; between two of them something is taken
         self.returned: deque[tuple[int, int]] = deque()  # blocks that nobody uses any more, not yet among the gaps
@@ -98,7 +99,7 @@ def tune_allocator() -> bool:
     if mallopt is None or not (mallopt(M_MMAP_MAX, 0) and mallopt(M_TRIM_THRESHOLD, -1)):
         return False
     if _pool is None:
-        with suppress(OSError):  # addresses are limited: then everything lies in the heap
+        with suppress(OSError, AttributeError):  # addresses are limited: then everything lies in the heap
             _pool = Pool()
     return True
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 LIBRARY = torch.library.Library("spikeback", "FRAGMENT")
 Function = Callable[..., Any]
@@ -34,6 +35,10 @@ def define(*, mutates: Iterable[str] = ()) -> Callable[[Function], Any]:
 
         def kernel(*inputs: Any) -> Any:
             inputs += tuple(defaults[len(inputs) :])  # the dispatcher leaves out what equals its default
+            if forward_ad._current_level >= 0 and any(map(_has_tangent, inputs)):
+                raise NotImplementedError(
+                    f"{op} has no forward-mode derivative; use backward(), or torch.autograd.grad"
+                )
             if torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in inputs):
                 output = differentiable.apply(*inputs)
             else:
@@ -65,6 +70,10 @@ def differentiate(op: Any, setup: Function, backward: Function) -> None:
     _formulas[op] = setup, backward
 
 
+def _has_tangent(value: Any) -> bool:
+    return isinstance(value, Tensor) and forward_ad.unpack_dual(value).tangent is not None
+
+
 def _differentiable(name: str, op: Any) -> Any:
     def forward(ctx: Any, *inputs: Any) -> Any:
         with torch._C._AutoDispatchBelowAutograd():
@@ -76,7 +85,11 @@ def _differentiable(name: str, op: Any) -> Any:
     def backward(ctx: Any, *grads: Any) -> Any:
         if op not in _formulas:
             raise RuntimeError(f"{op} has no gradient; inside spikeback.nn.plain() everything has one")
-        return _formulas[op][1](ctx, *grads)
+        result = _formulas[op][1](ctx, *grads)
+        for argument, needed, grad in zip(op._schema.arguments, ctx.needs_input_grad, result, strict=True):
+            if needed and grad is None:  # autograd would take it for "does not depend on it"
+                raise RuntimeError(f"{op} has no gradient for {argument.name}: pass {argument.name}.detach()")
+        return result
 
     methods = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
     kind: Any = type(torch.autograd.Function)

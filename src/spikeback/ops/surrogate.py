@@ -7,6 +7,7 @@ Source of `Triangle`, `Rectangle`, `Tanh`: "Take A Shortcut Back", Eq. 4.
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,12 +15,37 @@ from torch import Tensor
 from spikeback.errors import UsageError
 
 
+def check_constant(what: str, value: Any) -> None:
+    """Raises UsageError for a tensor that requires a gradient where only constants are known: it would get none."""
+    if isinstance(value, Tensor) and value.requires_grad:
+        raise UsageError(f"{what} cannot be learnt: no gradient is computed for it; detach the tensor or give a number")
+
+
+def as_number(what: str, value: Any) -> Any:
+    """The number that a tensor without dimensions holds; what is no tensor stays as it is.
+
+    Raises:
+        UsageError: a tensor of several values, or one that requires a gradient.
+    """
+    if not isinstance(value, Tensor):
+        return value
+    if value.ndim:
+        shape = tuple(value.shape)
+        raise UsageError(
+            f"{what} must be one number, the same for all neurons of a layer, not a tensor of shape {shape}"
+        )
+    check_constant(what, value)
+    return value.item()
+
+
 @dataclass(frozen=True)
 class Surrogate:
     """Base of all surrogates: every parameter is a positive number."""
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
+        for name, given in vars(self).items():
+            value = as_number(f"{type(self).__name__}: {name}", given)
+            object.__setattr__(self, name, value)  # frozen for everybody else
             if not isinstance(value, bool) and not (math.isfinite(value) and value > 0):
                 raise UsageError(f"{type(self).__name__}: {name} must be a positive number, got {value}")
 

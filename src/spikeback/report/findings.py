@@ -24,6 +24,8 @@ def headline(results: Results) -> str:
     Raises:
         UsageError: another schema, or no finished trial.
     """
+    if no_result := diverged(results):
+        return f"{no_result}Lower --train.lr, with another --out."
     ours, vanilla = _compared(results)
     chance = f"all after the last epoch; chance is {percent(1 / len(results['dataset']['classes']))} %"
     if ours is None or vanilla is None:
@@ -33,9 +35,55 @@ def headline(results: Results) -> str:
 
 
 def verdict(results: Results) -> str:
-    """The headline, and on a line of its own what the untrained network was like."""
+    """The headline, and on lines of their own whether training was still rising, and the untrained network's regime."""
     regime = results.get("regime")
-    return headline(results) + (f"\nRegime of the untrained network: {regime['kind']}." if regime else "")
+    lines = [headline(results), still_rising(results)]
+    lines.append(f"Regime of the untrained network: {regime['kind']}." if regime else "")
+    return "\n".join(filter(None, lines))
+
+
+def still_rising(results: Results) -> str:
+    """Whether more epochs would help, and what to do; empty where too few were trained to say.
+
+    Judged by the held-out accuracy, the mean of the last tenth of the epochs (at least three, at most half of them)
+    against the mean of as many before: a trial was rising if that is more than the standard error of the difference of
+    two accuracies that are counted on so many pictures.
+    """
+    pictures = results["dataset"]["held_out"] or results["dataset"]["test"]  # the authors' rule holds nothing out
+    rising, gains, window, epochs = [], [], 0, 0
+    for trial in results["trials"]:
+        curve = finite(trial["history"].get("held_out_accuracy", []))
+        if len(curve) < 2:
+            continue
+        epochs, window = len(curve), max(len(curve) // 10, min(3, len(curve) // 2))
+        last, before = (sum(part) / window for part in (curve[-window:], curve[-2 * window : -window]))
+        gains.append(last - before)
+        if last - before > counting_error(last, before, pictures) / 1.96:
+            rising.append(f"{trial['method']} seed {trial['seed']}")
+    if not gains:
+        return ""
+    span = f"in the last {count(window)} of {count(epochs)} epochs the held-out accuracy was"
+    gain = f"{percent(max(gains))} points above that of the {count(window)} before"
+    if not rising:
+        return f"No longer rising: {span} at most {gain}."
+    who = "all" if len(rising) == len(gains) else ", ".join(rising)
+    advice = f"Train longer: --train.epochs {2 * epochs} with another --out"
+    return f"Still rising ({who}): {span} up to {gain}. {advice}."
+
+
+def diverged(results: Results) -> str:
+    """Which trials ended at an absurd loss, as earlier versions let them: more than ten times that of guessing.
+
+    That of every branch counts as well, as if losses were summed.
+    """
+    found = []
+    for trial in results["trials"]:
+        history, branches = trial["history"], len(trial["gradients"].get("blocks", ()))
+        losses, weights = finite(history.get("train_loss", [])), finite(history.get("weight", []))
+        guess = math.log(len(results["dataset"]["classes"])) * (1 + (weights[-1] if weights else 0.0) * branches)
+        if losses and losses[-1] > 10 * guess:
+            found.append(f"{trial['method']} seed {trial['seed']} (loss {scientific(losses[-1])})")
+    return f"Diverged, so no result: {', '.join(found)}. " if found else ""
 
 
 def _compared(results: Results) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:

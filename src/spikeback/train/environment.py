@@ -38,7 +38,8 @@ def resolve_precision(precision: str, device: str | None = None) -> str:
         return precision
     if device == "cuda" or (device is None and torch.cuda.is_available()):
         return "bf16-mixed" if torch.cuda.is_bf16_supported() else "32-true"
-    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    instructions = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # not in PyTorch for every processor
+    native = any(getattr(torch.cpu, name, bool)() for name in instructions)
     return "bf16-mixed" if native else "32-true"
 
 

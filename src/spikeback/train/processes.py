@@ -31,6 +31,7 @@ def placement(train: TrainConfig) -> dict[str, Any]:
     """Lightning's options for where a training runs."""
     several = train.devices * train.nodes > 1
     return {
+        "accelerator": "cuda" if torch.cuda.is_available() else "cpu",  # no other: Apple's has no double precision
         "devices": train.devices,
         "num_nodes": train.nodes,
         "accumulate_grad_batches": train.accumulate,

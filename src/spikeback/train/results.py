@@ -51,7 +51,9 @@ def check_resumable(
     """Raise UsageError unless trials of this recipe can join `results`; note another environment in them."""
     check_recipe(results["config"], recipe, folder)
     if results["dataset"] != dataset:
-        raise UsageError(f"--resume: {folder} was made with other pictures ({results['dataset']['name']})")
+        raise UsageError(
+            f"--resume: {folder} was made with other pictures ({results['dataset']['name']}); name another --out"
+        )
     if environment != results["environment"]:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         results.setdefault("resumed", []).append({"started": now, "environment": environment})
@@ -60,9 +62,11 @@ def check_resumable(
 def check_recipe(old: dict[str, Any], recipe: Recipe, path: Path) -> None:
     """Raise UsageError that names every option in which a recipe differs from that of `path`, but for harmless ones."""
     if differ := differing(old, recipe.as_dict()):
+        config = (path if path.is_dir() else path.parents[1]) / "config.yaml"  # of a trial's checkpoint, its run's
+        own = f", or go on with that run by its own recipe, --config {config}" if config.is_file() else ""
         raise UsageError(
-            f"--resume: {path} was made with another recipe, it differs in {', '.join(differ)}; remove it to start "
-            "anew, or name another --out"
+            f"--resume: {path} was made with another recipe, it differs in {', '.join(differ)}; name another --out for "
+            f"this one{own}"
         )
 
 

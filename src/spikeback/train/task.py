@@ -23,7 +23,8 @@ from spikeback.train.recipe import BranchConfig, TrainConfig
 SHARED = 32  # samples of the probe on which the branches' shares are measured
 HELD_OUT = 0  # the first validation loader; the second has the test pictures
 METRICS = ("train", "held_out", "test", "test_sum")
-RECORD = ("total_steps", "history", "gradients", "step_seconds", "calibration")  # kept in the checkpoint
+RECORD = ("total_steps", "history", "gradients", "step_seconds", "calibration", "first_loss")  # kept in the checkpoint
+DIVERGED = 10  # times the loss at the start, or that of guessing if it is larger, is no training any more
 
 
 class Task(L.LightningModule):
@@ -61,6 +62,7 @@ class Task(L.LightningModule):
         self.gradients: dict[str, Any] = {"blocks": block_names(net), "step": [], "norm": []}
         self.step_seconds: list[float] = []
         self.calibration: dict[str, Any] | None = None
+        self.first_loss: float | None = None
         self._losses: list[Tensor] = []
         self._seconds: list[float] = []
 
@@ -84,6 +86,8 @@ class Task(L.LightningModule):
             raise TrainingError(
                 f"the loss is {mean.item()} at step {self.global_step + 1} of {self.total_steps}: {self.advice()}"
             )
+        if self.first_loss is None:
+            self.first_loss = mean.item()
         self._losses.append(mean)
         if self.logger is not None:
             self.log("train/loss", mean)
@@ -91,9 +95,22 @@ class Task(L.LightningModule):
         return loss
 
     def advice(self) -> str:
-        """What to do about numbers that are not finite."""
-        remedy = f"lower --train.lr ({self.train_config.lr}) or use --train.precision 32-true"
-        return f"{remedy} ({self.schedule}, seed {self.seed})"
+        """What to do about numbers that are not finite, or absurd."""
+        remedy = f"lower --train.lr ({self.train_config.lr})"
+        if self.trainer.precision != "32-true":
+            remedy += " or use --train.precision 32-true"
+        return f"{remedy}, with another --out ({self.schedule}, seed {self.seed})"
+
+    def check_loss(self) -> None:
+        """Raise TrainingError if the loss of most steps in the epoch's second half is absurd, finite as it may be."""
+        late = sorted(loss.item() for loss in self._losses[len(self._losses) // 2 :])
+        guess = math.log(self.metrics["train_accuracy"].num_classes)  # pyright: ignore
+        start = max(guess, self.first_loss or 0.0)
+        if late[len(late) // 2] > DIVERGED * start:
+            raise TrainingError(
+                f"the training has diverged: its loss is {late[len(late) // 2]:.2g} in epoch {self.current_epoch + 1}, "
+                f"more than {DIVERGED} times the {start:.2g} of its start: {self.advice()}"
+            )
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
         x, y = batch
@@ -112,7 +129,10 @@ class Task(L.LightningModule):
     def on_fit_start(self) -> None:
         total = int(self.trainer.estimated_stepping_batches)
         if self.total_steps not in (0, total):
-            raise UsageError(f"the checkpoint was made for {self.total_steps} optimiser steps, this recipe has {total}")
+            raise UsageError(
+                f"the checkpoint was made for {self.total_steps} optimiser steps, this recipe has {total}; "
+                "name another --out"
+            )
         self.total_steps = total
 
     def on_train_start(self) -> None:
@@ -138,6 +158,7 @@ class Task(L.LightningModule):
             raise TrainingError(
                 f"the weights are no longer finite after step {self.global_step} of {self.total_steps}: {self.advice()}"
             )
+        self.check_loss()
         row = {
             "epoch": self.current_epoch + 1,
             "train_loss": torch.stack(self._losses).mean().item(),
@@ -226,6 +247,6 @@ class Task(L.LightningModule):
         checkpoint["record"] = {name: getattr(self, name) for name in RECORD}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        record = {"calibration": None} | checkpoint["record"]  # which earlier versions did not have
+        record = {"calibration": None, "first_loss": None} | checkpoint["record"]  # which earlier versions did not have
         for name in RECORD:
             setattr(self, name, record[name])

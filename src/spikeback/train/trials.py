@@ -5,7 +5,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -24,6 +24,7 @@ from spikeback.data.share import Share
 from spikeback.doctor.callback import DoctorCallback
 from spikeback.errors import UsageError, WriteError
 from spikeback.files import write_atomic
+from spikeback.lock import alone, is_used
 from spikeback.train.checkpoint import BEST, LAST, AtomicCheckpointIO, Checkpoints, EventLog, read_checkpoint
 from spikeback.train.environment import environment, resolve_precision
 from spikeback.train.processes import OwnSignals, own_share, placement, quietly, together
@@ -71,6 +72,10 @@ class Run:
         """Whether this is the process that writes: the only one, or the first."""
         return self.share.rank == 0
 
+    def alone(self) -> AbstractContextManager[None]:
+        """Within, no other training writes to the folder; the other processes of this one write nothing."""
+        return alone(self.out, self.command) if self.writes else nullcontext()
+
     def data(self, seed: int) -> DataModule:
         """The data of one trial; the pictures are read once for all."""
         module = DataModule(self.recipe.data, seed, self.pictures, self.recipe.train.best_on == "test", self.share)
@@ -84,10 +89,15 @@ def compare(run: Run, methods: list[Method], seeds: list[int], resume: bool = Fa
     batches, augmentation, learning rate and budget.
 
     Raises:
-        UsageError: the folder holds results of another recipe, or any, without `resume`.
+        UsageError: the folder holds results of another recipe, or any, without `resume`; another process trains there.
         TrainingError: a loss is no longer finite; finished trials stay.
         WriteError: a file cannot be written; finished trials stay, and what a trial under way has on the disk.
     """
+    with run.alone():
+        return _compare(run, methods, seeds, resume)
+
+
+def _compare(run: Run, methods: list[Method], seeds: list[int], resume: bool) -> dict[str, Any]:
     trials = trials_of(methods, seeds)
     if run.recipe.train.threads:
         torch.set_num_threads(run.recipe.train.threads)
@@ -215,7 +225,7 @@ def _open(run: Run, methods: list[Method], seeds: list[int], resume: bool) -> di
         check_resumable(results, recipe, data.describe(), made, run.out)
         results["planned"] += [trial for trial in plan if trial not in results["planned"]]
         return results
-    if not resume and run.out.is_dir() and any(run.out.iterdir()):
+    if not resume and is_used(run.out):
         raise UsageError(
             f"--out {run.out} is not empty: add --resume if it holds a run of this recipe, or name another folder"
         )

@@ -227,11 +227,6 @@ def test_an_entry_is_read_once_to_be_opened(tmp_path: Path, monkeypatch: pytest.
     assert opened == FrameSet("", "", ("a",), Frames(CONTENT, labels), Frames(CONTENT[:2], labels[:2])).hash()
 
 
-def test_without_fcntl_it_still_builds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache, "fcntl", None)
-    assert np.array_equal(cached(tmp_path, "set", {}, SHAPE, blocks).frames, CONTENT)
-
-
 def test_building_and_opening_hold_one_block_in_memory(tmp_path: Path) -> None:
     shape, block = (64, 1 << 20), np.zeros((1, 1 << 20), np.uint8)
     tracemalloc.start()

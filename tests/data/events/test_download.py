@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -154,3 +155,56 @@ def test_without_a_network_it_is_one_line(
     err = capsys.readouterr().err
     assert err.startswith("error: ")
     assert err.count("\n") == 1
+
+
+ANSWERS = {  # what a server that is asked for the rest may say instead: status, headers, body
+    "a page in its place": (200, {}, b"<html>Sorry, this is down for maintenance</html>" * 9),
+    "nothing": (200, {}, b""),
+    "less than is there": (200, {"Content-Length": "4000"}, archive("cat")[:50]),
+    "another part": (206, {"Content-Range": "bytes 0-99/100"}, archive("cat")[:100]),
+    "an error": (503, {}, b"<html>busy</html>"),
+    "a refusal": (403, {}, b"<html>not you</html>"),
+}
+
+
+@pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS)
+def test_an_answer_that_is_no_archive_costs_nothing_that_was_there(
+    script: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, answer: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, headers, body = answer
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            for name, value in ({"Content-Length": str(len(body))} | headers).items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    begun = archive("cat")[:200]
+    (tmp_path / "cat.zip.part").write_bytes(begun)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
+        thread = threading.Thread(target=http.serve_forever, args=(0.01,))
+        thread.start()
+        monkeypatch.setattr(script, "ADDRESS", f"http://127.0.0.1:{http.server_port}/{{}}")
+        monkeypatch.setattr(script, "TIMEOUT", 2)
+        assert script.main([str(tmp_path), "cat"]) == 1
+        http.shutdown()
+        thread.join()
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"cat.zip.part": begun}
+
+
+def test_a_server_that_starts_over_replaces_what_was_there_once_it_sent_more(
+    script: ModuleType, server: list[str | None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "cat.zip.part").write_bytes(archive("cat")[:200])
+    request = script.Request
+    monkeypatch.setattr(script, "Request", lambda url, headers: request(url))  # it never hears of a range
+    assert script.main([str(tmp_path), "cat"]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["cat"]

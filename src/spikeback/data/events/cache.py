@@ -13,7 +13,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
@@ -24,11 +24,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from spikeback.errors import UsageError
-
-try:
-    import fcntl
-except ImportError:  # not a Unix: two builders then both build, and write the same
-    fcntl = None
+from spikeback.lock import in_turn
 
 FORMAT = 2  # part of every key: to be raised whenever the same options give other frames
 SUM = hashlib.sha256().digest_size
@@ -83,7 +79,7 @@ def cached(
     sums, _ = file.verify(rows)
     if not sums[rows].any(1).all():
         _make(folder)
-        with _lock(folder) as alone:
+        with in_turn(folder) as alone:  # if not alone, all builders write the same
             sums, damaged = file.verify(rows)  # made by another process meanwhile?
             if damaged:
                 warnings.warn(
@@ -150,7 +146,7 @@ class _File:
 
     def open(self) -> BinaryIO:
         """Open it for writing, and give it its size and header if it lacks them; no sample is lost."""
-        file = os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
+        file = os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666), "r+b")
         try:
             file.truncate(self.size)
             file.write(self.header)
@@ -225,22 +221,3 @@ def _writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror or error}; name another --data.cache") from None
-
-
-@contextmanager
-def _lock(folder: Path) -> Iterator[bool]:
-    """Build alone in `folder`, as far as the file system can tell: True if no other process builds there meanwhile.
-
-    The lock lies on the folder itself and ends with its process, however that ends.
-    """
-    handle, alone = None, False
-    try:
-        if fcntl:
-            with suppress(OSError):  # a network file system without locks, say: both builders then write the same
-                handle = os.open(folder, os.O_RDONLY)
-                fcntl.flock(handle, fcntl.LOCK_EX)
-                alone = True
-        yield alone
-    finally:
-        if handle is not None:
-            os.close(handle)

@@ -17,11 +17,13 @@ from rich.console import Console
 from rich.progress import Progress
 
 from spikeback.errors import UsageError
+from spikeback.processors import processors
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 CHUNK = 16  # items a process works on at a time
 FEW = 64  # items up to which starting processes is not worth it
+MOST = 61  # processes: what Windows can wait for
 AHEAD = 4  # chunks for each process that may wait for the reader
 
 _work: Callable[[Any], Any]  # what a worker process does, told once when it starts
@@ -36,7 +38,7 @@ def parallel(
     Raises the first error of `work` as it is, and UsageError if a process was killed.
     """
     chunks = [items[i : i + CHUNK] for i in range(0, len(items), CHUNK)]
-    workers = min(workers or _cores(), len(chunks))
+    workers = min(workers or processors(), len(chunks), MOST)
     console = Console(stderr=True)
     progress = Progress(console=console, transient=True, disable=not console.is_terminal)
     said: list[str] = []
@@ -67,7 +69,9 @@ def _windowed(pool: ProcessPoolExecutor, chunks: Sequence[Any], ahead: int) -> I
         while waiting:
             yield waiting.popleft().result()
     except BrokenProcessPool:
-        raise UsageError("a worker process was killed, most likely for lack of memory; give fewer workers") from None
+        raise UsageError(
+            "a worker process was killed, most likely for lack of memory; free some and start again"
+        ) from None
 
 
 def _run(work: Callable[[Any], Any], chunk: Sequence[Any]) -> tuple[list[Any], list[str]]:
@@ -94,7 +98,3 @@ def _end_with_parent() -> None:
     if (parent := multiprocessing.parent_process()) is not None:
         parent.join()
         os._exit(1)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

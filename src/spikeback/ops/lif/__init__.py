@@ -7,13 +7,13 @@ from contextvars import ContextVar
 from importlib.util import find_spec
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from spikeback.errors import UsageError
 from spikeback.ops import native
 from spikeback.ops.lif import compiled, cpu, reference
 from spikeback.ops.lif.operator import norm_lif
-from spikeback.ops.surrogate import ATan, Rectangle, Sigmoid, Surrogate, Tanh, Triangle
+from spikeback.ops.surrogate import ATan, Rectangle, Sigmoid, Surrogate, Tanh, Triangle, as_number, check_constant
 
 BACKENDS = ("reference", "compiled", "cpu", "triton")
 CODES = {Triangle: 0, Rectangle: 1, Tanh: 2, Sigmoid: 4, ATan: 5}  # as the kernels count; 3 is Tanh not normalised
@@ -84,10 +84,10 @@ def lif(
         spikes (T, B, ...) in x's dtype, and the membrane after the last reset (B, ...), float32 for half-precision x.
 
     Raises:
-        UsageError: no time step, a leak, threshold or state that does not fit, or an unknown backend.
+        UsageError: no time step, a leak, threshold or state that does not fit, a tensor among the constants that
+            requires a gradient (there is none), or an unknown backend.
     """
     check_current(x, state)
-    check_neuron(tau, threshold, surrogate)
     return run(x, tau, threshold, surrogate, state, gain, detach_reset, backend)
 
 
@@ -102,7 +102,8 @@ def run(
     backend: str | None = None,
     keep_membrane: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """`lif` of arguments that were checked; the membrane is not worth reading if it is not kept."""
+    """`lif` of a current and state that were checked; the membrane is not worth reading if it is not kept."""
+    tau, threshold = check_neuron(tau, threshold, surrogate, gain)
     if backend not in (None, *BACKENDS):
         raise UsageError(f"lif: no backend {backend!r}; choose from {', '.join(BACKENDS)}")
     best = fastest(x, surrogate, gain)
@@ -130,11 +131,22 @@ def check_current(x: Tensor, state: Tensor | None) -> None:
         raise UsageError(f"lif: state has shape {tuple(state.shape)}, x needs {tuple(x.shape[1:])}")
 
 
-def check_neuron(tau: float, threshold: float, surrogate: Surrogate) -> None:
-    """Raises UsageError for constants that no neuron can have."""
-    if not 0 <= tau <= 1:
-        raise UsageError(f"lif: tau must lie in [0, 1], got {tau}")
-    if not (math.isfinite(threshold) and threshold > 0):
-        raise UsageError(f"lif: threshold must be a positive number, got {threshold}")
+def check_neuron(
+    tau: float | Tensor, threshold: float | Tensor, surrogate: Surrogate, gain: float | Tensor = 1.0
+) -> tuple[float, float]:
+    """The leak and the threshold as numbers. Raises UsageError for constants that no neuron can have."""
+    leak, level = as_number("lif: tau", tau), as_number("lif: threshold", threshold)
+    check_constant("lif: gain", gain)
+    if not 0 <= leak <= 1:
+        raise UsageError(f"lif: tau must lie in [0, 1], got {leak}")
+    if not (math.isfinite(level) and level > 0):
+        raise UsageError(f"lif: threshold must be a positive number, got {level}")
     if not callable(surrogate):
         raise UsageError(f"lif: surrogate must be one of spikeback.surrogate, e.g. Triangle(1.0), got {surrogate!r}")
+    if not isinstance(surrogate, Surrogate):  # ours have numbers only
+        values = (
+            surrogate.parameters() if isinstance(surrogate, nn.Module) else getattr(surrogate, "__dict__", {}).values()
+        )
+        for value in values:
+            check_constant("lif: surrogate", value)
+    return leak, level

@@ -37,6 +37,8 @@ def build(compiler: str | None = None) -> list[Path]:
     Raises:
         OSError, subprocess.CalledProcessError: no compiler, or one that cannot do this; its words are in `stderr`.
     """
+    if sys.platform == "win32":
+        raise OSError("the kernels are for GCC and Clang on Linux, not for Windows")
     words = shlex.split(compiler or os.environ.get("CXX") or "c++")
     levels = LEVELS.get(platform.machine(), {"default": None})
     paths = [library(level) for level in levels]
@@ -54,7 +56,7 @@ def _compile(compiler: list[str], march: str | None, to: Path) -> None:
     tuned = [f"-march={march}"] if march else []
     flags = [*FLAGS, *tuned, f'-DSPIKEBACK_SOURCE="{digest()}"', "-shared", "-fPIC"]
     command = [*compiler, *flags, *(str(HERE / name) for name in SOURCES), "-o", str(to)]
-    subprocess.run(command, check=True, capture_output=True, text=True)
+    subprocess.run(command, check=True, capture_output=True, encoding="utf-8", errors="replace")
 
 
 if __name__ == "__main__":
