@@ -3,15 +3,16 @@
 import re
 import shlex
 import sys
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser
-from rich.console import Console
 
 import spikeback
 from spikeback.cli.interrupt import Interrupted, interruptible
+from spikeback.cli.output import Terminal, forgiving_output, reader_left
 from spikeback.errors import TrainingError, UsageError
 
 
@@ -35,7 +36,8 @@ class Parser(ArgumentParser):
 
 def fail(message: str, code: int) -> NoReturn:
     """One line on stderr, then exit."""
-    print(f"error: {' '.join(str(message).split())}", file=sys.stderr)
+    with suppress(BrokenPipeError):  # nobody reads it, but the exit code says it too
+        print(f"error: {' '.join(str(message).split())}", file=sys.stderr)
     raise SystemExit(code)
 
 
@@ -119,14 +121,17 @@ def build_parser() -> tuple[Parser, dict[str, Any]]:
 
 def main(argv: list[str] | None = None) -> None:
     """Entry point of the command."""
-    argv = sys.argv[1:] if argv is None else argv
+    with forgiving_output():
+        _main(sys.argv[1:] if argv is None else argv)
 
+
+def _main(argv: list[str]) -> None:
     try:
         with interruptible():
             spikeback.tune_allocator()
             parser, runs = build_parser()
             config = parser.parse_args(with_data_names(with_recipe_paths(argv)))
-            runs[config.subcommand](config[config.subcommand], Console(), shlex.join(["spikeback", *argv]))
+            runs[config.subcommand](config[config.subcommand], Terminal(), shlex.join(["spikeback", *argv]))
     except UsageError as error:
         fail(str(error), 2)
     except TrainingError as error:
@@ -134,6 +139,7 @@ def main(argv: list[str] | None = None) -> None:
     except Interrupted as error:
         fail(str(error), 130)
     except BrokenPipeError:
-        raise SystemExit(0) from None
+        if not reader_left():
+            fail("a process that this one wrote to has ended", 1)
     except OSError as error:
         fail(f"{error.filename or ''}: {error.strerror or error}".lstrip(": "), 1)
