@@ -1,5 +1,6 @@
 """`spikeback SUBCOMMAND`: parses, runs, and turns every mistake of a user into one line and an exit code."""
 
+import json
 import re
 import shlex
 import sys
@@ -14,6 +15,7 @@ import spikeback
 from spikeback.cli.interrupt import Interrupted, interruptible
 from spikeback.cli.output import Terminal, forgiving_output, reader_left
 from spikeback.errors import TrainingError, UsageError
+from spikeback.files import as_path
 
 
 class Parser(ArgumentParser):
@@ -75,26 +77,29 @@ def with_recipe_paths(argv: list[str]) -> list[str]:
     return result
 
 
-def with_data_names(argv: list[str]) -> list[str]:
-    """Read --data NAME as --data.name NAME, unless it is a file of options or these written out."""
+def with_sections(argv: list[str]) -> list[str]:
+    """Read --data NAME as --data.name NAME, and for a file of options, --model FILE, put what is in it."""
+    from spikeback.cli.options import SECTIONS, read_options
+
+    def read(section: str, value: str) -> tuple[str, str]:
+        if section[2:] not in SECTIONS or value.startswith(("{", "-")):
+            return section, value
+        if as_path(value).is_file():
+            return section, json.dumps(read_options(as_path(value), section))
+        return ("--data.name" if section == "--data" else section), value
+
     result: list[str] = []
     for word in argv:
         option, equals, value = word.partition("=")
-        if result[-1:] == ["--data"] and not _options(word):
-            result[-1:] = ["--data.name", word]
-        elif option == "--data" and equals and not _options(value):
-            result.append(f"--data.name={value}")
+        if equals:
+            result.append("=".join(read(option, value)))
         else:
-            result.append(word)
+            result[-1:] = [*read(result[-1], word)] if result else [word]
     return result
 
 
-def _options(value: str) -> bool:
-    return value.startswith(("{", "-")) or Path(value).is_file()
-
-
 def _recipe_path(name: str, known: dict[str, Path]) -> str:
-    path = Path(name) if Path(name).is_file() else known.get(name)
+    path = as_path(name) if as_path(name).is_file() else known.get(name)
     if path is None:
         raise UsageError(f"--config: no file and no recipe {name!r}; recipes in the package: {', '.join(known)}")
     return str(path)
@@ -130,7 +135,7 @@ def _main(argv: list[str]) -> None:
         with interruptible():
             spikeback.tune_allocator()
             parser, runs = build_parser()
-            config = parser.parse_args(with_data_names(with_recipe_paths(argv)))
+            config = parser.parse_args(with_sections(with_recipe_paths(argv)))
             runs[config.subcommand](config[config.subcommand], Terminal(), shlex.join(["spikeback", *argv]))
     except UsageError as error:
         fail(str(error), 2)

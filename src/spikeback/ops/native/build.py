@@ -54,7 +54,7 @@ def _compile(compiler: list[str], march: str | None, to: Path) -> None:
     tuned = [f"-march={march}"] if march else []
     flags = [*FLAGS, *tuned, f'-DSPIKEBACK_SOURCE="{digest()}"', "-shared", "-fPIC"]
     command = [*compiler, *flags, *(str(HERE / name) for name in SOURCES), "-o", str(to)]
-    subprocess.run(command, check=True, capture_output=True, text=True)
+    subprocess.run(command, check=True, capture_output=True, encoding="utf-8", errors="replace")
 
 
 if __name__ == "__main__":
