@@ -5,7 +5,6 @@ import re
 import shlex
 import sys
 from contextlib import suppress
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,6 +15,12 @@ from spikeback.cli.interrupt import Interrupted, interruptible
 from spikeback.cli.output import Terminal, forgiving_output, reader_left
 from spikeback.errors import TrainingError, UsageError
 from spikeback.files import as_path
+from spikeback.values import near
+
+CHOICES = (  # of argparse and of jsonargparse, in a message on a word that is none of them
+    r"invalid choice: '(?P<word>.+?)' \(choose from (?P<names>.*)\)",
+    r"Literal\[(?P<names>[^]]*)\]\. Got value: (?P<word>\S+)",
+)
 
 
 class Parser(ArgumentParser):
@@ -31,9 +36,13 @@ class Parser(ArgumentParser):
         """The option that a misspelt one in the message comes closest to."""
         parsers = self.children.values() if self.children else [self]
         known = sorted({key for parser in parsers for key in vars(parser.get_defaults().as_flat())})
-        words = re.findall(r"(?:option '|arguments: --)([\w.]+)", message)
-        near = [name for word in words for name in get_close_matches(word, known, 1)]
-        return f"; did you mean {' or '.join(f'--{name}' for name in near)}?" if near else ""
+        for word in re.findall(r"(?:option '|arguments: --)([\w.]+)", message):
+            if hint := near(f"--{word}", [f"--{name}" for name in known]):
+                return hint
+        for pattern in CHOICES:
+            if found := re.search(pattern, " ".join(message.split())):
+                return near(found["word"], re.findall(r"[^\s,'\"]+", found["names"]))
+        return ""
 
 
 def fail(message: str, code: int) -> NoReturn:
@@ -46,11 +55,25 @@ def fail(message: str, code: int) -> NoReturn:
 def tidy(message: str) -> str:
     """jsonargparse's message in the words of the command line."""
     line = re.sub(r'^Parser key "([^"]*)"( element \d+)?: ', r"--\1\2: ", " ".join(message.split()))
+    line = re.sub(
+        r"Does not validate against any of the Union subtypes Subtypes: \[(.*?)\] Errors: .*?"
+        r"(?: Given value type: .*?)? Given value: ",
+        lambda found: f"Expected a {' or '.join(re.findall(r'[^ ,]+', found[1]))}. Got value: ",
+        line,
+    )
+    line = re.sub(
+        r'expected "(\w+)\.action" to be one of \{(.*)\}, but it was not provided\.',
+        r"\1 needs an ACTION, one of \2",
+        line,
+    )
     return (
         line.replace("<class '", "")
         .replace("'>", "")
         .replace("typing.Literal", "one of ")
         .replace("Expected a one", "expected one")
+        .replace("Expected a int", "expected a whole number (int)")
+        .replace("Expected a float", "expected a number (float)")
+        .replace("NoneType", "null")
     )
 
 
@@ -101,7 +124,8 @@ def with_sections(argv: list[str]) -> list[str]:
 def _recipe_path(name: str, known: dict[str, Path]) -> str:
     path = as_path(name) if as_path(name).is_file() else known.get(name)
     if path is None:
-        raise UsageError(f"--config: no file and no recipe {name!r}; recipes in the package: {', '.join(known)}")
+        hint = f"{near(name, known)}; recipes in the package: {', '.join(known)}"
+        raise UsageError(f"--config: no file and no recipe {name!r}{hint}")
     return str(path)
 
 

@@ -14,6 +14,7 @@ from jsonargparse import (
 from spikeback.errors import UsageError
 from spikeback.files import as_path, read_text
 from spikeback.train import Recipe
+from spikeback.values import near
 
 SECTIONS = ("data", "model", "branches", "train")
 TRIALS = ("methods", "seeds")  # a recipe may say which; a subcommand without these options takes no notice
@@ -130,9 +131,8 @@ def _base_path(path: Path, base: Any) -> Path:
     known = _packaged("studies") | _packaged("recipes")
     if beside.is_file() or base in known:
         return beside if beside.is_file() else known[base]
-    raise UsageError(
-        f"--config: {path}: base: no file {beside} and no recipe {base!r}; recipes in the package: {', '.join(known)}"
-    )
+    hint = f"{near(base, known)}; recipes in the package: {', '.join(known)}"
+    raise UsageError(f"--config: {path}: base: no file {beside} and no recipe {base!r}{hint}")
 
 
 def recipes() -> dict[str, Path]:

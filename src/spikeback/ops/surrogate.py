@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from spikeback.errors import UsageError
+from spikeback.values import is_number
 
 
 @dataclass(frozen=True)
@@ -20,8 +21,10 @@ class Surrogate:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if not isinstance(value, bool) and not (math.isfinite(value) and value > 0):
-                raise UsageError(f"{type(self).__name__}: {name} must be a positive number, got {value}")
+            if isinstance(getattr(type(self), name, None), bool):
+                continue  # a flag by its default
+            if not is_number(value) or not 0 < value < math.inf:
+                raise UsageError(f"{type(self).__name__}: {name} must be a positive number, got {value!r}")
 
     def __call__(self, u: Tensor, threshold: float) -> Tensor:
         raise NotImplementedError

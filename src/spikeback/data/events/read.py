@@ -12,6 +12,7 @@ from spikeback.data.events.dtype import EVENT, FAR, Recording, Sensor, checked_s
 from spikeback.data.events.nmnist import read_nmnist
 from spikeback.errors import UsageError
 from spikeback.files import as_path
+from spikeback.values import instead
 
 Policy = Literal["raise", "warn"]
 FORMATS = "AEDAT 2.0, 3.1 or 4, N-MNIST's .bin or .npz with arrays t, x, y, p"
@@ -40,7 +41,7 @@ def read_events(
     """
     for name, value, choices in (("axes", axes, get_args(Axes)), ("policy", policy, get_args(Policy))):
         if value not in choices:
-            raise UsageError(f"{name} {value!r} is unknown; choose from {', '.join(choices)}")
+            raise UsageError(f"{name} {value!r} is unknown{instead(value, choices)}")
     path, sensor = as_path(path), None if sensor is None else checked_size(sensor, "sensor")
     try:
         recording = _decode(path, axes)
