@@ -71,10 +71,10 @@ def explained(net: nn.Module, x: Tensor) -> Iterator[None]:
 
 
 def check_labels(y: Tensor) -> None:
-    """Raises UsageError unless y is whole numbers (B,), one class a sample."""
+    """Raises UsageError unless y is whole numbers, one class a sample; whether so many as samples is not known here."""
     if not isinstance(y, Tensor):
         raise UsageError(f"y must be a tensor of whole numbers (B,), got {type(y).__name__}: pass torch.as_tensor(y)")
-    if y.ndim == 1 and not y.is_floating_point():
+    if y.ndim < 2 and not y.is_floating_point():
         return
     cure = "y.long()" if y.ndim == 1 else "y.squeeze(1).long()" if y.shape[1:] == (1,) else "y.argmax(1)"
     cure = f": pass {cure}" if y.ndim in (1, 2) else ""
