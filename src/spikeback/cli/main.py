@@ -52,29 +52,24 @@ def fail(message: str, code: int) -> NoReturn:
     raise SystemExit(code)
 
 
+WORDS = (  # of jsonargparse -> of the command line, one after the other
+    (r'^Parser key "([^"]*)"( element \d+)?: ', r"--\1\2: "),
+    (r"<class '(\w+)'>", r"\1"),
+    (r"Does not validate against any of the Union subtypes Subtypes: \[(.*?), NoneType\] Errors: .* Given value: ",
+     r"Expected a \1 or null. Got value: "),
+    (r"Expected a typing\.Literal", "expected one of "),
+    (r"Expected a int", "expected a whole number (int)"),
+    (r"Expected a float", "expected a number (float)"),
+    (r'expected "(\w+)\.action" to be one of {(.*)}, but it was not provided\.', r"\1 needs an ACTION, one of \2"),
+)  # fmt: skip
+
+
 def tidy(message: str) -> str:
     """jsonargparse's message in the words of the command line."""
-    line = re.sub(r'^Parser key "([^"]*)"( element \d+)?: ', r"--\1\2: ", " ".join(message.split()))
-    line = re.sub(
-        r"Does not validate against any of the Union subtypes Subtypes: \[(.*?)\] Errors: .*?"
-        r"(?: Given value type: .*?)? Given value: ",
-        lambda found: f"Expected a {' or '.join(re.findall(r'[^ ,]+', found[1]))}. Got value: ",
-        line,
-    )
-    line = re.sub(
-        r'expected "(\w+)\.action" to be one of \{(.*)\}, but it was not provided\.',
-        r"\1 needs an ACTION, one of \2",
-        line,
-    )
-    return (
-        line.replace("<class '", "")
-        .replace("'>", "")
-        .replace("typing.Literal", "one of ")
-        .replace("Expected a one", "expected one")
-        .replace("Expected a int", "expected a whole number (int)")
-        .replace("Expected a float", "expected a number (float)")
-        .replace("NoneType", "null")
-    )
+    line = " ".join(message.split())
+    for pattern, words in WORDS:
+        line = re.sub(pattern, words, line)
+    return line
 
 
 def with_recipe_paths(argv: list[str]) -> list[str]:
