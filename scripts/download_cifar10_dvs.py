@@ -38,7 +38,7 @@ PER_CLASS = 1000  # recordings
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("root", type=Path, help="folder for the class folders")
+    parser.add_argument("root", type=lambda root: Path(root).expanduser(), help="folder for the class folders")
     parser.add_argument("classes", nargs="*", choices=[*ARCHIVES, []], metavar="class", help="only these classes")
     options = parser.parse_args(arguments)
     try:

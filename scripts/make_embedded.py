@@ -14,6 +14,7 @@ import torch
 
 from spikeback.data.fashion_mnist import DEBIAN, FILES, find_files, read_published
 from spikeback.errors import UsageError
+from spikeback.files import as_path
 
 TARGET = Path(__file__).parents[1] / "src/spikeback/data/embedded/fashion-mnist.npz"
 
@@ -31,7 +32,7 @@ def write(path: Path, **arrays: np.ndarray) -> str:
 
 
 def main() -> None:
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else DEBIAN
+    folder = as_path(sys.argv[1]) if len(sys.argv) > 1 else DEBIAN
     files = find_files(folder)
     if files is None:
         sys.exit(f"{folder} lacks one of {', '.join(FILES)}")

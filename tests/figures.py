@@ -206,7 +206,7 @@ def of_paper(found: Evidence) -> None:
 @cache
 def evidence(path: Path) -> frozenset[Figure]:
     found = Evidence()
-    data = {} if path == PAPER else json.loads(path.read_text())
+    data = {} if path == PAPER else json.loads(path.read_text("utf-8"))
     if path == PAPER:
         of_paper(found)
     elif "exits" in data:

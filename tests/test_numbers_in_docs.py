@@ -72,7 +72,7 @@ def blank(pattern: str, text: str) -> str:
 @cache
 def headings(page: Path) -> list[tuple[int, str, str]]:
     """Level, title and text (without code) of every section of a page; the first may have no title."""
-    text = blank(r"^```.*?^```$|(?<=\n\n)(?: {4}[^\n]*\n)+|<!--.*?-->", page.read_text())
+    text = blank(r"^```.*?^```$|(?<=\n\n)(?: {4}[^\n]*\n)+|<!--.*?-->", page.read_text("utf-8"))
     parts = re.split(r"^(?=#{1,6} )", text, flags=re.M)
     heads = [re.match(r"(#+) (.*)", part) for part in parts]
     return [(len(h[1]) if h else 0, h[2] if h else "", part) for h, part in zip(heads, parts, strict=True)]

@@ -1,4 +1,4 @@
-"""Files appear whole or not at all."""
+"""Files by name, in UTF-8 whatever the locale; they appear whole or not at all."""
 
 import errno
 import os
@@ -8,8 +8,24 @@ from pathlib import Path
 from spikeback.errors import WriteError
 
 
-def write_atomic(path: str | Path, data: bytes, previous: Path | None = None) -> Path:
-    """Write `data` to a temporary file beside `path`, then rename it: readers see the old file or the new one.
+def as_path(path: str | Path) -> Path:
+    """A path that a user gave; `~` is the home folder, as in the shell, which does not see it in --out=~/run."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - of an unknown user, ~name is a name like any other
+
+
+def read_text(path: Path) -> str:
+    """The text in a file, without the mark that some editors put before it. Raises UnicodeDecodeError."""
+    return path.read_text(encoding="utf-8-sig")
+
+
+def as_text(name: str) -> str:
+    """A file's name as text: read as UTF-8 where Python could not, and what is not even that replaced."""
+    return name.encode(errors="surrogateescape").decode(errors="replace")
+
+
+def write_atomic(path: str | Path, data: bytes | str, previous: Path | None = None) -> Path:
+    """Write `data`, text as UTF-8, to a temporary file beside `path`, then rename it: readers see the old file or the
+    new one.
 
     The data is on the disk before the name is, so a power loss leaves the old file or the new one as well: which of
     the two is up to the file system. With `previous`, the old file gets that name.
@@ -17,7 +33,7 @@ def write_atomic(path: str | Path, data: bytes, previous: Path | None = None) ->
     Raises:
         WriteError: the folder cannot be made or written to, or the disk is full; an old file is left as it was.
     """
-    path = Path(path)
+    path, data = as_path(path), as_text(data).encode() if isinstance(data, str) else data
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

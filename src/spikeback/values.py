@@ -1,14 +1,44 @@
-"""Frozen values as text, for recipes and the command line: "Triangle(gamma=1.0)" <-> Triangle(gamma=1.0)."""
+"""Values that users write: names, whole numbers, and frozen values as text, "Tanh(k=3.0)" <-> Tanh(k=3.0)."""
 
 import ast
 import dataclasses
 import math
+from collections.abc import Iterable
 from difflib import get_close_matches
+from numbers import Integral, Real
 from typing import Any, TypeVar, cast
 
 from spikeback.errors import UsageError
 
 T = TypeVar("T")
+
+
+def near(name: object, names: Iterable[object]) -> str:
+    """The hint " (did you mean 'demo'?)" where one of the names is close to an unknown one, else nothing."""
+    known = {str(each).lower(): str(each) for each in names}
+    word = str(name).strip().lower()
+    close = get_close_matches(word, known, 5) or [each for each in known if len(word) > 2 and word in each]
+    swapped = [each for each in close if sorted(each) == sorted(word)]  # 81 for 18 is nearer than 19
+    return f" (did you mean {known[(swapped or close)[0]]!r}?)" if close else ""
+
+
+def instead(name: object, names: Iterable[object]) -> str:
+    """How to end a message on an unknown name: the hint, and the choices."""
+    names = list(names)
+    return f"{near(name, names)}; choose from {', '.join(map(str, names))}"
+
+
+def is_number(value: object) -> bool:
+    """Whether this is a real number; True and False are none."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def check_whole(name: str, value: object, least: int = 1) -> None:
+    """Raises UsageError unless `value` is a whole number of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise UsageError(f"{name} must be a whole number, not {value!r}")
+    if value < least:
+        raise UsageError(f"{name} must be at least {least}, not {value}")
 
 
 def choices(base: type[T]) -> dict[str, type[T]]:
@@ -27,8 +57,7 @@ def from_text(text: str, base: type[T]) -> T:
         call = ast.parse(text.strip(), mode="eval").body
         name = call.func if isinstance(call, ast.Call) else call
         if not isinstance(name, ast.Name) or name.id.lower() not in choices(base):
-            near = get_close_matches(text.partition("(")[0].strip().lower(), choices(base), 1)
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            hint = near(text.partition("(")[0], choices(base))
             raise UsageError(f"no {base.__name__.lower()} {text!r}{hint}; choose from {names}, e.g. {example(base)!r}")
         args = [ast.literal_eval(a) for a in call.args] if isinstance(call, ast.Call) else []
         named = {k.arg: ast.literal_eval(k.value) for k in call.keywords if k.arg} if isinstance(call, ast.Call) else {}
@@ -36,8 +65,8 @@ def from_text(text: str, base: type[T]) -> T:
     except UsageError:
         raise
     except (SyntaxError, ValueError, TypeError) as error:
-        near = choices(base).get(text.partition("(")[0].strip().lower())
-        right = repr(near()) if near else example(base)
+        known = choices(base).get(text.partition("(")[0].strip().lower())
+        right = repr(known()) if known else example(base)
         raise UsageError(f"cannot read {text!r} as a {base.__name__.lower()}, e.g. {right!r}") from error
 
 

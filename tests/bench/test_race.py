@@ -60,7 +60,8 @@ def test_an_arm_states_facts_then_answers_every_line(log: Path) -> None:
     assert first["facts"]["calls"] == 1
     assert [sorted(answer) for answer in others] == [["peak_bytes", "seconds"]] * 2
     assert all(0.2 < answer["seconds"] < 2 for answer in others)
-    assert len(log.read_text().splitlines()) == worker.WARM_UP + 2 * 2  # an untimed call comes before each timed one
+    lines = log.read_text("utf-8").splitlines()
+    assert len(lines) == worker.WARM_UP + 2 * 2  # an untimed call comes before each timed one
 
 
 @pytest.mark.parametrize(
@@ -98,7 +99,7 @@ def test_one_arm_works_at_a_time_and_failures_stop_nobody(log: Path) -> None:
     assert breaks["error"] == "RuntimeError: it broke"
     assert [len(record["seconds"]) for record in records] == [2, 0, 0, 1]
     assert all(0.2 < seconds < 2 for seconds in a["seconds"])
-    lines = [line.split() for line in log.read_text().splitlines()]
+    lines = [line.split() for line in log.read_text("utf-8").splitlines()]
     spans = [(float(start), float(end)) for _, start, end in lines]
     assert all(earlier[1] <= later[0] for earlier, later in pairwise(spans))
     order = [name for name, _, _ in lines[2 * worker.WARM_UP :]]

@@ -45,6 +45,13 @@ OPTIONS: dict[str, tuple[list[str], list[str]]] = {
     "no time step": (["--model.time_steps", "0"], ["--model.time_steps", "at least 1", "0"]),
     "negative time steps": (["--model.time_steps", "-2"], ["--model.time_steps", "at least 1", "-2"]),
     "tau": (["--model.tau", "1.5"], ["--model.tau", "[0, 1]", "1.5"]),
+    "SpikingJelly's tau": (["--model.tau", "2.0"], ["--model.tau", "[0, 1]", "SpikingJelly's tau=2.0 is tau=0.5 here"]),
+    "tau in words": (["--model.tau", "half"], ["--model.tau", "half", "a number (float)"]),
+    "half a time step": (["--model.time_steps", "2.5"], ["--model.time_steps", "2.5", "a whole number (int)"]),
+    "half a channel": (
+        ["--model.width", "2.5"],
+        ["--model.width: expected a whole number (int) or null. Got value: 2.5"],
+    ),
     "no seeds": (["--seeds"], ["--seeds", "at least one"]),
     "seeds twice": (["--seeds", "0", "1", "0"], ["seeds", "once", "[0, 1, 0]"]),
     "seed in words": (["--seeds", "a"], ["--seeds", "a", "int"]),
@@ -95,6 +102,36 @@ def test_unknown_subcommand_is_one_line(word: str, refused: Refused) -> None:
     line = refused(word)
     assert word in line
     assert "spikeback --help" in line
+
+
+MEANT = {  # words -> the word that was meant
+    ("fti",): "fit",
+    ("data", "chek"): "check",
+    ("bench", "stpe"): "step",
+    ("fit", "--config", "dmeo"): "demo",
+    ("fit", "--config=cifar10/resnet18-t22"): "cifar10/resnet18-t2",
+    ("sweep", "--config", "tabel1"): "table1",
+    ("fit", "--data", "fashion-mnits"): "fashion-mnist",
+    ("fit", "--data.events.source", "embeded"): "embedded",
+    ("fit", "--model.name", "spiking_resnet81"): "spiking_resnet18",
+    ("fit", "--model.stem", "cifra"): "cifar",
+    ("fit", "--train.optimizer", "adm"): "adam",
+    ("fit", "--method", "evolutionray"): "evolutionary",
+    ("fit", "--modle.width", "4"): "--model.width",
+    ("sweep", "--vary", "{trian.lr: [1]}"): "train.lr",
+    ("tables", "--format", "htlm"): "html",
+    ("diagnose", "--passes", "fidelty"): "fidelity",
+}
+
+
+@pytest.mark.parametrize("words", MEANT, ids=" ".join)
+def test_the_word_that_was_meant(words: tuple[str, ...], refused: Refused) -> None:
+    assert f"(did you mean '{MEANT[words]}'?)" in refused(*words)
+
+
+@pytest.mark.parametrize("words", [("data",), ("bench",)], ids=" ".join)
+def test_a_subcommand_without_its_action(words: tuple[str, ...], refused: Refused) -> None:
+    assert f"{words[0]} needs an ACTION, one of" in refused(*words)
 
 
 def test_fit_names_its_own_option(refused: Refused, tiny: list[str], tmp_path: Path) -> None:

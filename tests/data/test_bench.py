@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spikeback.cli.main import main, with_data_names
+from spikeback.cli.main import main, with_sections
 
 SMALL = ["--data.size", "8", "--data.batch_size", "16", "--data.limit", "64", "--precision", "32-true"]
 
@@ -59,13 +59,15 @@ def test_mistakes_are_one_line(words: list[str], said: str, capsys: pytest.Captu
 
 def test_data_takes_a_name(tmp_path: Path) -> None:
     options = tmp_path / "data.yaml"
-    options.touch()
-    assert with_data_names(["fit", "--data", "cifar10", "--seed", "1"]) == [
+    options.write_text("batch_size: 7\nevents.time_steps: 3")
+    assert with_sections(["fit", "--data", "cifar10", "--seed", "1"]) == [
         "fit", "--data.name", "cifar10", "--seed", "1",
     ]  # fmt: skip
-    assert with_data_names(["--data=tonic:NMNIST"]) == ["--data.name=tonic:NMNIST"]
-    for words in (["--data", str(options)], [f"--data={options}"], ["--data", "{name: cifar10}"]):
-        assert with_data_names(words) == words
+    assert with_sections(["--data=tonic:NMNIST"]) == ["--data.name=tonic:NMNIST"]
+    assert with_sections(["--data", "{name: cifar10}"]) == ["--data", "{name: cifar10}"]
+    inside = '{"batch_size": 7, "events": {"time_steps": 3}}'
+    assert with_sections(["--data", str(options)]) == ["--data", inside]
+    assert with_sections([f"--data={options}"]) == [f"--data={inside}"]
 
 
 def test_an_unknown_name_lists_the_choices(capsys: pytest.CaptureFixture[str]) -> None:

@@ -52,7 +52,11 @@ def test_home_is_expanded(
 @pytest.mark.parametrize(
     ("name", "root", "message"),
     [
-        ("mnist", None, "--data.name 'mnist' is unknown; choose from embedded, fashion-mnist, folder"),
+        (
+            "mnist",
+            None,
+            "--data.name 'mnist' is unknown (did you mean 'nmnist'?); choose from embedded, fashion-mnist, folder",
+        ),
         ("folder", None, "--data.name folder needs --data.root"),
         ("embedded", "somewhere", "--data.root somewhere has no use with --data.name embedded"),
         ("cifar10", None, "--data.name cifar10 needs --data.root, the folder that holds cifar-10-batches-py/"),

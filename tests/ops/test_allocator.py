@@ -51,7 +51,7 @@ def gaps(pool: Pool) -> list[tuple[int, int]]:
 
 def resident() -> int:
     """Megabytes."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE >> 20
+    return int(Path("/proc/self/statm").read_text("ascii").split()[1]) * PAGE >> 20
 
 
 def test_blocks_come_from_the_lowest_gap_and_gaps_join(pool: Pool) -> None:

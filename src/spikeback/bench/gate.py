@@ -27,7 +27,8 @@ def green(device: str = "cpu") -> str:
         return self_check(device)
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *tests],
-        cwd=root, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(PACKAGE)},
+        cwd=root, env=os.environ | {"PYTHONPATH": str(PACKAGE)},
+        capture_output=True, encoding="utf-8", errors="replace",
     )  # fmt: skip
     lines = (done.stdout + done.stderr).strip().splitlines() or [f"pytest ended with {done.returncode}"]
     if done.returncode:

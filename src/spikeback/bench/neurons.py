@@ -57,5 +57,5 @@ def copy_size(device: str = "cpu") -> int:
     if device == "cuda":
         return max(4 * torch.cuda.get_device_properties().L2_cache_size, 128 << 20)
     caches = Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")
-    sizes = [int(text[:-1]) << 10 for path in caches if (text := path.read_text().strip()).endswith("K")]
+    sizes = [int(text[:-1]) << 10 for path in caches if (text := path.read_text("ascii").strip()).endswith("K")]
     return max([4 * size for size in sizes] + [128 << 20])

@@ -8,6 +8,7 @@ from pathlib import Path
 from spikeback.bench.plans import PEERS
 from spikeback.bench.race import benchmarks
 from spikeback.errors import UsageError
+from spikeback.files import as_path
 
 MAKE = "`make benchmarks/.venv/ready` makes one"
 FIND = "import importlib.util as u, json, sys; print(json.dumps([n for n in sys.argv[1:] if not u.find_spec(n)]))"
@@ -24,9 +25,9 @@ def interpreter(path: str | None) -> Path | None:
         return default if default.exists() else None
     if not (benchmarks() / "peers").is_dir():
         raise UsageError("--peers needs the folder benchmarks/ of a checkout of spikeback")
-    python = Path(os.path.abspath(path))  # noqa: PTH100 - not resolved: a link is what makes it a virtual environment
+    python = Path(os.path.abspath(as_path(path)))  # noqa: PTH100 - not resolved: a link is what makes it a virtual environment
     try:
-        done = subprocess.run([python, "-c", FIND, "torch", *PEERS], capture_output=True, text=True, check=True)
+        done = subprocess.run([python, "-c", FIND, "torch", *PEERS], capture_output=True, encoding="utf-8", check=True)
         missing = json.loads(done.stdout)
     except (OSError, subprocess.SubprocessError, ValueError):
         raise UsageError(f"--peers: {path} is no Python that runs; {MAKE}") from None

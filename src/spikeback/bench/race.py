@@ -54,7 +54,7 @@ class Process:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.complaints,
-            text=True,
+            encoding="utf-8",
             env={key: value for key, value in os.environ.items() if key not in SPINNING}
             | numbers
             | {"PYTHONPATH": os.pathsep.join(map(str, paths))},

@@ -117,7 +117,7 @@ def _peak_of(work: Work) -> int:
         synchronise()
         return torch.cuda.max_memory_allocated()
     with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM, see proc_pid_clear_refs(5)
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # resets VmHWM, see proc_pid_clear_refs(5)
     work()
     return _resident("VmHWM")
 
@@ -150,7 +150,7 @@ def _resident(key: str) -> int:
     """VmRSS or VmHWM in bytes; where there is no /proc, the largest resident size since the start, 0 if unknown."""
     status = Path("/proc/self/status")
     if status.is_file():
-        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        lines = dict(line.split(":", 1) for line in status.read_text("utf-8").splitlines())
         return 1024 * int(lines[key].split()[0])
     if resource is None:
         return 0
@@ -173,7 +173,7 @@ def _say(answers: TextIO, message: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    stream = os.fdopen(os.dup(1), "w")
+    stream = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what libraries print goes to stderr
     # not the main of this copy, which runs as __main__: its Absent is another class than the one factories raise
     find("spikeback.bench.worker:main")(json.loads(sys.argv[1]), sys.stdin, stream)

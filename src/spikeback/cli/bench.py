@@ -1,7 +1,6 @@
 """Measure how fast things run on this machine."""
 
 import json
-from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
 import torch
@@ -12,7 +11,7 @@ from rich.table import Table
 from spikeback.bench.plans import Machine, Plan
 from spikeback.data import DataConfig
 from spikeback.errors import UsageError
-from spikeback.files import write_atomic
+from spikeback.files import as_path, write_atomic
 from spikeback.train import TrainConfig
 
 DATA = """Train ResNet-20 (He) for a few steps and print which share of the time it waits for data.
@@ -123,7 +122,7 @@ def _race(action: str, options: dict[str, Any], console: Console, command: str) 
         results = measure.measure(action, plan, recorded, command, precision, lambda text: status.update(f"{text} ..."))
     show(results, console)
     if options["out"]:
-        for path in measure.write(results, Path(options["out"])):
+        for path in measure.write(results, as_path(options["out"])):
             console.print(f"written  {path}", soft_wrap=True)
 
 
@@ -158,4 +157,4 @@ def _data(options: Any, console: Console) -> None:
     text = json.dumps(figures, indent=1)
     console.print_json(text)
     if options.out:
-        write_atomic(Path(options.out), text.encode())
+        write_atomic(options.out, text)

@@ -1,6 +1,5 @@
 """Look at datasets on disk."""
 
-from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser
@@ -8,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from spikeback.errors import UsageError
+from spikeback.files import as_path
 
 CHECK = """Say what a folder is: which dataset, samples of each class, hashes, and which files are broken or missing.
 
@@ -34,7 +34,7 @@ def run(config: Any, console: Console, command: str) -> None:
         raise UsageError(f"--most must be at least 1, not {options.most}")
     if not options.root:
         raise UsageError("spikeback data check needs a FOLDER, the one to look at; . is the current one")
-    root = Path(options.root).expanduser()
+    root = as_path(options.root)
     finding = check(root, options.most)
     use = f"--data.name {finding.source} --data.root {root}"
     console.print(f"{root} is {finding.source}: use it with {use}", soft_wrap=True, markup=False)

@@ -6,7 +6,6 @@ written there.
 """
 
 import json
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,7 +20,7 @@ from spikeback.doctor import PASSES, diagnose
 from spikeback.doctor.case import examine
 from spikeback.doctor.measure import cost
 from spikeback.errors import UsageError
-from spikeback.files import write_atomic
+from spikeback.files import as_path, write_atomic
 from spikeback.report.doctor import save_diagnosis, write_diagnosis
 from spikeback.train import Recipe
 from spikeback.train.trials import SEEDS
@@ -57,7 +56,7 @@ def run(config: Any, console: Console, command: str) -> None:
     if ratio is not None:
         console.print(f"The recorded pass takes {ratio:.2f} times as long as a plain forward and backward pass.")
     if config.out:
-        facts, out = {**found.as_dict(), "command": command}, Path(config.out)
+        facts, out = {**found.as_dict(), "command": command}, as_path(config.out)
         facts |= {"cost": ratio} if config.time else {}
         write_atomic(out / "diagnosis.json", json.dumps(facts, indent=1, allow_nan=False).encode())
         save_diagnosis(facts, out)

@@ -17,6 +17,7 @@ from rich.console import Console
 from spikeback.cli.trained import Trained, checkpoints, read_trained
 from spikeback.data import DataModule
 from spikeback.errors import UsageError
+from spikeback.files import as_path
 from spikeback.report.exits import early_table, exit_rows, exits_table
 from spikeback.report.exits_plots import accuracy_by_macs
 from spikeback.report.style import save
@@ -51,8 +52,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(config: Any, console: Console, command: str) -> None:
     if not 0 <= config.tolerance < 100:
         raise UsageError(f"--tolerance must lie in [0, 100), in points of accuracy, not {config.tolerance}")
-    first = Path(config.run[0])
-    out = Path(config.out or (first.parent if first.is_file() else first) / "exits")
+    first = as_path(config.run[0])
+    out = as_path(config.out or (first.parent if first.is_file() else first) / "exits")
     started = datetime.now(UTC).isoformat(timespec="seconds")
     trained = _read(config.run, f"{config.checkpoint}.ckpt")
     data, exits, trials = None, [], []
@@ -89,7 +90,7 @@ def run(config: Any, console: Console, command: str) -> None:
 
 def _read(runs: Sequence[str], name: str) -> list[Trained]:
     """All trials. Raises UsageError if one comes twice, or they are not of one recipe."""
-    first, *others = found = [read_trained(path) for run in runs for path in checkpoints(Path(run), name)]
+    first, *others = found = [read_trained(path) for run in runs for path in checkpoints(as_path(run), name)]
     for other in others:
         if differ := differing(first.recipe.as_dict(), other.recipe.as_dict()):
             raise UsageError(

@@ -1,18 +1,26 @@
 """`spikeback SUBCOMMAND`: parses, runs, and turns every mistake of a user into one line and an exit code."""
 
+import json
 import re
 import shlex
 import sys
-from difflib import get_close_matches
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser
-from rich.console import Console
 
 import spikeback
 from spikeback.cli.interrupt import Interrupted, interruptible
+from spikeback.cli.output import Terminal, forgiving_output, reader_left
 from spikeback.errors import TrainingError, UsageError
+from spikeback.files import as_path
+from spikeback.values import near
+
+CHOICES = (  # of argparse and of jsonargparse, in a message on a word that is none of them
+    r"invalid choice: '(?P<word>.+?)' \(choose from (?P<names>.*)\)",
+    r"Literal\[(?P<names>[^]]*)\]\. Got value: (?P<word>\S+)",
+)
 
 
 class Parser(ArgumentParser):
@@ -28,26 +36,40 @@ class Parser(ArgumentParser):
         """The option that a misspelt one in the message comes closest to."""
         parsers = self.children.values() if self.children else [self]
         known = sorted({key for parser in parsers for key in vars(parser.get_defaults().as_flat())})
-        words = re.findall(r"(?:option '|arguments: --)([\w.]+)", message)
-        near = [name for word in words for name in get_close_matches(word, known, 1)]
-        return f"; did you mean {' or '.join(f'--{name}' for name in near)}?" if near else ""
+        for word in re.findall(r"(?:option '|arguments: --)([\w.]+)", message):
+            if hint := near(f"--{word}", [f"--{name}" for name in known]):
+                return hint
+        for pattern in CHOICES:
+            if found := re.search(pattern, " ".join(message.split())):
+                return near(found["word"], re.findall(r"[^\s,'\"]+", found["names"]))
+        return ""
 
 
 def fail(message: str, code: int) -> NoReturn:
     """One line on stderr, then exit."""
-    print(f"error: {' '.join(str(message).split())}", file=sys.stderr)
+    with suppress(BrokenPipeError):  # nobody reads it, but the exit code says it too
+        print(f"error: {' '.join(str(message).split())}", file=sys.stderr)
     raise SystemExit(code)
+
+
+WORDS = (  # of jsonargparse -> of the command line, one after the other
+    (r'^Parser key "([^"]*)"( element \d+)?: ', r"--\1\2: "),
+    (r"<class '(\w+)'>", r"\1"),
+    (r"Does not validate against any of the Union subtypes Subtypes: \[(.*?), NoneType\] Errors: .* Given value: ",
+     r"Expected a \1 or null. Got value: "),
+    (r"Expected a typing\.Literal", "expected one of "),
+    (r"Expected a int", "expected a whole number (int)"),
+    (r"Expected a float", "expected a number (float)"),
+    (r'expected "(\w+)\.action" to be one of {(.*)}, but it was not provided\.', r"\1 needs an ACTION, one of \2"),
+)  # fmt: skip
 
 
 def tidy(message: str) -> str:
     """jsonargparse's message in the words of the command line."""
-    line = re.sub(r'^Parser key "([^"]*)"( element \d+)?: ', r"--\1\2: ", " ".join(message.split()))
-    return (
-        line.replace("<class '", "")
-        .replace("'>", "")
-        .replace("typing.Literal", "one of ")
-        .replace("Expected a one", "expected one")
-    )
+    line = " ".join(message.split())
+    for pattern, words in WORDS:
+        line = re.sub(pattern, words, line)
+    return line
 
 
 def with_recipe_paths(argv: list[str]) -> list[str]:
@@ -73,28 +95,32 @@ def with_recipe_paths(argv: list[str]) -> list[str]:
     return result
 
 
-def with_data_names(argv: list[str]) -> list[str]:
-    """Read --data NAME as --data.name NAME, unless it is a file of options or these written out."""
+def with_sections(argv: list[str]) -> list[str]:
+    """Read --data NAME as --data.name NAME, and for a file of options, --model FILE, put what is in it."""
+    from spikeback.cli.options import SECTIONS, read_options
+
+    def read(section: str, value: str) -> tuple[str, str]:
+        if section[2:] not in SECTIONS or value.startswith(("{", "-")):
+            return section, value
+        if as_path(value).is_file():
+            return section, json.dumps(read_options(as_path(value), section))
+        return ("--data.name" if section == "--data" else section), value
+
     result: list[str] = []
     for word in argv:
         option, equals, value = word.partition("=")
-        if result[-1:] == ["--data"] and not _options(word):
-            result[-1:] = ["--data.name", word]
-        elif option == "--data" and equals and not _options(value):
-            result.append(f"--data.name={value}")
+        if equals:
+            result.append("=".join(read(option, value)))
         else:
-            result.append(word)
+            result[-1:] = [*read(result[-1], word)] if result else [word]
     return result
 
 
-def _options(value: str) -> bool:
-    return value.startswith(("{", "-")) or Path(value).is_file()
-
-
 def _recipe_path(name: str, known: dict[str, Path]) -> str:
-    path = Path(name) if Path(name).is_file() else known.get(name)
+    path = as_path(name) if as_path(name).is_file() else known.get(name)
     if path is None:
-        raise UsageError(f"--config: no file and no recipe {name!r}; recipes in the package: {', '.join(known)}")
+        hint = f"{near(name, known)}; recipes in the package: {', '.join(known)}"
+        raise UsageError(f"--config: no file and no recipe {name!r}{hint}")
     return str(path)
 
 
@@ -119,14 +145,17 @@ def build_parser() -> tuple[Parser, dict[str, Any]]:
 
 def main(argv: list[str] | None = None) -> None:
     """Entry point of the command."""
-    argv = sys.argv[1:] if argv is None else argv
+    with forgiving_output():
+        _main(sys.argv[1:] if argv is None else argv)
 
+
+def _main(argv: list[str]) -> None:
     try:
         with interruptible():
             spikeback.tune_allocator()
             parser, runs = build_parser()
-            config = parser.parse_args(with_data_names(with_recipe_paths(argv)))
-            runs[config.subcommand](config[config.subcommand], Console(), shlex.join(["spikeback", *argv]))
+            config = parser.parse_args(with_sections(with_recipe_paths(argv)))
+            runs[config.subcommand](config[config.subcommand], Terminal(), shlex.join(["spikeback", *argv]))
     except UsageError as error:
         fail(str(error), 2)
     except TrainingError as error:
@@ -134,6 +163,7 @@ def main(argv: list[str] | None = None) -> None:
     except Interrupted as error:
         fail(str(error), 130)
     except BrokenPipeError:
-        raise SystemExit(0) from None
+        if not reader_left():
+            fail("a process that this one wrote to has ended", 1)
     except OSError as error:
         fail(f"{error.filename or ''}: {error.strerror or error}".lstrip(": "), 1)

@@ -12,7 +12,9 @@ from jsonargparse import (
 )
 
 from spikeback.errors import UsageError
+from spikeback.files import as_path, read_text
 from spikeback.train import Recipe
+from spikeback.values import near
 
 SECTIONS = ("data", "model", "branches", "train")
 TRIALS = ("methods", "seeds")  # a recipe may say which; a subcommand without these options takes no notice
@@ -49,10 +51,10 @@ def add_run(parser: ArgumentParser, default: str) -> None:
 def run_folder(config: Any, suffix: str = "") -> Path:
     """--out, or runs/ and the recipe's name; without a recipe those of dataset and network."""
     if config.out:
-        return Path(config.out)
+        return as_path(config.out)
     name = f"{config.data.name.replace(':', '-')}-{config.model.name}"
     if config.config:
-        path = Path(str(config.config[-1]))
+        path = as_path(str(config.config[-1]))
         packaged = {p.resolve(): recipe for recipe, p in (recipes() | studies()).items()}
         name = packaged.get(path.resolve(), path.stem).replace("/", "-")
     return Path("runs") / f"{name}{suffix}"
@@ -68,7 +70,7 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
     """
     options: dict[str, Any] = {}
     chain: list[Path] = []
-    following: Path | None = Path(path)
+    following: Path | None = as_path(path)
     while following:
         if following.resolve() in chain:
             raise UsageError(f"--config: {chain[-1]}: base: {following} is a file that builds on this one")
@@ -91,15 +93,20 @@ def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     return below | {key: merged(below[key], value) if key in nested else value for key, value in above.items()}
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_options(path: Path, option: str, example: str = "batch_size: 64") -> dict[str, Any]:
+    """The options in a YAML file that `option` names. Raises UsageError that names both."""
     try:
         # jsonargparse's loader reads 1e-4 as a number, and a lone "model:" as text but for the comment
-        content = get_loader("yaml")(f"{path.read_text()}\n#")
+        content = get_loader("yaml")(f"{read_text(path)}\n#")
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"--config: {path} is not YAML: {error}") from error
+        raise UsageError(f"{option}: {path} is not YAML: {error}") from error
     if not isinstance(content, dict):
-        raise UsageError(f"--config: {path} must hold options by name, e.g. 'train: {{epochs: 5}}'")
-    content = _nested(content)
+        raise UsageError(f"{option}: {path} must hold options by name, e.g. '{example}'")
+    return _nested(content)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    content = read_options(path, "--config", "train: {epochs: 5}")
     for section in SECTIONS:
         if not isinstance(content.get(section, {}), dict):
             raise UsageError(f"--config: {path}: {section} must hold options by name, not {content[section]!r}")
@@ -120,13 +127,12 @@ def _base_path(path: Path, base: Any) -> Path:
     """The file that `base` in the file `path` names."""
     if not isinstance(base, str):
         raise UsageError(f"--config: {path}: base must be one file or the name of a packaged recipe, not {base!r}")
-    beside = path.parent / Path(base).expanduser()
+    beside = path.parent / as_path(base)
     known = _packaged("studies") | _packaged("recipes")
     if beside.is_file() or base in known:
         return beside if beside.is_file() else known[base]
-    raise UsageError(
-        f"--config: {path}: base: no file {beside} and no recipe {base!r}; recipes in the package: {', '.join(known)}"
-    )
+    hint = f"{near(base, known)}; recipes in the package: {', '.join(known)}"
+    raise UsageError(f"--config: {path}: base: no file {beside} and no recipe {base!r}{hint}")
 
 
 def recipes() -> dict[str, Path]:

@@ -5,7 +5,6 @@ RUN is a trial's folder (runs/demo/evolutionary-seed0), a run's folder with one 
 
 import csv
 import io
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,5 +31,5 @@ def run(config: Any, console: Console, command: str) -> None:
     writer.writerow(["file", "class", *trained.classes])
     for path, row in zip(paths, probabilities.tolist(), strict=True):
         writer.writerow([path, trained.classes[row.index(max(row))], *(f"{p:.6f}" for p in row)])
-    write_atomic(Path(config.out), text.getvalue().encode())
+    write_atomic(config.out, text.getvalue())
     console.print(f"{len(paths)} pictures -> {config.out}")

@@ -1,11 +1,11 @@
 """Write the plots and report.html of a run anew from its results.json."""
 
-from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser
 from rich.console import Console
 
+from spikeback.files import as_path
 from spikeback.report import console_table, save_plots, verdict, write_csv, write_report
 from spikeback.train.results import read_results
 
@@ -15,7 +15,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(config: Any, console: Console, command: str) -> None:
-    path = Path(config.run) / "results.json"
+    path = as_path(config.run) / "results.json"
     results = read_results(path)
     write_csv(results, path.parent / "results.csv")
     save_plots(results, path.parent)

@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import dataclass
-from difflib import get_close_matches
 from itertools import product
 from pathlib import Path
 from typing import Any, NoReturn
@@ -13,6 +12,7 @@ from spikeback.errors import UsageError
 from spikeback.train import Method, Recipe
 from spikeback.train.results import check_recipe, flat, read_results
 from spikeback.train.trials import trials_of
+from spikeback.values import instead, near
 
 Axes = dict[str, dict[str, dict[str, Any]]]  # axis -> point -> dotted option -> value
 
@@ -108,9 +108,7 @@ def axes_of(vary: Any) -> Axes:
 
 def _check_option(where: str, option: str, known: list[str]) -> None:
     if option not in known:
-        near = get_close_matches(str(option), known, 3, 0.5)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(known)}"
-        raise UsageError(f"{where}: no option {option!r}; {hint}")
+        raise UsageError(f"{where}: no option {option!r}{near(option, known) or instead(option, known)}")
 
 
 def _varied(base: Recipe, options: dict[str, Any], where: str) -> Recipe:

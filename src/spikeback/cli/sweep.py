@@ -164,7 +164,7 @@ def write_sweep(cells: Iterable[Cell], errors: dict[str, str], config: Any, comm
         "rows": sweep_rows(found),
     }
     write_atomic(out / "sweep.json", json.dumps(sweep, indent=1, allow_nan=False).encode())
-    write_atomic(out / "sweep.md", sweep_markdown(sweep).encode())
+    write_atomic(out / "sweep.md", sweep_markdown(sweep))
     return sweep
 
 

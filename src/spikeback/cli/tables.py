@@ -16,7 +16,7 @@ from rich.console import Console
 
 from spikeback.cli.options import packaged_recipe, read_recipe, recipes
 from spikeback.errors import UsageError
-from spikeback.files import write_atomic
+from spikeback.files import as_path, write_atomic
 from spikeback.report.measured import pool, protocol
 from spikeback.report.paper_blocks import blocks, terms
 from spikeback.report.paper_formats import markdown, page, terminal
@@ -51,7 +51,7 @@ def run(config: Any, console: Console, command: str) -> None:
         return
     text = _text(facts, config.format, console.width)
     if config.out:
-        console.print(f"written  {write_atomic(config.out, text.encode())}", soft_wrap=True)
+        console.print(f"written  {write_atomic(config.out, text)}", soft_wrap=True)
     else:
         print(text, end="")
 
@@ -63,7 +63,7 @@ def result_files(folders: Iterable[str]) -> list[Path]:
         UsageError: no such folder, or none in it.
     """
     files: dict[Path, Path] = {}
-    for folder in map(Path, folders):
+    for folder in map(as_path, folders):
         if not folder.is_dir():
             raise UsageError(f"no folder {folder}: name the folder of a run, or one with runs in it, e.g. runs/demo")
         below = sorted(folder.rglob("results.json"))

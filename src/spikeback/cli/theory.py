@@ -5,7 +5,6 @@ identity block against the surrogate's height and the threshold. docs/doctor.md 
 """
 
 import json
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,7 +26,7 @@ from spikeback.doctor.phases import (
     phases,
 )
 from spikeback.errors import UsageError
-from spikeback.files import write_atomic
+from spikeback.files import as_path, write_atomic
 from spikeback.report.doctor import gain_scatter, phase_diagram
 from spikeback.report.style import save
 
@@ -68,7 +67,7 @@ def run(config: Any, console: Console, command: str) -> None:
         soft_wrap=True,
     )
     if config.out:
-        out, facts = Path(config.out), {"schema": SCHEMA, "command": command, "agreement": found}
+        out, facts = as_path(config.out), {"schema": SCHEMA, "command": command, "agreement": found}
         facts |= {"identity_blocks": identity_blocks(), "relu": relu_mean_field(RELU_BLOCKS)}
         facts |= {"phases": diagram, "networks": nets}
         write_atomic(out / "theory.json", json.dumps(facts, indent=1, allow_nan=False).encode())

@@ -11,6 +11,7 @@ from torch import Tensor, nn, tensor
 
 from spikeback.data import DataModule, DataSet
 from spikeback.errors import UsageError
+from spikeback.files import as_path
 from spikeback.shortcut import ShortcutNet
 from spikeback.train import Recipe
 from spikeback.train.checkpoint import read_checkpoint
@@ -85,7 +86,7 @@ def add_trained(parser: ArgumentParser) -> None:
 
 def load_trained(run: str, which: str) -> Trained:
     """Read the checkpoint of a trial. Raises UsageError that names the file and the choices."""
-    paths = checkpoints(Path(run), f"{which}.ckpt")
+    paths = checkpoints(as_path(run), f"{which}.ckpt")
     if len(paths) != 1:
         trials = ", ".join(str(path.parent) for path in paths)
         raise UsageError(f"{run} has {len(paths)} trials with {which}.ckpt: choose from {trials}")

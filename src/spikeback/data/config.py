@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from spikeback.errors import UsageError
+from spikeback.values import check_whole, instead
 
 PICTURES = ("embedded", "fashion-mnist", "folder", "cifar10", "cifar100", "imagenet")
 RECORDINGS = ("cifar10-dvs", "nmnist", "dvs128-gesture", "simulated-dvs")
@@ -16,7 +17,7 @@ ACT_ON = {"axes": ("cifar10-dvs",), "policy": ("cifar10-dvs", "nmnist", "dvs128-
 def check_name(name: str) -> None:
     """Raises UsageError unless `name` is one of SOURCES, or tonic: and the name of any set of events in tonic."""
     if name not in SOURCES[:-1] and not (name.startswith("tonic:") and name != "tonic:"):
-        raise UsageError(f"--data.name '{name}' is unknown; choose from {', '.join(SOURCES)}")
+        raise UsageError(f"--data.name '{name}' is unknown{instead(name, SOURCES)}")
 
 
 @dataclass
@@ -52,7 +53,7 @@ class EventConfig:
     def __post_init__(self) -> None:
         _at_least("data.events", self, {"time_steps": 1, "roll": 0, "sensor": 1, "seed": 0})
         if self.source not in PICTURES:
-            raise UsageError(f"--data.events.source '{self.source}' is unknown; choose from {', '.join(PICTURES)}")
+            raise UsageError(f"--data.events.source '{self.source}' is unknown{instead(self.source, PICTURES)}")
 
     def acting(self, name: str) -> dict[str, Any]:
         """The options that have an effect on the set `name`; on frames that no name made only `roll` has."""
@@ -156,6 +157,5 @@ class DataConfig:
 
 def _at_least(group: str, config: object, least: dict[str, int]) -> None:
     for option, bound in least.items():
-        value = getattr(config, option)
-        if value is not None and value < bound:
-            raise UsageError(f"--{group}.{option} must be at least {bound}, not {value}")
+        if (value := getattr(config, option)) is not None:
+            check_whole(f"--{group}.{option}", value, bound)

@@ -14,6 +14,7 @@ from torch import Tensor
 from spikeback.data.pictures import Pictures, PictureSet, fit, normalise
 from spikeback.data.split import hold_out
 from spikeback.errors import UsageError
+from spikeback.files import as_path, as_text
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 TEST_FRACTION = 0.2  # of every class, where the folder brings no test split
@@ -90,7 +91,7 @@ def read_pictures(folder: str | Path, shape: Sequence[int], mean: Tensor, std: T
     (C,). Hidden files are skipped. Raises UsageError for a folder that is missing, empty or cannot be read, and for a
     file that is no picture.
     """
-    root = Path(folder)
+    root = as_path(folder)
     if len(shape) != 3:
         raise UsageError(
             f"the network was trained on frames of events {tuple(shape)}, {root} would have to hold pictures"
@@ -187,7 +188,7 @@ def _folders(root: Path) -> list[Path]:
 
 def _class_files(root: Path) -> dict[str, list[Path]]:
     """Class name -> its pictures, both sorted by name."""
-    tree = {folder.name: [_picture(path) for path in entries(folder)] for folder in _folders(root)}
+    tree = {as_text(folder.name): [_picture(path) for path in entries(folder)] for folder in _folders(root)}
     if not tree:
         raise UsageError(f"{root} holds no class folders; expected {root}/<class>/ with pictures in each")
     if empty := [name for name, files in tree.items() if not files]:

@@ -10,6 +10,7 @@ from spikeback.data.events import dvs, gesture, sets
 from spikeback.data.folder import SUFFIXES, entries
 from spikeback.data.static import IMAGENET_COUNTS
 from spikeback.errors import UsageError
+from spikeback.files import as_text
 
 GESTURE = "dvs128-gesture"
 Tree = dict[str, dict[str, list[Path]]]  # half -> class -> files
@@ -56,7 +57,7 @@ def _tree(root: Path, layout: Layout) -> Tree:
     halves = [half for half in layout.halves if (root / half).is_dir()] or whole
     return {
         half: {
-            folder.name: _entries(folder)
+            as_text(folder.name): _entries(folder)
             for folder in entries(root / half)
             if folder.is_dir() and re.fullmatch(layout.classes, folder.name)
         }

@@ -14,6 +14,7 @@ from spikeback.data.folder import load_folder
 from spikeback.data.pictures import DataSet, Pictures, PictureSet, fit
 from spikeback.data.static import CIFAR, LAYOUT, load_cifar, load_imagenet
 from spikeback.errors import UsageError
+from spikeback.files import as_path
 
 if TYPE_CHECKING:
     from spikeback.data.events.sets import FrameOptions
@@ -83,7 +84,7 @@ def _folder(name: str, source: str, root: str | Path | None) -> Path | None:
         raise UsageError(
             f"--data.root {root} has no use with --data.name {name}; try --data.name fashion-mnist or folder"
         )
-    return None if root is None else Path(root).expanduser()
+    return None if root is None else as_path(root)
 
 
 def _fetch(name: str, root: Path | None) -> None:
@@ -125,7 +126,7 @@ def _frame_options(events: EventConfig, size: int | None, cache: str | Path | No
 
     return FrameOptions(
         events.time_steps, size, events.by, events.mode, events.resize, events.axes, events.policy,
-        Path(cache).expanduser() if cache else None,
+        as_path(cache) if cache else None,
     )  # fmt: skip
 
 

@@ -114,7 +114,7 @@ class PictureFiles:
 
     def path(self, index: int) -> Path:
         """The file of a picture."""
-        return self.root / self.names[index].decode(errors="surrogateescape")
+        return self.root / os.fsdecode(self.names[index])
 
     def read(self, indices: Tensor) -> Tensor:
         """The middle of the pictures that `indices` names. Raises UsageError naming a file that is broken."""

@@ -8,6 +8,7 @@ from torch import nn
 from spikeback.errors import UsageError
 from spikeback.shortcut.adapt import TimeAveraged, Unrolled
 from spikeback.shortcut.net import ShortcutNet
+from spikeback.values import near
 
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
@@ -89,7 +90,8 @@ def _checked(net: nn.Module, layers: dict[str, nn.Module], blocks: list[str]) ->
     modules = dict(net.named_modules())
     for name in blocks:
         if not name or name not in modules:
-            raise UsageError(f"blocks: no module {name!r}; choose from {_choices(net, layers)}")
+            hint = near(name, [each for each, _ in net.named_modules() if each])
+            raise UsageError(f"blocks: no module {name!r}{hint}; choose from {_choices(net, layers)}")
         outer = next((other for other in blocks if name.startswith(f"{other}.")), None)
         if outer is not None:
             raise UsageError(f"blocks: {name!r} is inside {outer!r}; name one of them")

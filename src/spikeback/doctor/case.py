@@ -13,6 +13,7 @@ from spikeback.doctor.neurons import spiking_layers
 from spikeback.doctor.undisturbed import undisturbed
 from spikeback.errors import UsageError
 from spikeback.foreign import BATCH_FIRST, Layout, Layouts, first, measure_layouts, reset_state, warn_of_memory
+from spikeback.inputs import check_labels, explained
 from spikeback.models.network import Network
 from spikeback.nn import LIF, BasicBlock, ConvNorm
 from spikeback.nn.block import Stack
@@ -93,7 +94,8 @@ class Case:
 def forward(net: nn.Module, x: Tensor, weight: float = 0.0) -> Tensor:
     """Logits, (T, B, K) or (B, K), from a fresh neuron state; `weight` is for a `ShortcutNet`."""
     reset_state(net)
-    return first(net(x, weight) if isinstance(net, ShortcutNet) else net(x))
+    with explained(net, x):
+        return first(net(x, weight) if isinstance(net, ShortcutNet) else net(x))
 
 
 def examine(
@@ -106,13 +108,14 @@ def examine(
     loss: Criterion | None = None,
 ) -> Case:
     """A case whose layers and blocks are found. Raises UsageError for what does not fit together."""
+    if loss is None:
+        check_labels(y)
+        y = y.long()  # other whole numbers are none to `cross_entropy`
     if y.ndim < 1 or len(y) < 1 or x.ndim < 1 or (len(y) not in x.shape[:2] and x.shape[0] % len(y)):
         raise UsageError(
             f"x of shape {tuple(x.shape)} and y of shape {tuple(y.shape)} do not fit: x is (B, ...) or (T, B, ...), "
             "y is (B,)"
         )
-    if loss is None and (y.ndim != 1 or y.is_floating_point()):
-        raise UsageError(f"y must be whole numbers (B,), the classes, got {y.dtype} {tuple(y.shape)}; or give loss=...")
     if not math.isfinite(weight):
         raise UsageError(f"weight must be a finite number, got {weight}")
     if weight and not isinstance(net, ShortcutNet):

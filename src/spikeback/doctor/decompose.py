@@ -13,6 +13,7 @@ from spikeback.doctor.undisturbed import listening, undisturbed
 from spikeback.errors import UsageError
 from spikeback.foreign import first
 from spikeback.shortcut import ShortcutNet
+from spikeback.values import near
 
 Shares = dict[str, dict[str, dict[str, float]]]  # block -> source -> norm and share
 
@@ -79,7 +80,7 @@ def _asked(main: Tensor, side: dict[str, Tensor], y: Tensor, weight: float, comb
         (asked,) = torch.autograd.grad(mean_cross_entropy(total, y), total)
         return dict.fromkeys(("main", *side), asked)
     if combine != "losses":
-        raise UsageError(f"no combine {combine!r}; choose from logits, losses")
+        raise UsageError(f"no combine {combine!r}{near(combine, ('logits', 'losses'))}; choose from logits, losses")
     heads = {name: z.detach().requires_grad_() for name, z in {"main": main, **side}.items()}
     return {name: torch.autograd.grad(mean_cross_entropy(z, y), z)[0] for name, z in heads.items()}
 

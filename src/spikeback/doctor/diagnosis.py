@@ -17,7 +17,7 @@ from spikeback.doctor.undisturbed import undisturbed
 from spikeback.doctor.verdict import Verdict, judge
 from spikeback.errors import UsageError
 from spikeback.shortcut import ShortcutNet
-from spikeback.values import json_ready
+from spikeback.values import instead, json_ready
 
 SCHEMA = 1
 PASSES = ("fidelity", "coherence", "descent", "theory")
@@ -123,7 +123,9 @@ def diagnose(
     unknown = [name for name in passes if name not in PASSES]
     if unknown or isinstance(passes, str):
         raise UsageError(
-            f"passes: no pass {passes if isinstance(passes, str) else unknown[0]!r}; choose from {', '.join(PASSES)}"
+            f"passes: must be a list, not {passes!r}, e.g. ['fidelity']"
+            if isinstance(passes, str)
+            else f"passes: no pass {unknown[0]!r}{instead(unknown[0], PASSES)}"
         )
     for name, value in {"lr": lr, "noise": noise}.items():
         if not 0 <= value < math.inf:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spikeback.errors import UsageError
+from spikeback.inputs import check_input
 from spikeback.nn.block import ConvNorm, firing_rates
 
 
@@ -38,10 +38,7 @@ class Network(nn.Module):
 
         `per_step=False` returns their mean over time, (1, B, K), from firing rates: the readout is linear.
         """
-        if x.ndim not in (4, 5) or (x.ndim == 5 and x.shape[0] < 1):
-            raise UsageError(
-                f"a network takes pictures (B, C, H, W) or frames (T, B, C, H, W) with T >= 1, got {tuple(x.shape)}"
-            )
+        check_input(x, self.encoder[0])
         steps, frames = (self.time_steps, x[None]) if x.ndim == 4 else (x.shape[0], x)
         frames = frames.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)  # channels-last, as all that follows
         spikes = self.body(frames, steps)

@@ -6,6 +6,7 @@ from typing import Any
 from torch import nn
 
 from spikeback.errors import UsageError
+from spikeback.values import check_whole, instead
 
 STEMS = ("cifar", "imagenet", "dvs")
 _BUILDERS: dict[str, tuple[Callable[..., nn.Module], int]] = {}
@@ -50,12 +51,12 @@ def create_model(
         norm: likewise (`nn.norm.norm_for`); None is batch norm.
 
     Raises:
-        UsageError: unknown model or stem, or a number below 1.
+        UsageError: unknown model or stem, or a number that is not whole or below 1.
     """
-    if name not in _BUILDERS:
-        raise UsageError(f"no model {name!r}; choose from {', '.join(list_models())}")
+    if not isinstance(name, str) or name not in _BUILDERS:
+        raise UsageError(f"no model {name!r}{instead(name, list_models())}")
     if stem not in STEMS:
-        raise UsageError(f"no stem {stem!r}; choose from {', '.join(STEMS)}")
+        raise UsageError(f"no stem {stem!r}{instead(stem, STEMS)}")
     build, own_width = _BUILDERS[name]
     numbers: dict[str, Any] = {
         "num_classes": num_classes,
@@ -64,6 +65,5 @@ def create_model(
         "width": own_width if width is None else width,
     }
     for key, value in numbers.items():
-        if value < 1:
-            raise UsageError(f"{key} must be at least 1, got {value}")
+        check_whole(key, value)
     return build(stem=stem, neuron=neuron, norm=norm, **numbers)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from spikeback.errors import UsageError
+from spikeback.values import is_number
 
 
 def check_constant(what: str, value: Any) -> None:
@@ -46,8 +47,10 @@ class Surrogate:
         for name, given in vars(self).items():
             value = as_number(f"{type(self).__name__}: {name}", given)
             object.__setattr__(self, name, value)  # frozen for everybody else
-            if not isinstance(value, bool) and not (math.isfinite(value) and value > 0):
-                raise UsageError(f"{type(self).__name__}: {name} must be a positive number, got {value}")
+            if isinstance(getattr(type(self), name, None), bool):
+                continue  # a flag by its default
+            if not is_number(value) or not 0 < value < math.inf:
+                raise UsageError(f"{type(self).__name__}: {name} must be a positive number, got {value!r}")
 
     def __call__(self, u: Tensor, threshold: float) -> Tensor:
         raise NotImplementedError

@@ -23,7 +23,7 @@ def write_page(template: str, content: dict[str, Any], path: str | Path) -> Path
     Raises:
         UsageError: a folder that cannot be written to.
     """
-    return write_atomic(path, render_page(template, content).encode())
+    return write_atomic(path, render_page(template, content))
 
 
 def render_page(template: str, content: dict[str, Any]) -> str:

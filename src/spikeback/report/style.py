@@ -13,7 +13,7 @@ from matplotlib.colors import LinearSegmentedColormap, to_rgba
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from spikeback.files import write_atomic
+from spikeback.files import as_path, write_atomic
 from spikeback.report.tables import power_of_ten
 
 INK = "#22262b"  # text, axes and grid; no method has this colour, so a page can exchange it
@@ -69,8 +69,8 @@ def save(figure: Figure, folder: str | Path, name: str, formats: Sequence[str] =
     Raises:
         UsageError: a folder that cannot be written to.
     """
-    data = {"png": lambda: png(figure), "svg": lambda: svg(figure, name, facecolor="white").encode()}
-    return [write_atomic(Path(folder) / f"{name}.{kind}", data[kind]()) for kind in formats]
+    data = {"png": lambda: png(figure), "svg": lambda: svg(figure, name, facecolor="white")}
+    return [write_atomic(as_path(folder) / f"{name}.{kind}", data[kind]()) for kind in formats]
 
 
 def beside(panels: int, width: float) -> tuple[Figure, list[Axes]]:

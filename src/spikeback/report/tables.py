@@ -193,4 +193,4 @@ def write_csv(results: Results, path: str | Path) -> Path:
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(scalars)
-    return write_atomic(path, text.getvalue().encode())
+    return write_atomic(path, text.getvalue())

@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 
 from spikeback.errors import UsageError
+from spikeback.values import is_number
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,8 @@ class Shortcut(Schedule):
 
 
 def _check(schedule: "Evolutionary | Cosine | Constant") -> None:
-    if not 0 <= schedule.start < float("inf"):
-        raise UsageError(f"{type(schedule).__name__}: start must be a number of at least 0, got {schedule.start}")
+    if not is_number(schedule.start) or not 0 <= schedule.start < float("inf"):
+        raise UsageError(f"{type(schedule).__name__}: start must be a number of at least 0, got {schedule.start!r}")
 
 
 @dataclass(frozen=True)

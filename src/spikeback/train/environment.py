@@ -48,7 +48,8 @@ def _commit() -> str | None:
     here = Path(__file__).resolve().parents[1]
 
     def git(*args: str) -> str:
-        return subprocess.run(["git", "-C", here, *args], capture_output=True, text=True, timeout=5, check=True).stdout
+        command = ["git", "-C", here, *args]
+        return subprocess.run(command, capture_output=True, encoding="utf-8", timeout=5, check=True).stdout
 
     try:
         if not git("ls-files", "__init__.py"):
@@ -61,9 +62,8 @@ def _commit() -> str | None:
 def _processor() -> str:
     info = Path("/proc/cpuinfo")
     if info.is_file():
-        names = [
-            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
-        ]
+        lines = info.read_text("utf-8", "replace").splitlines()
+        names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
         if names:
             return names[0]
     return platform.processor() or platform.machine()

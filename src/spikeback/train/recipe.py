@@ -11,9 +11,10 @@ from spikeback.doctor.residual import residual_norms
 from spikeback.errors import UsageError
 from spikeback.models import create_model, list_models
 from spikeback.nn import LIF
+from spikeback.ops.lif import wrong_leak
 from spikeback.ops.surrogate import Surrogate
 from spikeback.shortcut import Schedule, ShortcutNet
-from spikeback.values import from_text
+from spikeback.values import check_whole, from_text, instead
 
 TARGETS = {"gain": 1.0, "fidelity": 0.7}  # of --train.calibrate: of every block; correlation at the last block
 FORMER = {"calibrate": "none"}  # options of TrainConfig whose default is not what was done before they existed
@@ -46,13 +47,12 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         if self.name not in list_models():
-            raise UsageError(f"--model.name: no model {self.name!r}; choose from {', '.join(list_models())}")
+            raise UsageError(f"--model.name: no model {self.name!r}{instead(self.name, list_models())}")
         for option in ("time_steps", "width"):
-            value = getattr(self, option)
-            if value is not None and value < 1:
-                raise UsageError(f"--model.{option} must be at least 1, not {value}")
-        if not 0 <= self.tau <= 1:
-            raise UsageError(f"--model.tau must lie in [0, 1], not {self.tau}")
+            if (value := getattr(self, option)) is not None:
+                check_whole(f"--model.{option}", value)
+        if problem := wrong_leak(self.tau):
+            raise UsageError(f"--model.{problem}")
         if not 0 < self.threshold < float("inf"):
             raise UsageError(f"--model.threshold must be a positive number, not {self.threshold}")
         self.surrogate = repr(_named("--model.surrogate", self.surrogate, Surrogate))
@@ -138,9 +138,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for option in ("epochs", "probe", "doctor", "threads", "devices", "nodes", "accumulate"):
-            value, least = getattr(self, option), 0 if option == "doctor" else 1
-            if value is not None and value < least:
-                raise UsageError(f"--train.{option} must be at least {least}, not {value}")
+            if (value := getattr(self, option)) is not None:
+                check_whole(f"--train.{option}", value, 0 if option == "doctor" else 1)
         if not 0 < self.lr < float("inf"):
             raise UsageError(f"--train.lr must be a positive number, not {self.lr}")
         if not 0 <= self.momentum < 1:

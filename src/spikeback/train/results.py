@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from spikeback.errors import UsageError
-from spikeback.files import write_atomic
+from spikeback.files import read_text, write_atomic
 from spikeback.train.recipe import FORMER, Recipe
 from spikeback.values import json_ready
 
@@ -25,7 +25,7 @@ def read_results(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UsageError(f"no {path.resolve()}: name the folder of a run, e.g. runs/demo")
     try:
-        results = json.loads(path.read_text())
+        results = json.loads(read_text(path))
     except ValueError as error:  # not JSON, or not even text
         raise UsageError(f"{path} is not JSON: {error}") from error
     if not isinstance(results, dict) or results.get("schema") != SCHEMA:

@@ -23,7 +23,7 @@ from spikeback.data import DataModule, DataSet
 from spikeback.data.share import Share
 from spikeback.doctor.callback import DoctorCallback
 from spikeback.errors import UsageError, WriteError
-from spikeback.files import write_atomic
+from spikeback.files import as_path, write_atomic
 from spikeback.lock import alone, is_used
 from spikeback.train.checkpoint import BEST, LAST, AtomicCheckpointIO, Checkpoints, EventLog, read_checkpoint
 from spikeback.train.environment import environment, resolve_precision
@@ -58,6 +58,9 @@ class Run:
     callbacks: Callable[[Method, int], list[Callback]] = lambda method, seed: []
     say: Callable[[str], None] = warnings.warn
     pictures: DataSet | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        self.out = as_path(self.out)
 
     def folder(self, method: Method, seed: int) -> Path:
         return self.out / f"{method.slug}-seed{seed}"

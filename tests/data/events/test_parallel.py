@@ -93,7 +93,7 @@ def test_workers_end_with_a_parent_that_was_killed(tmp_path: Path) -> None:
     parent.kill()
     parent.join()
     while any(Path(f"/proc/{path.name}/cmdline").exists() for path in tmp_path.iterdir()):
-        if all(Path(f"/proc/{path.name}/stat").read_text().split()[2] == "Z" for path in tmp_path.iterdir()):
+        if all(Path(f"/proc/{path.name}/stat").read_text("ascii").split()[2] == "Z" for path in tmp_path.iterdir()):
             break  # ended, only nobody has asked for its exit status
         assert time.monotonic() < deadline
         time.sleep(0.01)

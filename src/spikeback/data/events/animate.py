@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from spikeback.errors import UsageError
-from spikeback.files import write_atomic
+from spikeback.files import as_path, write_atomic
 
 GROUND, OFF, ON = (16, 18, 26), (86, 180, 233), (255, 176, 0)  # dark; sky blue and orange, told apart by every eye
 LEVELS = 16  # of brightness a polarity: two polarities make the 256 colours that GIF allows
@@ -21,7 +21,7 @@ def animate(frames: Tensor, path: str | Path, ms: int = 100) -> Path:
     `path` ends in .gif or .png. OFF is blue, ON is orange, on a dark ground; brightness is the square root of the count
     over the 99th percentile of all counts but 0. Raises UsageError for other frames or endings, or if it cannot write.
     """
-    path = Path(path)
+    path = as_path(path)
     if path.suffix not in (".gif", ".png"):
         raise UsageError(f"{path} must end in .gif or .png")
     if frames.ndim != 4 or frames.shape[1] != 2 or not frames.numel():

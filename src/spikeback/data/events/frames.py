@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from spikeback.data.events.dtype import EVENT, Sensor, checked_size
 from spikeback.errors import UsageError
+from spikeback.values import instead
 
 By = Literal["count", "time"]
 Mode = Literal["count", "binary"]
@@ -64,7 +65,7 @@ def _checked(
     """The shape before scaling, (T, 2, H, W), and the size after it. Raises UsageError naming the option."""
     for name, value, choices in (("by", by, By), ("mode", mode, Mode), ("resize", resize, Resize)):
         if value not in get_args(choices):
-            raise UsageError(f"{name} {value!r} is unknown; choose from {', '.join(get_args(choices))}")
+            raise UsageError(f"{name} {value!r} is unknown{instead(value, get_args(choices))}")
     sensor = checked_size(sensor, "sensor")
     size = sensor if size is None else checked_size((size, size) if isinstance(size, int) else size, "size")
     if not isinstance(time_steps, int) or time_steps < 1:

@@ -11,6 +11,8 @@ from spikeback.data.events.aedat3 import read_aedat3
 from spikeback.data.events.dtype import EVENT, FAR, Recording, Sensor, checked_size
 from spikeback.data.events.nmnist import read_nmnist
 from spikeback.errors import UsageError
+from spikeback.files import as_path
+from spikeback.values import instead
 
 Policy = Literal["raise", "warn"]
 FORMATS = "AEDAT 2.0, 3.1 or 4, N-MNIST's .bin or .npz with arrays t, x, y, p"
@@ -39,8 +41,8 @@ def read_events(
     """
     for name, value, choices in (("axes", axes, get_args(Axes)), ("policy", policy, get_args(Policy))):
         if value not in choices:
-            raise UsageError(f"{name} {value!r} is unknown; choose from {', '.join(choices)}")
-    path, sensor = Path(path), None if sensor is None else checked_size(sensor, "sensor")
+            raise UsageError(f"{name} {value!r} is unknown{instead(value, choices)}")
+    path, sensor = as_path(path), None if sensor is None else checked_size(sensor, "sensor")
     try:
         recording = _decode(path, axes)
     except (OSError, MemoryError) as error:

@@ -20,6 +20,7 @@ from spikeback.data.events.parallel import parallel
 from spikeback.data.events.read import Policy, read_events
 from spikeback.data.folder import entries
 from spikeback.errors import UsageError
+from spikeback.files import as_text
 
 Item = TypeVar("Item")
 
@@ -112,7 +113,7 @@ def manifest_hash(root: Path, train: Iterable[Path], test: Iterable[Path]) -> st
         "\t".join([half, *(path.relative_to(root).as_posix() for path in files)])
         for half, files in (("train", train), ("test", test))
     ]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    return hashlib.sha256(as_text("\n".join(lines)).encode()).hexdigest()
 
 
 def class_files(folder: Path, classes: Sequence[str], suffix: str) -> tuple[list[Path], Tensor]:

@@ -29,6 +29,7 @@ from spikeback.data.events.sets import FrameOptions, decode
 from spikeback.data.pictures import DataSet, Split, fit
 from spikeback.data.static import PictureFiles
 from spikeback.errors import UsageError
+from spikeback.values import instead
 
 LUMA = (0.299, 0.587, 0.114)  # luminance of red, green and blue, Rec. 601
 SIZE = 48  # pixels a side of the frames, as the paper resizes CIFAR10-DVS
@@ -204,7 +205,7 @@ def _model(preset: str | PixelModel) -> PixelModel:
     if isinstance(preset, PixelModel):
         return preset
     if preset not in PRESETS:
-        raise UsageError(f"no preset '{preset}' of the simulated camera; choose from {', '.join(PRESETS)}")
+        raise UsageError(f"no preset '{preset}' of the simulated camera{instead(preset, PRESETS)}")
     return PRESETS[preset]
 
 

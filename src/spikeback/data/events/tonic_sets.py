@@ -20,6 +20,7 @@ from spikeback.data.events.frame_set import FrameSet
 from spikeback.data.events.sets import FrameOptions, decode
 from spikeback.data.split import hold_out
 from spikeback.errors import UsageError
+from spikeback.values import instead
 
 TEST_FRACTION = 0.1  # of every class, where tonic's set is not divided
 ANY = (0, 0)  # the sensor of sets whose recordings differ in size
@@ -68,7 +69,8 @@ def _kind(name: str) -> Any:
     except ImportError as error:  # of tonic itself, or of something that it needs
         raise UsageError(f"--data.name tonic:{name} needs tonic ({error}): pip install 'spikeback[tonic]'") from None
     if name not in datasets.__all__:
-        raise UsageError(f"tonic has no dataset '{name}'; choose from {', '.join(sorted(datasets.__all__))}")
+        known = sorted(datasets.__all__)
+        raise UsageError(f"tonic has no dataset '{name}'{instead(name, known)}")
     return getattr(datasets, name)
 
 

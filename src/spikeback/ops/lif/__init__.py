@@ -14,6 +14,7 @@ from spikeback.ops import native
 from spikeback.ops.lif import compiled, cpu, reference
 from spikeback.ops.lif.operator import norm_lif
 from spikeback.ops.surrogate import ATan, Rectangle, Sigmoid, Surrogate, Tanh, Triangle, as_number, check_constant
+from spikeback.values import instead, is_number
 
 BACKENDS = ("reference", "compiled", "cpu", "triton")
 CODES = {Triangle: 0, Rectangle: 1, Tanh: 2, Sigmoid: 4, ATan: 5}  # as the kernels count; 3 is Tanh not normalised
@@ -105,7 +106,7 @@ def run(
     """`lif` of a current and state that were checked; the membrane is not worth reading if it is not kept."""
     tau, threshold = check_neuron(tau, threshold, surrogate, gain)
     if backend not in (None, *BACKENDS):
-        raise UsageError(f"lif: no backend {backend!r}; choose from {', '.join(BACKENDS)}")
+        raise UsageError(f"lif: no backend {backend!r}{instead(backend, BACKENDS)}")
     best = fastest(x, surrogate, gain)
     if backend not in (None, "reference", "compiled", best):
         what = f"{x.dtype} on {x.device} with {surrogate} and a gain of shape {tuple(torch.as_tensor(gain).shape)}"
@@ -126,7 +127,7 @@ def check_current(x: Tensor, state: Tensor | None) -> None:
     if x.ndim < 1 or x.shape[0] < 1:
         raise UsageError(f"lif: x needs at least one time step, (T, B, ...) with T >= 1, got shape {tuple(x.shape)}")
     if not x.is_floating_point():
-        raise UsageError(f"lif: x must be a floating point tensor, got {x.dtype}")
+        raise UsageError(f"lif: x must be a floating point tensor, got {x.dtype}: pass x.float()")
     if state is not None and state.shape != x.shape[1:]:
         raise UsageError(f"lif: state has shape {tuple(state.shape)}, x needs {tuple(x.shape[1:])}")
 
@@ -137,10 +138,10 @@ def check_neuron(
     """The leak and the threshold as numbers. Raises UsageError for constants that no neuron can have."""
     leak, level = as_number("lif: tau", tau), as_number("lif: threshold", threshold)
     check_constant("lif: gain", gain)
-    if not 0 <= leak <= 1:
-        raise UsageError(f"lif: tau must lie in [0, 1], got {leak}")
-    if not (math.isfinite(level) and level > 0):
-        raise UsageError(f"lif: threshold must be a positive number, got {level}")
+    if problem := wrong_leak(leak):
+        raise UsageError(f"lif: {problem}")
+    if not is_number(level) or not 0 < level < math.inf:
+        raise UsageError(f"lif: threshold must be a positive number, got {level!r}")
     if not callable(surrogate):
         raise UsageError(f"lif: surrogate must be one of spikeback.surrogate, e.g. Triangle(1.0), got {surrogate!r}")
     if not isinstance(surrogate, Surrogate):  # ours have numbers only
@@ -150,3 +151,18 @@ def check_neuron(
         for value in values:
             check_constant("lif: surrogate", value)
     return leak, level
+
+
+def wrong_leak(tau: float) -> str | None:
+    """What to say of a `tau` that is no leak, and what another framework's number is here; None of one that is."""
+    if not is_number(tau):
+        return f"tau must be a number in [0, 1], got {tau!r}"
+    if 0 <= tau <= 1:
+        return None
+    problem = f"tau must lie in [0, 1], got {tau}"
+    if not 1 < tau < math.inf:
+        return problem
+    return (
+        f"{problem}: it is the share of the membrane potential that a step leaves. SpikingJelly's tau={float(tau)} is "
+        f"tau={1 - 1 / tau:.4g} here, 1 - 1/tau; snnTorch's beta is tau as it is"
+    )

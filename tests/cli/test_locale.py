@@ -1,0 +1,117 @@
+"""Files are UTF-8 whatever the locale, and `~` is the home folder in every path."""
+
+import json
+import locale
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from spikeback.cli.options import read_recipe
+from spikeback.data import load, read_events, read_pictures
+from spikeback.data.events.animate import animate
+from spikeback.files import as_path
+from spikeback.report import write_csv, write_report
+
+Command = Callable[..., Any]
+NAMES = ("κάτω", os.fsdecode(b"caf\xe9"))  # the second is no UTF-8
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The home folder, which is not the current one."""
+    (tmp_path / "home").mkdir()
+    (tmp_path / "work").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path / "work")
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def ascii_locale() -> Iterator[None]:
+    """What is opened without an encoding is ASCII."""
+    before = locale.setlocale(locale.LC_CTYPE)
+    locale.setlocale(locale.LC_CTYPE, "C")
+    yield
+    locale.setlocale(locale.LC_CTYPE, before)
+
+
+def draw(folder: Path, names: tuple[str, ...]) -> None:
+    rng = np.random.default_rng(0)
+    for name in names:
+        (folder / name).mkdir(parents=True)
+        for i in range(10):
+            Image.fromarray(rng.integers(0, 256, (8, 8), np.uint8)).save(folder / name / f"{i}.png")
+
+
+@pytest.mark.usefixtures("ascii_locale", "undrawn")
+def test_every_file_is_utf8(command: Command, tiny: list[str], home: Path) -> None:
+    draw(home / "εικόνες", NAMES)
+    (home / "λ.yaml").write_text("\ufeffbase: βάση.yaml\ntitle: λ falls", encoding="utf-8")
+    (home / "βάση.yaml").write_text("train: {epochs: 1}", encoding="utf-8")
+    (home / "data.yaml").write_text("{name: folder, root: ~/εικόνες, batch_size: 4, held_out: 0.2}", encoding="utf-8")
+    words = [*tiny, "--config", home / "λ.yaml", "--data", "~/data.yaml", "--train.epochs", 1, "--data.batch_size", 4]
+    done = command("fit", *words, "--method", "vanilla", "--out", home / "run")
+    assert done.code == 0, done
+    results = json.loads((home / "run/results.json").read_bytes())
+    assert results["title"] == "λ falls"
+    assert read_recipe(home / "run/config.yaml")["title"] == "λ falls"
+    done = command("test", home / "run")
+    assert done.code == 0, done
+    assert all(name in done.out for name in ("κάτω", "caf\ufffd"))
+    done = command("predict", home / "run", "--pictures", home / "εικόνες", "--out", home / "predictions.csv")
+    assert done.code == 0, done
+    lines = (home / "predictions.csv").read_text("utf-8").splitlines()
+    assert lines[0] == "file,class,caf\ufffd,κάτω"
+    assert f"{home}/εικόνες/κάτω/0.png" in lines[11]
+    write_csv(results, home / "results.csv")
+    assert "λ falls" in write_report(results, home / "report.html").read_text("utf-8")
+    done = command("tables", home / "run", "--table", 1, "--format", "markdown", "--out", home / "tables.md")
+    assert "λ falls" in (home / "tables.md").read_text("utf-8")
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_the_home_folder_in_every_path(
+    command: Command, tiny: list[str], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("exits.save", "diagnose.save_diagnosis", "diagnose.write_diagnosis"):  # drawing takes its time
+        monkeypatch.setattr(f"spikeback.cli.{name}", lambda *_: None)
+    draw(home / "pictures", ("cats", "dogs"))
+    (home / "recipe.yaml").write_text("base: ~/base.yaml")
+    (home / "base.yaml").write_text("data: {name: folder, root: ~/pictures, held_out: 0.2}")
+    words = [*tiny, "--train.epochs", 1, "--data.batch_size", 4, "--config=~/recipe.yaml"]
+    calls = [
+        ["fit", *words, "--method", "shortcut", "--out=~/run"],
+        ["fit", *words, "--method", "shortcut", "--out=~/run", "--resume"],
+        ["test", "~/run"],
+        ["test", "~/run/shortcut-seed0/last.ckpt", "--data.root=~/pictures"],
+        ["predict", "~/run/shortcut-seed0", "--pictures=~/pictures", "--out=~/predictions.csv"],
+        ["exits", "~/run", "--out=~/exits"],
+        ["diagnose", "~/run", "--samples", 8, "--passes", "--out=~/doctor"],
+        ["tables", "~/run", "--table", 1, "--format", "json", "--out=~/tables.json"],
+        ["data", "check", "~/pictures", "--sheet=~/sheet.png"],
+        ["sweep", *words, "--vary", "{train.lr: [0.1]}", "--out=~/study", "--plan"],
+    ]
+    for call in calls:
+        done = command(*call)
+        assert done.code == 0, (call, done)
+    for name in ("run/results.json", "predictions.csv", "exits/exits.json", "doctor/diagnosis.json",
+                 "tables.json", "sheet.png"):  # fmt: skip
+        assert (home / name).is_file()
+    assert not any(Path.cwd().iterdir())
+
+
+def test_the_home_folder_in_python(home: Path) -> None:
+    draw(home / "pictures", ("cats", "dogs"))
+    np.savez(home / "events.npz", t=np.arange(3), x=np.arange(3), y=np.arange(3), p=np.ones(3, int))
+    assert load("folder", "~/pictures").classes == ("cats", "dogs")
+    assert len(read_pictures("~/pictures", (1, 8, 8), torch.zeros(1), torch.ones(1))[0]) == 20
+    assert len(read_events("~/events.npz")) == 3
+    assert animate(torch.ones(2, 2, 4, 4), "~/a.gif") == home / "a.gif"
+    assert as_path("~nobody-of-this-name/x") == Path("~nobody-of-this-name/x")
+    assert not any(Path.cwd().iterdir())
