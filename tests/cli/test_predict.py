@@ -178,17 +178,12 @@ def write_long(path: Path) -> None:
     Image.fromarray(pixels(9, 7).astype(np.int32) << 16).save(path, "TIFF")
 
 
-def write_lab(path: Path) -> None:
-    Image.fromarray(pixels(9, 7, 3), "LAB").save(path, "TIFF")
-
-
 BAD = {
     write_animated: "it holds 2 pictures, save the one that is meant",
     write_moving_png: "it holds 2 pictures",
     write_pages: "it holds 2 pictures",
     write_float: r"its pixels have 32 bits \(mode F\)",
     write_long: r"its pixels have 32 bits \(mode I\)",
-    write_lab: "conversion from LAB",
 }
 
 

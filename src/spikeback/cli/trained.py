@@ -115,7 +115,7 @@ def read_trained(path: Path) -> Trained:
         facts = card["method"], card["seed"], card["classes"], tuple(card["shape"])
         statistics, weights = [tensor(card["mean"]), tensor(card["std"])], content.record["history"]["weight"]
         model = recipe.branches.build(recipe.model.build(len(card["classes"]), channels, *steps))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:  # a UsageError is a ValueError
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:  # a UsageError is a ValueError
         raise UsageError(
             f"{path} is of another version of spikeback, which its run's results.json names ({error}); read it with "
             "that version"

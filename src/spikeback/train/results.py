@@ -50,7 +50,10 @@ def check_resumable(
 ) -> None:
     """Raise UsageError unless trials of this recipe can join `results`; note another environment in them."""
     check_recipe(results["config"], recipe, folder)
-    if _as_now(results) != dataset:
+    if (before := _as_now(results)) != dataset:
+        options = {key: before["options"].get(key) for key in ("crop_padding", "mirror")}
+        if before | {"options": before["options"] | dataset["options"]} == dataset:
+            raise UsageError(f"--resume: {folder} was made with other augmentation, {options}; name another --out")
         raise UsageError(f"--resume: {folder} was made with other pictures ({results['dataset']['name']})")
     if environment != results["environment"]:
         now = datetime.now(UTC).isoformat(timespec="seconds")
