@@ -48,7 +48,9 @@ def train(
         return
     with run.alone():
         try:
-            run.data(seeds[0])  # reading many pictures has a bar of its own
+            data = run.data(seeds[0])  # reading many pictures has a bar of its own
+            for line in (*(f"note: {note}" for note in data.notes), f"training samples: {data.augmented}"):
+                display.say(line)
             with display.live:
                 results = compare(run, methods, seeds, resume)
             plots = save_plots(results, out)

@@ -10,6 +10,7 @@ PICTURES = ("embedded", "fashion-mnist", "folder", "cifar10", "cifar100", "image
 RECORDINGS = ("cifar10-dvs", "nmnist", "dvs128-gesture", "simulated-dvs")
 SOURCES = (*PICTURES, *RECORDINGS, "tonic:<Name>")
 LARGEST = 4096  # pixels a side: beyond, one picture takes 50 MB and a batch all memory
+EIGHTH = 8  # of a picture's shorter side, rounded down, is what it is shifted by: 4 pixels of CIFAR's 32
 FILMED = dict.fromkeys(("source", "preset", "sensor", "seed"), ("simulated-dvs",))
 ACT_ON = {"axes": ("cifar10-dvs",), "policy": ("cifar10-dvs", "nmnist", "dvs128-gesture"), **FILMED}  # others: on all
 
@@ -70,17 +71,19 @@ class DataConfig:
         name: The dataset: embedded (the Fashion-MNIST subset in the package), fashion-mnist (the whole set where
             installed, else the subset), folder (a tree of pictures), cifar10, cifar100, imagenet, cifar10-dvs, nmnist,
             dvs128-gesture, simulated-dvs (pictures filmed by a simulated event camera) or tonic:<Name>.
-        root: The folder with the dataset's files; for folder: train/<class>/ and test/<class>/, or <class>/ alone.
+        root: The folder with the dataset's files; for folder: train/<class>/ and test/<class>/, or <class>/ alone; of
+            val/<class>/ see docs/data.md.
         size: Scale every picture or frame to size x size pixels; needed where pictures differ in size. Empty: 224 for
             imagenet, 48 for cifar10-dvs and simulated-dvs, their own for the others.
         batch_size: Samples of an optimiser step, of all processes and accumulated parts together; the last, incomplete
             batch of an epoch is left out.
-        held_out: Fraction of every class's training samples that is set aside to choose the best epoch on.
+        held_out: Fraction of every class's training samples that is set aside to choose the best epoch on; of a folder
+            with train/, val/ and test/ that is val/, whatever the fraction.
         split_seed: Seed of that choice, the same for every trial.
         crop_padding: Augmentation: shift pictures by up to so many pixels in each direction; imagenet: crop at random
-            to any size; 0 switches it off.
-        flip: Augmentation: mirror every other sample at random. Empty: where a mirrored sample keeps its label, that is
-            not in nmnist, dvs128-gesture and tonic's sets.
+            to any size; 0 switches it off. Empty: an eighth of the shorter side, 4 pixels of 32.
+        flip: Augmentation: mirror every other sample at random. Empty: where a mirrored sample is known to keep its
+            label, that is not in a folder, whose pictures nobody knows, nor in nmnist, dvs128-gesture, tonic's sets.
         auto_augment: Augmentation: one of the 25 CIFAR-10 policies of AutoAugment for every picture.
         cutout: Augmentation: blacken a square of so many pixels a side somewhere in every picture; 0 switches it off.
         num_workers: Processes that prepare batches; the batches are the same for any number. Empty: none where samples
@@ -100,7 +103,7 @@ class DataConfig:
     batch_size: int = 128
     held_out: float = 0.1
     split_seed: int = 0
-    crop_padding: int = 4
+    crop_padding: int | None = None
     flip: bool | None = None
     auto_augment: bool = False
     cutout: int = 0
@@ -149,7 +152,7 @@ class DataConfig:
                 f"give at most {side - 1}"
             )
         for option in () if frames else ("crop_padding", "cutout"):
-            if (value := getattr(self, option)) > side:
+            if (value := getattr(self, option) or 0) > side:
                 raise UsageError(
                     f"--data.{option} {value} is too much for pictures of {side} pixels a side; give at most {side}"
                 )

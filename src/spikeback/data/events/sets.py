@@ -18,7 +18,7 @@ from spikeback.data.events.frame_set import Frames, FrameSet
 from spikeback.data.events.frames import By, Mode, Resize, largest_count, to_frames, warning_of_cuts
 from spikeback.data.events.parallel import parallel
 from spikeback.data.events.read import Policy, read_events
-from spikeback.data.folder import entries
+from spikeback.data.tree import entries
 from spikeback.errors import UsageError
 from spikeback.files import as_text
 
