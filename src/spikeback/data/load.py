@@ -139,9 +139,7 @@ def _filmed(
     from spikeback.data.events.simulate import simulated_dvs
 
     chosen = only(pictures.train.labels) if only else None
-    return simulated_dvs(
-        pictures, options, events.preset, seed=events.seed, sensor=events.sensor, root=root, only=chosen
-    )
+    return simulated_dvs(pictures, options, events.preset, seed=events.seed, sensor=events.side, root=root, only=chosen)
 
 
 def _frames(name: str, root: Path | None, options: "FrameOptions", split: str | None, download: bool) -> DataSet:

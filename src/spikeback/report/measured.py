@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from spikeback.data.config import PICTURES, EventConfig
+from spikeback.data.config import FILMED, PICTURES, SIDE, EventConfig
 from spikeback.errors import UsageError
 from spikeback.models.registry import own_width
 from spikeback.report.tables import Results
@@ -103,6 +103,8 @@ def protocol(config: Mapping[str, Any]) -> dict[str, Any]:
     idle |= set() if name in PICTURES else {"model.time_steps"}
     options["model.width"] = options["model.width"] or own_width(options["model.name"])
     options["data.flip"] = options["data.flip"] is not False
+    if name == FILMED:
+        options["data.events.sensor"] = options["data.events.sensor"] or SIDE
     if name in SAMPLES:
         options["data.size"] = options["data.size"] or SAMPLES[name].side
     return {option: value for option, value in options.items() if option not in idle.union(NOT_PROTOCOL)}

@@ -30,7 +30,7 @@ try:
 except ImportError:  # not a Unix: two builders then both build, and write the same
     fcntl = None
 
-FORMAT = 2  # part of every key: to be raised whenever the same options give other frames
+FORMAT = 3  # part of every key: to be raised whenever the same options give other frames
 SUM = hashlib.sha256().digest_size
 Blocks = Iterable[tuple[int, np.ndarray]]  # samples, and the row in which the first of them belongs
 

@@ -17,6 +17,7 @@ from spikeback.data.events.sets import (
     class_files,
     decode,
     manifest_hash,
+    naming,
     stamps,
     tree_set,
 )
@@ -99,7 +100,8 @@ def _samples(trial: Trial, options: FrameOptions) -> np.ndarray:
         part = events[(start <= events["t"]) & (events["t"] < end)]
         if not len(part):
             warnings.warn(f"{trial.path} has no events from {start} to {end} us; its frames are empty", stacklevel=2)
-        samples.append(options.sample(part, SENSOR))
+        with naming(trial.path):
+            samples.append(options.sample(part, SENSOR))
     return np.stack(samples)
 
 

@@ -1,7 +1,8 @@
 """The one path from recordings on disk to sets of event frames."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -11,13 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spikeback.data.events.aedat import Axes
+from spikeback.data.events.aedat2 import Axes
 from spikeback.data.events.cache import Blocks, cache_folder, cached, stamps
+from spikeback.data.events.clock import Policy
 from spikeback.data.events.dtype import Sensor
 from spikeback.data.events.frame_set import Frames, FrameSet
 from spikeback.data.events.frames import By, Mode, Resize, largest_count, to_frames, warning_of_cuts
 from spikeback.data.events.parallel import parallel
-from spikeback.data.events.read import Policy, read_events
+from spikeback.data.events.read import read_events
 from spikeback.data.folder import entries
 from spikeback.errors import UsageError
 
@@ -28,8 +30,9 @@ Item = TypeVar("Item")
 class FrameOptions:
     """How recordings become frames, see `read_events` and `to_frames`, and where and by how many processes.
 
-    `size` None keeps the sensor's pixels; `cache` None is <root>/.spikeback where that can be written, else the user's
-    cache folder; `workers` None takes one process for each core.
+    `start` and `duration` choose a part of every recording, in microseconds from its first event on; None: from there
+    on, to the last. `size` None keeps the sensor's pixels; `cache` None is <root>/.spikeback where that can be written,
+    else the user's cache folder; `workers` None takes one process for each core.
     """
 
     time_steps: int = 10
@@ -39,6 +42,8 @@ class FrameOptions:
     resize: Resize = "nearest"
     axes: Axes = "jaer"
     policy: Policy = "raise"
+    start: int | None = None
+    duration: int | None = None
     cache: Path | None = None
     workers: int | None = None
 
@@ -54,7 +59,10 @@ class FrameOptions:
 
     def sample(self, events: np.ndarray, sensor: Sensor) -> np.ndarray:
         """The frames of one recording as they are kept: (T, 2, H, W), counts above the type's largest cut off."""
-        frames = to_frames(events, self.time_steps, sensor, self.size, self.by, self.mode, self.resize).numpy()
+        start = self.start if self.start is None or not len(events) else int(events["t"][0]) + self.start
+        frames = to_frames(
+            events, self.time_steps, sensor, self.size, self.by, self.mode, self.resize, start, self.duration
+        ).numpy()
         kind = self.dtype(sensor)
         return frames.clip(max=largest_count(kind)).astype(kind)
 
@@ -103,7 +111,18 @@ def decode_files(
 
 def read_sample(path: Path, options: FrameOptions, sensor: Sensor) -> np.ndarray:
     """The frames of one recording, (1, T, 2, H, W). Raises UsageError naming a file that cannot be read."""
-    return options.sample(read_events(path, options.axes, sensor, options.policy), sensor)[None]
+    events = read_events(path, options.axes, sensor, options.policy)
+    with naming(path):
+        return options.sample(events, sensor)[None]
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Put the file's name before what is wrong with its events."""
+    try:
+        yield
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
 
 
 def manifest_hash(root: Path, train: Iterable[Path], test: Iterable[Path]) -> str:
