@@ -96,7 +96,8 @@ def test_batches_are_normalised_by_the_published_statistics(tree: Path) -> None:
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     plain = load("imagenet", tree, 16).train.read(module._train[[0, 3, 6]])
     assert torch.equal(x, (plain / 255 - mean[:, None, None]) / std[:, None, None])
-    assert module.describe()["options"] == {"mean": mean.tolist(), "std": std.tolist()}
+    statistics = {"mean": mean.tolist(), "std": std.tolist()}
+    assert module.describe()["options"] == statistics | {"crop_padding": 0, "mirror": None}
     seen = torch.cat([x for x, _ in batches(module, 0)])
     assert {each.numpy().tobytes() for each in seen} <= {each.numpy().tobytes() for each in module.probe(99)[0]}
 
@@ -141,7 +142,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "odd class": (lambda tree: (tree / "train" / "tench").mkdir(), "tench does not belong here"),
     "empty class": (lambda tree: (tree / "train" / "n99999999").mkdir(), "n99999999 is a class without pictures"),
     "one class fewer": (lambda tree: shutil.rmtree(tree / "val" / WNIDS[1]), f"{WNIDS[1]} is in only one of them"),
-    "odd file": (lambda tree: (tree / "val" / WNIDS[0] / "notes.txt").touch(), r"notes\.txt is not a picture"),
+    "one class": (lambda tree: [shutil.rmtree(each) for each in tree.glob("*/n0[27]*")], "train holds one class, n014"),
 }
 
 

@@ -18,12 +18,12 @@ HEADER = b"#!AER-DAT2.0\r\n"
 
 
 def test_a_part_of_imagenet(tmp_path: Path) -> None:
-    for part in ("train", "val"):
-        (tmp_path / part / "n01440764").mkdir(parents=True)
-        Image.fromarray(RNG.integers(0, 256, (9, 9, 3), dtype=np.uint8)).save(tmp_path / part / "n01440764" / "a.JPEG")
+    for folder in [tmp_path / part / wnid for part in ("train", "val") for wnid in ("n01440764", "n01443537")]:
+        folder.mkdir(parents=True)
+        Image.fromarray(RNG.integers(0, 256, (9, 9, 3), dtype=np.uint8)).save(folder / "a.JPEG")
     finding = check(tmp_path)
     assert (finding.source, finding.whole) == ("imagenet", True)
-    assert finding.notes == ["a part of ImageNet: 1 of 1000 classes"]
+    assert finding.notes == ["a part of ImageNet: 2 of 1000 classes"]
     (tmp_path / "val").rename(tmp_path / "elsewhere")
     assert check(tmp_path).missing == [f"{tmp_path / 'val'} is not a folder"]
 

@@ -31,12 +31,12 @@ def writer(name: str) -> Callable[[Callable[[Path], Path]], None]:
 
 @writer("folder")
 def _(root: Path) -> Path:
-    return pictures(root, ("train", "test"), "cat", ".png")
+    return pictures(root, ("train", "test"), ("cat", "dog"), ".png")
 
 
 @writer("imagenet")
 def _(root: Path) -> Path:
-    return pictures(root, ("train", "val"), "n01440764", ".JPEG")
+    return pictures(root, ("train", "val"), ("n01440764", "n01443537"), ".JPEG")
 
 
 @writer("cifar10")
@@ -79,12 +79,12 @@ def _(root: Path) -> Path:
     return root / "train" / "7" / "0.npz"
 
 
-def pictures(root: Path, halves: tuple[str, str], each: str, suffix: str) -> Path:
-    for half in halves:
-        (root / half / each).mkdir(parents=True)
+def pictures(root: Path, halves: tuple[str, str], classes: tuple[str, str], suffix: str) -> Path:
+    for folder in [root / half / each for half in halves for each in classes]:
+        folder.mkdir(parents=True)
         for i in range(2):
-            Image.new("RGB", (8, 8)).save(root / half / each / f"{i}{suffix}")
-    return root / halves[0] / each / f"1{suffix}"
+            Image.new("RGB", (8, 8)).save(folder / f"{i}{suffix}")
+    return root / halves[0] / classes[0] / f"1{suffix}"
 
 
 def deny(monkeypatch: pytest.MonkeyPatch, denied: Path) -> None:

@@ -52,6 +52,18 @@ class Augmentation:
     axis: int = -1
 
 
+def in_words(augmentation: Augmentation, random_views: bool, side: int) -> str:
+    """One line for people; `random_views`: a split that crops at random itself; `side`: the samples' shorter one."""
+    options = augmentation
+    crop = "cropped at random to any size" if random_views else f"shifted by up to {options.padding} of {side} pixels"
+    done = [crop] if options.padding else []
+    done += [f"rolled by up to {options.roll} of {side} pixels"] if options.roll else []
+    done += ["half of them mirrored" if options.flip else "not mirrored"]
+    done += ["AutoAugment"] if options.policy else []
+    done += [f"Cutout of {options.hole} pixels"] if options.hole else []
+    return ", ".join(done if options.padding or options.roll else ["not shifted", *done])
+
+
 class EpochSampler(Sampler[tuple[int, int]]):
     """Yields (epoch, index) for every index below `length`, shuffled by (seed, epoch). Lightning calls `set_epoch`.
 

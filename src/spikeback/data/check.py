@@ -2,8 +2,10 @@
 
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -13,12 +15,13 @@ from spikeback.data.config import DataConfig
 from spikeback.data.events import dvs, gesture, read_events, sets, to_frames
 from spikeback.data.events.parallel import parallel
 from spikeback.data.fashion_mnist import places, read_published
-from spikeback.data.folder import TEST_FRACTION, decode_one, differ, entries, list_folder
-from spikeback.data.layouts import GESTURE, LAYOUTS, Layout, Tree, find, missing, notes, strangers
+from spikeback.data.folder import PICTURES, TEST_FRACTION, decode_one, differ, list_folder
+from spikeback.data.layouts import GESTURE, LAYOUTS, Layout, Tree, find, missing, notes, strangers, without_others
 from spikeback.data.load import NEEDS, load
 from spikeback.data.sheet import MOST, spread
 from spikeback.data.split import hold_out, split_hash
 from spikeback.data.static import CIFAR, check_file, cifar_folder, load_imagenet
+from spikeback.data.tree import DEPTH, HALVES, WHOLE, entries, folders
 from spikeback.errors import UsageError
 
 SAMPLES = 8  # of each class that are shown
@@ -57,8 +60,8 @@ def check(root: Path, most: int | None = None) -> Finding:
     for name, (_, source, _) in CIFAR.items():
         folder = cifar_folder(name, root)
         if folder.is_dir():
-            entries = [*source.train_list, *source.test_list, (source.meta["filename"], source.meta["md5"])]
-            tests = {folder / file: partial(check_file, folder / file, md5) for file, md5 in entries}
+            files = [*source.train_list, *source.test_list, (source.meta["filename"], source.meta["md5"])]
+            tests = {folder / file: partial(check_file, folder / file, md5) for file, md5 in files}
             return _check_packed(name, root, tests)
     some = [paths for paths in places(root) if any(path.exists() for path in paths)]
     if some:  # the place that is read is one with all four files, if there is one
@@ -66,7 +69,29 @@ def check(root: Path, most: int | None = None) -> Finding:
         return _check_packed("fashion-mnist", root, {path: partial(read_published, path) for path in paths})
     if found := find(root):
         return _check_tree(*found, root, most)
+    if inner := _within(root):
+        raise UsageError(f"{root} holds no dataset itself; did you mean {' or '.join(map(str, inner[:3]))}?")
+    if any(map(PICTURES.fits, chain(*map(_held, [root, *folders(root)])))):
+        list_folder(root)  # says what is wrong
     raise UsageError(f"{root} is like no dataset; expected one of these: {'; '.join(NEEDS.values())}")
+
+
+def _within(root: Path) -> list[Path]:
+    """Folders like a dataset, of the first depth below `root` where there are any."""
+    level = [root]
+    for _ in range(DEPTH):
+        level = [path for folder in level for path in _held(folder) if path.is_dir() and not path.is_symlink()]
+        packed = lambda folder: any(cifar_folder(name, folder).is_dir() for name in CIFAR)
+        if found := [folder for folder in level if packed(folder) or (_held(folder) and find(folder))]:
+            return found
+    return []
+
+
+def _held(folder: Path) -> list[Path]:
+    """What a folder holds; nothing if it cannot be read."""
+    with suppress(UsageError):
+        return entries(folder)
+    return []
 
 
 def _check_packed(name: str, root: Path, tests: Mapping[Path, Callable[[], object]]) -> Finding:
@@ -96,6 +121,7 @@ def _held_out(labels: Tensor) -> dict[str, str]:
 def _check_tree(name: str, tree: Tree, root: Path, most: int | None) -> Finding:
     """A set of many small files: open them in several processes."""
     layout = LAYOUTS[name]
+    tree, others = without_others(tree, layout)
     finding = Finding(name, {half: {c: len(files) for c, files in classes.items()} for half, classes in tree.items()})
     paths = [path for classes in tree.values() for files in classes.values() for path in files]
     chosen = spread(paths, most or len(paths))
@@ -103,18 +129,19 @@ def _check_tree(name: str, tree: Tree, root: Path, most: int | None) -> Finding:
         warnings.simplefilter("always")
         opened = list(zip(chosen, parallel(partial(_open, layout=layout), chosen, "Reading"), strict=True))
     finding.checked = len(chosen)
-    finding.notes = [str(warning.message) for warning in caught]
+    finding.notes = [*others, *(str(warning.message) for warning in caught)]
     finding.broken = [*strangers(name, tree), *(problem for _, problem in opened if isinstance(problem, str))]
     finding.missing = missing(name, root, tree)
-    finding.notes += notes(name, tree)
     shapes = {path: shape for path, shape in opened if not isinstance(shape, str)}
     if finding.whole:
         finding.refused = _refused(name, root, shapes)
+    finding.notes += notes(name, tree)
+    if name == "folder" and finding.refused is None:
+        finding.notes += _use(tree)
     first = next(iter(tree.values()))
     counts = torch.tensor([len(files) for files in first.values()], dtype=torch.int64)
     labels = torch.arange(len(first)).repeat_interleave(counts)
-    if name == "folder" and len(tree) == 1:
-        finding.notes.append(f"no test pictures: {TEST_FRACTION:.0%} of every class will be drawn as the test split")
+    if name == "folder" and WHOLE in tree:
         labels = labels[hold_out(labels, TEST_FRACTION)[0]]
     if name == "cifar10-dvs" and not finding.missing:
         for split in dvs.SPLITS[:-1]:
@@ -126,6 +153,14 @@ def _check_tree(name: str, tree: Tree, root: Path, most: int | None) -> Finding:
     for each, files in spread(list(first.items()), MOST):
         finding.samples[each] = [_read(path, layout) for path in [path for path in files if path in shapes][:SAMPLES]]
     return finding
+
+
+def _use(tree: Tree) -> list[str]:
+    """What a training takes the halves of a folder for, where that is a choice."""
+    if WHOLE in tree:
+        return [f"no test pictures: {TEST_FRACTION:.0%} of every class will be drawn as the test split"]
+    val = [half for half in tree if half.lower() in HALVES["val"]]
+    return [f"{val[0]}/ will be {'held out' if len(tree) > 2 else 'the test split'}"] if val else []
 
 
 def _refused(name: str, root: Path, shapes: Mapping[Path, tuple[int, ...]]) -> str | None:

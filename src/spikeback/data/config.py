@@ -99,17 +99,18 @@ class DataConfig:
             dvs128-gesture, recordings (a tree of them), simulated-dvs (pictures filmed by a simulated event camera) or
             tonic:<Name>.
         root: The folder with the dataset's files; for folder and recordings: train/<class>/ and test/<class>/, or
-            <class>/ alone.
+            <class>/ alone; of val/<class>/ see docs/data.md.
         size: Scale every picture or frame to size x size pixels; needed where pictures differ in size. Empty: 224 for
             imagenet, 48 for cifar10-dvs and simulated-dvs, their own for the others.
         batch_size: Samples of an optimiser step, of all processes and accumulated parts together; the last, incomplete
             batch of an epoch is left out.
-        held_out: Fraction of every class's training samples that is set aside to choose the best epoch on.
+        held_out: Fraction of every class's training samples that is set aside to choose the best epoch on; of a folder
+            with train/, val/ and test/ that is val/, whatever the fraction.
         split_seed: Seed of that choice, the same for every trial.
         crop_padding: Augmentation: shift pictures by up to so many pixels in each direction; imagenet: crop at random
-            to any size; 0 switches it off.
-        flip: Augmentation: mirror every other sample at random. Empty: where a mirrored sample keeps its label, that is
-            not in recordings, nmnist, dvs128-gesture and tonic's sets.
+            to any size; 0 switches it off. Empty: an eighth of the shorter side, 4 pixels of 32.
+        flip: Augmentation: mirror every other sample at random. Empty: where a mirrored sample is known to keep its
+            label, that is not in folder and recordings, which nobody knows, nor in nmnist, dvs128-gesture, tonic's sets.
         auto_augment: Augmentation: one of the 25 CIFAR-10 policies of AutoAugment for every picture.
         cutout: Augmentation: blacken a square of so many pixels a side somewhere in every picture; 0 switches it off.
         num_workers: Processes that prepare batches; the batches are the same for any number. Empty: none where samples
@@ -129,7 +130,7 @@ class DataConfig:
     batch_size: int = 128
     held_out: float = 0.1
     split_seed: int = 0
-    crop_padding: int = 4
+    crop_padding: int | None = None
     flip: bool | None = None
     auto_augment: bool = False
     cutout: int = 0
@@ -180,7 +181,7 @@ class DataConfig:
                 f"give at most {side - 1}"
             )
         for option in () if frames else ("crop_padding", "cutout"):
-            if (value := getattr(self, option)) > side:
+            if (value := getattr(self, option) or 0) > side:
                 raise UsageError(
                     f"--data.{option} {value} is too much for pictures of {side} pixels a side; give at most {side}"
                 )

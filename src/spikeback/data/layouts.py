@@ -7,8 +7,9 @@ from itertools import chain
 from pathlib import Path
 
 from spikeback.data.events import dvs, gesture, sets
-from spikeback.data.folder import SUFFIXES, entries
+from spikeback.data.folder import PICTURES
 from spikeback.data.static import IMAGENET_COUNTS
+from spikeback.data.tree import WHOLE, Kind, entries, halves, left_out
 from spikeback.errors import UsageError
 
 GESTURE = "dvs128-gesture"
@@ -17,20 +18,24 @@ Tree = dict[str, dict[str, list[Path]]]  # half -> class -> files
 
 @dataclass(frozen=True)
 class Layout:
-    """How a dataset lies in folders: halves, each with a folder a class; `suffixes` of the files in these."""
+    """How a dataset lies in folders: halves, each with a folder a class; `suffixes` of the files in these.
+
+    `kind`: what its files are, where others may lie among them, which are left out.
+    """
 
     halves: tuple[str, ...]
     classes: str  # a regular expression that the folders' names match
     suffixes: tuple[str, ...]
     sensor: tuple[int, int] | None = None  # None: pictures
+    kind: Kind | None = None
 
 
 LAYOUTS = {
-    "imagenet": Layout(("train", "val"), r"n\d{8}", SUFFIXES),
+    "imagenet": Layout(("train", "val"), r"n\d{8}", PICTURES.suffixes, kind=PICTURES),
     "nmnist": Layout(("Train", "Test"), r"\d", (".bin",), (34, 34)),
     GESTURE: Layout(("train", "test"), r"\d|10", (".npz", ".aedat"), gesture.SENSOR),
     "cifar10-dvs": Layout((".",), "|".join(dvs.CLASSES), (".aedat",), dvs.SENSOR),
-    "folder": Layout(("train", "test"), ".*", SUFFIXES),
+    "folder": Layout((), ".*", PICTURES.suffixes, kind=PICTURES),  # its halves have several names
 }
 
 
@@ -52,16 +57,30 @@ def _tests(root: Path) -> bool:
 
 def _tree(root: Path, layout: Layout) -> Tree:
     """What lies in the class folders, hidden files left out."""
-    whole = ["."] if layout is LAYOUTS["folder"] else []  # not divided
-    halves = [half for half in layout.halves if (root / half).is_dir()] or whole
+    if layout is LAYOUTS["folder"]:
+        parts = [half if half == WHOLE else path.name for half, path in halves(root).items()]
+    else:
+        parts = [half for half in layout.halves if (root / half).is_dir()]
     return {
         half: {
             folder.name: _entries(folder)
             for folder in entries(root / half)
             if folder.is_dir() and re.fullmatch(layout.classes, folder.name)
         }
-        for half in halves
+        for half in parts
     }
+
+
+def without_others(tree: Tree, layout: Layout) -> tuple[Tree, list[str]]:
+    """The same without the files that a training leaves out, and what to say of these."""
+    kind = layout.kind
+    if kind is None:
+        return tree, []
+    other = lambda path: not kind.fits(path) and not path.is_dir()
+    left = [path for found in tree.values() for files in found.values() for path in files if other(path)]
+    gone = set(left)
+    kept = {h: {c: [p for p in files if p not in gone] for c, files in found.items()} for h, found in tree.items()}
+    return kept, left_out(left, kind)
 
 
 def _entries(folder: Path) -> list[Path]:
@@ -101,8 +120,7 @@ def strangers(name: str, tree: Tree) -> Iterator[str]:
 
 def missing(name: str, root: Path, tree: Tree) -> list[str]:
     """Halves, classes and files that should be there, a line each."""
-    halves = list(tree) if name == "folder" and "." in tree else LAYOUTS[name].halves
-    lines = [f"{root / half} is not a folder" for half in halves if half not in tree]
+    lines = [f"{root / half} is not a folder" for half in LAYOUTS[name].halves if half not in tree]
     lines += [f"{root / half} holds no class folders" for half, found in tree.items() if not found]
     known = {"cifar10-dvs": dvs.CLASSES, "nmnist": tuple("0123456789")}.get(name, ())
     classes = sorted({*known, *(each for found in tree.values() for each in found)})

@@ -41,7 +41,7 @@ def load(
     cache: str | Path | None = None,
     split: str | None = None,
     events: EventConfig | None = None,
-    only: Callable[[Tensor], Tensor] | None = None,
+    only: Callable[[DataSet], Tensor] | None = None,
 ) -> DataSet:
     """Open a dataset; the options are those of `DataConfig`.
 
@@ -49,7 +49,7 @@ def load(
     or from Debian's package dataset-fashion-mnist; without both, the subset, whose name says so. "folder": the tree of
     pictures at `root`, see `load_folder`. "cifar10", "cifar100", "imagenet": from `root`, see `static`. Frames of
     events, see `events`: "cifar10-dvs", "nmnist", "dvs128-gesture", "tonic:<Name>" from `root`, and "simulated-dvs",
-    made from `events.source`; of its training pictures those that `only`, labels -> indices, names. `size` scales
+    made from `events.source`; of its training pictures those that `only`, pictures -> indices, names. `size` scales
     everything to size x size pixels.
     Raises UsageError for an unknown name and for a root that is missing, superfluous or lacks the files.
     """
@@ -134,11 +134,11 @@ def _filmed(
     root: Path | None,
     options: "FrameOptions",
     events: EventConfig,
-    only: Callable[[Tensor], Tensor] | None,
+    only: Callable[[DataSet], Tensor] | None,
 ) -> DataSet:
     from spikeback.data.events.simulate import simulated_dvs
 
-    chosen = only(pictures.train.labels) if only else None
+    chosen = only(pictures) if only else None
     return simulated_dvs(pictures, options, events.preset, seed=events.seed, sensor=events.side, root=root, only=chosen)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from spikeback.data.augment import Augmentation, AugmentedDataset, BatchDataset, EpochSampler, RandomViews
+from spikeback.data.augment import Augmentation, AugmentedDataset, BatchDataset, EpochSampler, RandomViews, in_words
 from spikeback.data.config import DataConfig
 from spikeback.data.load import load
 from spikeback.data.pictures import DataSet, Split, as_input, channel_statistics
@@ -18,6 +18,7 @@ from spikeback.data.split import balanced_order, hold_out, split_hash
 from spikeback.errors import UsageError
 
 Batch = tuple[Tensor, Tensor]
+EIGHTH = 8  # of the shorter side, rounded down, is what pictures are shifted by: 4 pixels of CIFAR's 32
 
 
 class DataModule(lightning.LightningDataModule):
@@ -30,8 +31,8 @@ class DataModule(lightning.LightningDataModule):
 
     After `setup`: `classes`, `shape` (C, H, W) or (T, 2, H, W), `channels`, `time_steps` (None for pictures), `sizes`
     {"train", "held_out", "test"}, `mean` and `std` (C,): published if the dataset has such, else those of the training
-    pictures; `mirror`, the axis that flipping reverses, None where nothing is flipped; `hash` of the dataset and
-    `split_hash` of the held-out indices.
+    pictures; `augmentation` and, in words, `augmented`; `mirror`, the axis that flipping reverses, None where nothing
+    is flipped; `notes` on the dataset; `hash` of the dataset and `split_hash` of the held-out indices.
     """
 
     classes: tuple[str, ...]
@@ -39,7 +40,9 @@ class DataModule(lightning.LightningDataModule):
     sizes: dict[str, int]
     mean: Tensor
     std: Tensor
+    augmentation: Augmentation
     mirror: int | None
+    notes: tuple[str, ...]
     hash: str
     split_hash: str
 
@@ -75,19 +78,25 @@ class DataModule(lightning.LightningDataModule):
             config.name, config.root, config.size, download=config.download, unchecked=config.unchecked,
             cache=config.cache, split=config.split, events=config.events, only=self._needed,
         )  # fmt: skip
-        self._train, self._held_out = self._divide(dataset.train.labels)
+        self._train, self._held_out = self._divide(dataset)
         self.classes, self.shape = dataset.classes, dataset.train.shape
         self._check_options()
-        self.mirror, self.hash = self._mirror(dataset), dataset.hash()
+        self.mirror, self.notes = self._mirror(dataset), getattr(dataset, "notes", ())
+        self.augmentation, self.hash = self._augmentation(), dataset.hash()
         self.split_hash = split_hash(self._held_out)
         self.sizes = {"train": len(self._train), "held_out": len(self._held_out), "test": len(dataset.test)}
         self.mean, self.std = self._statistics(dataset)
         self._ready = True
 
-    def _divide(self, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """(train, held out): which of the samples with these labels are trained on, and which the best is chosen on."""
-        config = self.config
-        train, held_out = hold_out(labels, 0.0 if self.use_all else config.held_out, config.split_seed)
+    def _divide(self, dataset: DataSet) -> tuple[Tensor, Tensor]:
+        """(train, held out): which of the dataset's training samples are trained on, which the best is chosen on."""
+        config, labels = self.config, dataset.train.labels
+        given = getattr(dataset, "held_out", None)
+        if given is None:
+            train, held_out = hold_out(labels, 0.0 if self.use_all else config.held_out, config.split_seed)
+        else:  # never trained on, whether they are used or not
+            others = torch.ones(len(labels), dtype=torch.bool).index_fill(0, given, False)
+            train, held_out = others.nonzero().flatten(), given[:0] if self.use_all else given
         train = train[balanced_order(labels[train])[: config.limit].sort().values]
         if len(train) < config.batch_size:
             most = len(train)
@@ -96,8 +105,8 @@ class DataModule(lightning.LightningDataModule):
             )
         return train, held_out
 
-    def _needed(self, labels: Tensor) -> Tensor:
-        return torch.cat(self._divide(labels))
+    def _needed(self, dataset: DataSet) -> Tensor:
+        return torch.cat(self._divide(dataset))
 
     def _check_options(self) -> None:
         frames = self.time_steps is not None
@@ -109,7 +118,23 @@ class DataModule(lightning.LightningDataModule):
         axis = getattr(dataset, "mirror", -1 if self.time_steps is None else None)
         if self.config.flip and axis is None:
             raise UsageError(f"--data.flip true is wrong for {dataset.name}: a mirrored sample may be of another class")
-        return None if self.config.flip is False else axis
+        flip = getattr(dataset, "symmetric", True) if self.config.flip is None else self.config.flip
+        return axis if flip else None
+
+    def _augmentation(self) -> Augmentation:
+        config, frames = self.config, self.time_steps is not None
+        padding = min(self.shape[-2:]) // EIGHTH if config.crop_padding is None else config.crop_padding
+        return Augmentation(
+            self.seed, 0 if frames else padding, self.mirror is not None, config.auto_augment, config.cutout,
+            config.events.roll if frames else 0, -1 if self.mirror is None else self.mirror,
+        )  # fmt: skip
+
+    @property
+    def augmented(self) -> str:
+        """What is done to the training samples, in one line."""
+        text = in_words(self.augmentation, isinstance(self.pictures.train, RandomViews), min(self.shape[-2:]))
+        unknown = self.config.flip is None and not getattr(self.pictures, "symmetric", True)
+        return f"{text} (--data.flip true mirrors half of them, if their classes allow it)" if unknown else text
 
     def _statistics(self, dataset: DataSet) -> Batch:
         if self.time_steps is not None:  # counts of events are left as they are
@@ -121,12 +146,8 @@ class DataModule(lightning.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Augmented, shuffled anew each epoch, only whole batches. Outside Lightning: call `sampler.set_epoch`."""
-        config, mirror = self.config, self.mirror
-        augmentation = Augmentation(
-            self.seed, config.crop_padding, mirror is not None, config.auto_augment, config.cutout, config.events.roll,
-            -1 if mirror is None else mirror,
-        )  # fmt: skip
-        dataset = AugmentedDataset(self.pictures.train, self._train, self.mean, self.std, augmentation)
+        config = self.config
+        dataset = AugmentedDataset(self.pictures.train, self._train, self.mean, self.std, self.augmentation)
         sampler = EpochSampler(len(dataset), self.seed, self.share, config.batch_size)
         piece = self.share.piece(config.batch_size)
         return self._loader(dataset, piece, config.auto_augment, sampler=sampler, drop_last=True)
@@ -156,7 +177,7 @@ class DataModule(lightning.LightningDataModule):
 
     def describe(self) -> dict[str, Any]:
         """The `dataset` object of results.json."""
-        frames = self.time_steps is not None
+        frames, augmentation = self.time_steps is not None, self.augmentation
         return {
             "name": self.pictures.name,
             "provenance": self.pictures.provenance,
@@ -169,7 +190,7 @@ class DataModule(lightning.LightningDataModule):
             "options": {
                 "mean": None if frames else self.mean.tolist(),
                 "std": None if frames else self.std.tolist(),
-                **(self._frame_options() if frames else {}),
+                **(self._frame_options() if frames else {"crop_padding": augmentation.padding, "mirror": self.mirror}),
             },
         }
 

@@ -35,8 +35,9 @@ class DataSet(Protocol):
     """A dataset: its name, one line on where it came from, the class names in label order, and both splits.
 
     It may also have `split`, the name of the division into the two; `statistics`, the published mean and deviation of
-    its channels; and `mirror`, the axis that mirroring a sample reverses, None where that may change its class (without
-    the attribute: -1 for pictures, None for frames).
+    its channels; `mirror`, the axis that mirroring a sample reverses, None where that changes classes (without the
+    attribute: -1 for pictures, None for frames); `symmetric`, False where nobody knows whether it does; `held_out`, the
+    rows of `train` that are to be held out; and `notes`, what is worth telling.
     """
 
     @property
@@ -79,6 +80,8 @@ class PictureSet:
     """A dataset in memory. `statistics`: published mean and deviation by channel, on the scale 0..1, or None.
 
     `mirror`: the axis of (C, H, W) that mirroring reverses, None where a mirrored picture may be of another class.
+    `symmetric`: whether mirrored pictures are known to keep their class. `held_out`: the rows of `train` that are to be
+    held out, None: they are drawn. `notes`: what is worth telling, a line each.
     """
 
     name: str
@@ -88,6 +91,9 @@ class PictureSet:
     test: Pictures
     statistics: Statistics | None = None
     mirror: int | None = -1
+    symmetric: bool = True
+    held_out: Tensor | None = None
+    notes: tuple[str, ...] = ()
 
     def hash(self) -> str:
         """sha256 (hex) over shapes, pictures, labels and class names of both splits."""
@@ -107,6 +113,11 @@ def fit(images: Tensor, height: int, width: int) -> Tensor:
     scale = max(height / h, width / w)
     covering = [max(height, round(h * scale)), max(width, round(w * scale))]
     return center_crop(resize(images, covering, antialias=True), [height, width])
+
+
+def middle(image: Tensor, size: int) -> Tensor:
+    """ImageNet's view for testing: scale the shorter side of (C, h, w) to size * 256 / 224, crop the centre."""
+    return center_crop(resize(image, [round(size * 256 / 224)], antialias=True), [size, size])
 
 
 def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,12 +13,12 @@ from torch import Tensor
 from torchvision.datasets import CIFAR10, CIFAR100
 from torchvision.datasets.utils import check_integrity
 from torchvision.transforms.v2 import RandomResizedCrop
-from torchvision.transforms.v2.functional import center_crop, resize
 
 from spikeback.data.augment import drawing_from_torch
-from spikeback.data.folder import SUFFIXES, decode_one
+from spikeback.data.folder import PICTURES, decode_one
 from spikeback.data.pickles import read_pickle
-from spikeback.data.pictures import Pictures, PictureSet, Statistics
+from spikeback.data.pictures import Pictures, PictureSet, Statistics, middle
+from spikeback.data.tree import left_out, visible
 from spikeback.errors import UsageError
 
 # Mean and deviation of each channel as the authors' public code has them.
@@ -96,7 +96,7 @@ def _batches(paths: Sequence[Path], classes: int) -> Pictures:
 class PictureFiles:
     """One split of RGB pictures that are decoded each time they are read; `names`, bytes (N,), are paths below `root`.
 
-    `read` scales the shorter side to size * 256 / 224 and crops the centre to size x size.
+    `read` sees their `middle`.
     """
 
     root: Path
@@ -118,11 +118,8 @@ class PictureFiles:
 
     def read(self, indices: Tensor) -> Tensor:
         """The middle of the pictures that `indices` names. Raises UsageError naming a file that is broken."""
-        scaled = round(self.size * 256 / 224)
         images = (decode_one(self.path(index), channels=3) for index in indices.tolist())
-        return torch.stack(
-            [center_crop(resize(image, [scaled], antialias=True), [self.size, self.size]) for image in images]
-        )
+        return torch.stack([middle(image, self.size) for image in images])
 
     def read_random(self, indices: Tensor, seeds: Sequence[int]) -> Tensor:
         """The same, cropped as by torchvision's RandomResizedCrop (8 to 100 % of the area, aspect 3/4 to 4/3)."""
@@ -145,6 +142,7 @@ class PictureFileSet:
     train: PictureFiles
     test: PictureFiles
     statistics: Statistics = IMAGENET
+    notes: tuple[str, ...] = ()
 
     def hash(self) -> str:
         """sha256 (hex) over class names, shape, and name, length in bytes and label of every file of both splits."""
@@ -165,9 +163,14 @@ def load_imagenet(root: Path, size: int | None = None) -> PictureFileSet:
     for part in (root / "train", root / "val"):
         if not part.is_dir():
             raise UsageError(f"{part} is not a folder; ImageNet needs {LAYOUT}, in --data.root")
-    (wnids, train), (others, test) = (_class_files(root / part, size or IMAGENET_SIZE) for part in ("train", "val"))
+    left: list[Path] = []
+    (wnids, train), (others, test) = (
+        _class_files(root / part, size or IMAGENET_SIZE, left) for part in ("train", "val")
+    )
     if odd := sorted(set(wnids) ^ set(others)):
         raise UsageError(f"{root}/train and {root}/val must have the same classes; {odd[0]} is in only one of them")
+    if len(wnids) == 1:
+        raise UsageError(f"{root}/train holds one class, {wnids[0]}; a network needs at least two to tell apart")
     counts = (len(wnids), len(train), len(test))
     whole = counts == IMAGENET_COUNTS
     provenance = "ILSVRC 2012, training and validation pictures" + (
@@ -177,25 +180,26 @@ def load_imagenet(root: Path, size: int | None = None) -> PictureFileSet:
     )
     if size not in (None, IMAGENET_SIZE):
         provenance += f"; resized to {size} x {size}"
-    return PictureFileSet("ImageNet" if whole else "ImageNet, a part", provenance, tuple(wnids), train, test)
+    name, notes = "ImageNet" if whole else "ImageNet, a part", tuple(left_out(left, PICTURES))
+    return PictureFileSet(name, provenance, tuple(wnids), train, test, notes=notes)
 
 
-def _class_files(part: Path, size: int) -> tuple[list[str], PictureFiles]:
-    """The wnids and the pictures of all of them, both sorted."""
-    wnids = _visible(part)
+def _class_files(part: Path, size: int, left: list[Path]) -> tuple[list[str], PictureFiles]:
+    """The wnids and the pictures of all of them, both sorted; `left` gets the files that are no pictures."""
+    wnids = [name for name in _visible(part) if PICTURES.fits(Path(name)) or (part / name).is_dir()]
     if not wnids:
         raise UsageError(f"{part} is empty; ImageNet needs {LAYOUT}")
     names: list[bytes] = []
     counts = []
     for wnid in wnids:
         if not re.fullmatch(r"n\d{8}", wnid) or not (part / wnid).is_dir():
-            hint = "; sort its pictures into folders by class" if wnid.lower().endswith(SUFFIXES) else ""
+            hint = "; sort its pictures into folders by class" if PICTURES.fits(Path(wnid)) else ""
             raise UsageError(f"{part / wnid} does not belong here; ImageNet needs {LAYOUT}{hint}")
-        files = _visible(part / wnid)
+        held = _visible(part / wnid)
+        files = [file for file in held if file.lower().endswith(PICTURES.suffixes)]
+        left += [part / wnid / file for file in held if not file.lower().endswith(PICTURES.suffixes)]
         if not files:
-            raise UsageError(f"{part / wnid} is a class without pictures; add some or remove the folder")
-        if odd := [file for file in files if not file.lower().endswith(SUFFIXES)]:
-            raise UsageError(f"{part / wnid / odd[0]} is not a picture; expected only {', '.join(SUFFIXES)} files here")
+            raise UsageError(f"{part / wnid} is a class without pictures; add some, or move the folder elsewhere")
         names += [os.fsencode(f"{wnid}/{file}") for file in files]
         counts.append(len(files))
     labels = torch.arange(len(wnids)).repeat_interleave(torch.tensor(counts))
@@ -204,6 +208,6 @@ def _class_files(part: Path, size: int) -> tuple[list[str], PictureFiles]:
 
 def _visible(folder: Path) -> list[str]:
     try:
-        return sorted(name for name in os.listdir(folder) if not name.startswith("."))  # noqa: PTH208 - a million names
+        return sorted(name for name in os.listdir(folder) if visible(name))  # noqa: PTH208 - a million names
     except OSError as error:
         raise UsageError(f"{folder} cannot be read: {error.strerror or error}") from None

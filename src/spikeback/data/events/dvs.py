@@ -13,7 +13,7 @@ from torch import Tensor
 
 from spikeback.data.events.frame_set import FrameSet
 from spikeback.data.events.sets import FrameOptions, decode_files, manifest_hash
-from spikeback.data.folder import entries
+from spikeback.data.tree import entries
 from spikeback.errors import UsageError
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")

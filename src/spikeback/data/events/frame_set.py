@@ -67,7 +67,8 @@ class FrameSet:
 
     `split` names how they were divided, `sensor` is (height, width) of the recordings before resizing, `manifest` the
     sha256 (hex) of the recordings' names in each split; None where a source has no such thing. `mirror` is the axis of
-    a sample that mirroring the scene reverses, None where a mirrored recording may be of another class.
+    a sample that mirroring the scene reverses, None where a mirrored recording may be of another class. `symmetric`,
+    `held_out` and `notes` are those of pictures that were filmed (`PictureSet`).
     """
 
     name: str
@@ -79,6 +80,9 @@ class FrameSet:
     sensor: Sensor | None = None
     manifest: str | None = None
     mirror: int | None = None
+    symmetric: bool = True
+    held_out: Tensor | None = None
+    notes: tuple[str, ...] = ()
 
     def hash(self) -> str:
         """sha256 (hex) over class names, and shape, checksum of each sample and labels of both splits."""

@@ -20,7 +20,7 @@ from spikeback.data.events.frame_set import Frames, FrameSet
 from spikeback.data.events.frames import By, Mode, Resize, largest_count, to_frames, warning_of_cuts
 from spikeback.data.events.parallel import parallel
 from spikeback.data.events.read import read_events
-from spikeback.data.folder import entries
+from spikeback.data.tree import entries
 from spikeback.errors import UsageError
 
 Item = TypeVar("Item")

@@ -144,6 +144,9 @@ def simulated_dvs(
         getattr(pictures, "split", None),
         square,
         mirror=getattr(pictures, "mirror", -1),
+        symmetric=getattr(pictures, "symmetric", True),
+        held_out=getattr(pictures, "held_out", None),
+        notes=getattr(pictures, "notes", ()),
     )
 
 
