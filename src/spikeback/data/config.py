@@ -110,7 +110,8 @@ class DataConfig:
         crop_padding: Augmentation: shift pictures by up to so many pixels in each direction; imagenet: crop at random
             to any size; 0 switches it off. Empty: an eighth of the shorter side, 4 pixels of 32.
         flip: Augmentation: mirror every other sample at random. Empty: where a mirrored sample is known to keep its
-            label, that is not in folder and recordings, which nobody knows, nor in nmnist, dvs128-gesture, tonic's sets.
+            label, that is not in folder and recordings, which nobody knows, nor in nmnist, dvs128-gesture and tonic's
+            sets.
         auto_augment: Augmentation: one of the 25 CIFAR-10 policies of AutoAugment for every picture.
         cutout: Augmentation: blacken a square of so many pixels a side somewhere in every picture; 0 switches it off.
         num_workers: Processes that prepare batches; the batches are the same for any number. Empty: none where samples

@@ -206,7 +206,7 @@ def test_a_file_of_v2e_names_no_camera_and_is_told_its_sensor(
     made = b"# This is a raw AE data file created by AEDat2Output in v2e\r\n# Timestamps tick is 1 us\r\n"
     events = [(0, 0, height - 1, 1), (0, width - 1, 0, 1), *some(500, height, width)]
     path = write(MINIMAL + made + davis(events, width))
-    with pytest.raises(UsageError, match=rf"sensor=\({height}, {width}\) would hold them"):
+    with pytest.raises(UsageError, match=rf"sensor=\({height}, {width}\) \(rec.*\) would hold them"):
         read_events(path, policy=policy)  # type: ignore[arg-type]
     assert read_events(path, sensor=(height, width)).tolist() == events
 

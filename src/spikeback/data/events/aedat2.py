@@ -7,7 +7,7 @@ from typing import BinaryIO, Literal
 import numpy as np
 
 from spikeback.data.events.clock import unwrapped
-from spikeback.data.events.dtype import EVENT, FAR, Recording, Sensor
+from spikeback.data.events.dtype import EVENT, FAR, Recording, Sensor, option
 from spikeback.errors import UsageError
 
 Axes = Literal["jaer", "spikingjelly"]
@@ -22,8 +22,8 @@ SPECIAL = 1 << 31 | 1 << 10  # set in a DAVIS's samples of a picture or of motio
 def read_aedat2(path: Path, axes: Axes = "jaer", sensor: Sensor | None = None) -> Recording:
     """Decode an AEDAT 2.0 file: lines that start with '#', then RECORD bytes an event.
 
-    The line '# AEChip:' names the camera. Without one it is a DVS128, unless `sensor`, what the caller knows of its
-    (height, width), is larger: then a DAVIS. The clock of 32 bits goes on where it starts again.
+    The line '# AEChip:' names the camera. Without one it is a DVS128; if most addresses are beyond that, a DAVIS of the
+    `sensor` (height, width), which the caller must know. The clock of 32 bits goes on where it starts again.
     Raises UsageError for a header that is none, another camera, and addresses that are not of a DVS128 for the most.
     """
     with path.open("rb") as file:
@@ -86,10 +86,10 @@ def _sensor(path: Path, chip: str, sensor: Sensor | None, words: np.ndarray) -> 
             f"{path} is of the camera {chip} (# AEChip:), which is not known here; expected a DVS128 or a DAVIS of "
             f"{', '.join(DAVIS)} pixels: convert it to .npz with arrays t, x, y, p"
         )
-    if not name and sensor is not None and max(sensor) > max(DVS128):
-        return sensor
     high = words[:, 0] >> 15 != 0
     if 2 * np.count_nonzero(high) > len(words):
+        if not name and sensor is not None and max(sensor) > max(DVS128):
+            return sensor
         raise UsageError(_not_dvs128(path, chip, words[:, 0].astype("=u4"), np.count_nonzero(high)))
     return None
 
@@ -102,7 +102,7 @@ def _not_dvs128(path: Path, chip: str, address: np.ndarray, count: int) -> str:
     said = f"{path} names {chip or 'no camera (# AEChip:)'}, but {count} of {len(address)} addresses are no DVS128's"
     if chip or not fits:
         return f"{said}; it is damaged or of another camera"
-    return f"{said}; a DAVIS, as v2e simulates one, needs its size: sensor={fits[0]} would hold them"
+    return f"{said}; a DAVIS, as v2e simulates one, needs its size: {option(fits[0])} would hold them"
 
 
 def _header(path: Path, file: BinaryIO) -> tuple[int, str]:

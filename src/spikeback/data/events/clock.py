@@ -40,7 +40,7 @@ def ordered(events: np.ndarray, source: str, policy: Policy | None = "raise") ->
     if int(t[first - 1]) - int(t[first]) > 1 << CLOCK - 1:
         said += f" (a clock of {CLOCK} bits that started again? add 2**{CLOCK} to t from there on)"
     if policy == "warn":
-        warnings.warn(f"{said}; the events are sorted by time", stacklevel=3)
+        warnings.warn(f"{said}; the events are sorted by time", stacklevel=4)
         return events[np.argsort(t, kind="stable")]
     remedy = (
         'events[np.argsort(events["t"], kind="stable")] sorts them' if policy is None else "policy 'warn' sorts them"

@@ -61,6 +61,8 @@ def from_columns(source: str, columns: Mapping[str, np.ndarray]) -> np.ndarray:
     if len({column.shape for column in columns.values()}) > 1 or columns["t"].ndim != 1:
         shapes = ", ".join(f"{name} {column.shape}" for name, column in columns.items())
         raise UsageError(f"{source} has arrays {shapes}; expected one dimension and equal lengths")
+    if not len(columns["t"]):
+        return np.empty(0, EVENT)
     if odd := [f"{name} {column.dtype}" for name, column in columns.items() if column.dtype.kind not in "iub"]:
         remedy = "; of seconds, (t * 1e6).round().astype('int64')" if columns["t"].dtype.kind == "f" else ""
         raise UsageError(f"{source} has {', '.join(odd)}; expected whole numbers, t in microseconds{remedy}")

@@ -11,7 +11,7 @@ from spikeback.data.events.aedat2 import Axes, read_aedat2
 from spikeback.data.events.aedat3 import read_aedat3
 from spikeback.data.events.clock import Policy, ordered
 from spikeback.data.events.columns import read_arrays
-from spikeback.data.events.dtype import FAR, Recording, Sensor, checked_size
+from spikeback.data.events.dtype import FAR, Recording, Sensor, checked_size, option
 from spikeback.data.events.nmnist import read_nmnist
 from spikeback.errors import UsageError
 
@@ -43,6 +43,13 @@ def read_events(
         UsageError: the file is missing, unreadable, empty, in no known format or of an unknown camera; it loses more
             than half of its events or bytes, whatever the policy; or as `policy` says, naming the place.
     """
+    return read_with_sensor(path, axes, sensor, policy)[0]
+
+
+def read_with_sensor(
+    path: str | Path, axes: Axes = "jaer", sensor: Sensor | None = None, policy: Policy = "raise"
+) -> tuple[np.ndarray, Sensor | None]:
+    """`read_events`, and the (height, width) that the format or the header says; None if neither does."""
     for name, value, choices in (("axes", axes, get_args(Axes)), ("policy", policy, get_args(Policy))):
         if value not in choices:
             raise UsageError(f"{name} {value!r} is unknown; choose from {', '.join(choices)}")
@@ -60,8 +67,8 @@ def read_events(
     if problems and (policy == "raise" or most):
         raise UsageError(f"{path}: {'; '.join([*problems, most or REMEDY])}")
     if problems:
-        warnings.warn(f"{path}: {'; '.join(problems)}; dropped", stacklevel=2)
-    return ordered(events, str(path), policy)
+        warnings.warn(f"{path}: {'; '.join(problems)}; dropped", stacklevel=3)
+    return ordered(events, str(path), policy), recording.sensor
 
 
 def _decode(path: Path, axes: Axes, sensor: Sensor | None) -> Recording:
@@ -104,4 +111,4 @@ def _larger(x: np.ndarray, y: np.ndarray) -> str:
     if min(x.min(), y.min()) < 0 or max(x.max(), y.max()) >= FAR:
         return "they are most, and no sensor=(height, width) would hold them: the file is damaged or in another format"
     size = int(y.max()) + 1, int(x.max()) + 1
-    return f"they are most: give the camera's size, sensor={size} holds all (for recordings: --data.events.sensor)"
+    return f"they are most: give the size of their camera, {option(size)} would hold them"
