@@ -63,7 +63,10 @@ class EventConfig:
 
     def __post_init__(self) -> None:
         _at_least("data.events", self, {"time_steps": 1, "roll": 0, "start": 0, "duration": 1, "seed": 0})
-        self.sensor = tuple(self.sensor) if isinstance(self.sensor, list) else self.sensor  # from a file
+        if isinstance(self.sensor, list):  # from a file
+            if len(self.sensor) != 2:
+                raise UsageError(f"--data.events.sensor {self.sensor} must be one number or [height, width]")
+            self.sensor = (self.sensor[0], self.sensor[1])
         for side in (self.sensor,) if isinstance(self.sensor, int) else self.sensor or ():
             if side < 1:
                 raise UsageError(f"--data.events.sensor must be at least 1, not {side}")

@@ -52,8 +52,9 @@ def load_folder(root: Path, size: int | None = None) -> PictureSet:
     parted = [Pictures(images[part], labels[part]) for part in (division.train, division.test)]
     classes = tuple(next(iter(trees.values())))
     return PictureSet(
-        name, provenance, classes, *parted, symmetric=cifar, held_out=division.held_out, notes=listing.notes
-    )
+        name, provenance, classes, parted[0], parted[1], symmetric=cifar, held_out=division.held_out,
+        notes=listing.notes,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

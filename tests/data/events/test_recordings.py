@@ -14,7 +14,7 @@ from spikeback.data import load
 from spikeback.data.check import check
 from spikeback.data.config import EventConfig
 from spikeback.data.events import EVENT, to_frames
-from spikeback.data.events.recordings import recordings
+from spikeback.data.events.recordings import recordings, size_of
 from spikeback.data.events.sets import FrameOptions
 from spikeback.data.split import hold_out
 from spikeback.errors import UsageError
@@ -100,7 +100,10 @@ def test_one_level_is_divided_as_pictures_are(tmp_path: Path) -> None:
     labels = torch.arange(2).repeat_interleave(5)
     train, test = hold_out(labels, 0.2)
     frames = torch.cat([whole.train.read(torch.arange(8)), whole.test.read(torch.arange(2))])
-    expected = [to_frames(np.array(events_of(row // 5, row % 5), EVENT), 2, (128, 128)) for row in [*train, *test]]
+    expected = [
+        to_frames(np.array(events_of(row // 5, row % 5), EVENT), 2, (128, 128))
+        for row in [*train.tolist(), *test.tolist()]
+    ]
     assert torch.equal(frames.float(), torch.stack(expected))
     assert whole.split == "random-0"
 
@@ -114,20 +117,26 @@ def test_a_set_that_is_opened_again_decodes_nothing(tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.parametrize(
-    ("name", "kind", "sensor"),
+    ("name", "kind", "size"),
     [
-        ("a.aedat", davis, (180, 240)),
-        ("a.aedat4", aedat4, (30, 40)),
-        ("a.bin", write_bin, (34, 34)),
-        ("a.npz", npz, (3, 32)),  # the least that holds all events
-        ("a.npy", npy, (3, 32)),
+        ("a.aedat", dvs128, [128, 128, 1]),
+        ("a.aedat", davis, [180, 240, 1]),
+        ("a.aedat", aedat3, [2, 32, 0]),  # the least that holds all events
+        ("a.aedat4", aedat4, [30, 40, 1]),
+        ("a.bin", write_bin, [34, 34, 0]),
+        ("a.npz", npz, [2, 32, 0]),
     ],
 )
-def test_the_sensor_is_the_files_or_the_least_that_holds_all(tmp_path: Path, name: str, kind: Any, sensor: Any) -> None:
+def test_a_files_sensor_is_the_one_it_names_or_the_least(tmp_path: Path, name: str, kind: Any, size: list[int]) -> None:
     if name == "a.aedat4":
         pytest.importorskip("aedat")
-    files = {name: kind, f"b{name}": kind, f"c{name}": kind}
-    assert recordings(tree(tmp_path, write=files), OPTIONS).sensor == sensor
+    kind(tmp_path / name, events_of(1, 0))
+    assert size_of(tmp_path / name, OPTIONS).tolist() == [size]
+
+
+def test_without_a_name_the_sensor_is_the_least_that_holds_all_events_of_all_files(tmp_path: Path) -> None:
+    files = {"0.npz": npz, "1.npy": npy, "2.npz": lambda path, _: npz(path, [(0, 3, 50, 1)])}
+    assert recordings(tree(tmp_path, write=files), OPTIONS).sensor == (51, 32)
 
 
 def test_files_that_name_different_sensors_are_refused_and_the_advice_works(tmp_path: Path) -> None:
@@ -194,3 +203,15 @@ def test_data_check_knows_them(tmp_path: Path) -> None:
     alone = check(tree(tmp_path / "alone", ["."]))
     assert (alone.source, alone.whole) == ("recordings", True)
     assert "no test recordings: 20% of every class will be drawn as the test split" in alone.notes
+
+
+@pytest.mark.parametrize("sensor", [[128], [1, 2, 3], [0, 5], 0])
+def test_a_sensor_that_is_none_is_named(sensor: Any) -> None:
+    with pytest.raises(UsageError, match=r"--data\.events\.sensor"):
+        EventConfig(sensor=sensor)
+
+
+def test_the_simulated_sensor_is_square(tmp_path: Path) -> None:
+    assert EventConfig(sensor=(16, 16)).side == 16
+    with pytest.raises(UsageError, match=r"--data\.events\.sensor \[16, 20\] must be one number"):
+        load("simulated-dvs", events=EventConfig(sensor=(16, 20)))

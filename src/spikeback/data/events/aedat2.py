@@ -90,7 +90,7 @@ def _sensor(path: Path, chip: str, sensor: Sensor | None, words: np.ndarray) -> 
     if 2 * np.count_nonzero(high) > len(words):
         if not name and sensor is not None and max(sensor) > max(DVS128):
             return sensor
-        raise UsageError(_not_dvs128(path, chip, words[:, 0].astype("=u4"), np.count_nonzero(high)))
+        raise UsageError(_not_dvs128(path, chip, words[:, 0].astype("=u4"), int(high.sum())))
     return None
 
 
