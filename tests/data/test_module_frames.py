@@ -36,7 +36,8 @@ def test_frames_are_described_with_their_split_and_options(recording_set: Record
         ("nmnist", ["policy"]),
         ("dvs128-gesture", ["policy"]),
         ("simulated-dvs", ["preset", "seed", "sensor", "source"]),
-        ("tonic:SHD", []),
+        ("recordings", ["axes", "policy", "sensor"]),
+        ("tonic:SHD", ["policy"]),
     ],
 )
 def test_only_options_that_have_an_effect_are_described(

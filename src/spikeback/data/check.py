@@ -8,15 +8,19 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from spikeback.data.config import DataConfig
 from spikeback.data.events import dvs, gesture, read_events, sets, to_frames
+from spikeback.data.events.homes import INNER, TONIC, home, inner
 from spikeback.data.events.parallel import parallel
+from spikeback.data.events.recordings import RECORDINGS, common_sensor, read_own, size_of
+from spikeback.data.events.sets import FrameOptions
 from spikeback.data.fashion_mnist import places, read_published
 from spikeback.data.folder import PICTURES, TEST_FRACTION, decode_one, differ, list_folder
-from spikeback.data.layouts import GESTURE, LAYOUTS, Layout, Tree, find, missing, notes, strangers, without_others
+from spikeback.data.layouts import GESTURE, LAYOUTS, OWN, Layout, Tree, find, missing, notes, strangers, without_others
 from spikeback.data.load import NEEDS, load
 from spikeback.data.sheet import MOST, spread
 from spikeback.data.split import hold_out, split_hash
@@ -67,10 +71,13 @@ def check(root: Path, most: int | None = None) -> Finding:
     if some:  # the place that is read is one with all four files, if there is one
         paths = max(some, key=lambda paths: all(path.is_file() for path in paths))
         return _check_packed("fashion-mnist", root, {path: partial(read_published, path) for path in paths})
-    if found := find(root):
-        return _check_tree(*found, root, most)
-    if inner := _within(root):
-        raise UsageError(f"{root} holds no dataset itself; did you mean {' or '.join(map(str, inner[:3]))}?")
+    for place in [*(place for name in INNER if (place := inner(name, root))), root]:
+        if found := find(place):
+            return _check_tree(*found, place, most)
+    for name in TONIC:
+        home(name, root)  # says whose the files are
+    if within := _within(root):
+        raise UsageError(f"{root} holds no dataset itself; did you mean {' or '.join(map(str, within[:3]))}?")
     if any(map(PICTURES.fits, chain(*map(_held, [root, *folders(root)])))):
         list_folder(root)  # says what is wrong
     raise UsageError(f"{root} is like no dataset; expected one of these: {'; '.join(NEEDS.values())}")
@@ -136,12 +143,12 @@ def _check_tree(name: str, tree: Tree, root: Path, most: int | None) -> Finding:
     if finding.whole:
         finding.refused = _refused(name, root, shapes)
     finding.notes += notes(name, tree)
-    if name == "folder" and finding.refused is None:
-        finding.notes += _use(tree)
+    if name in OWN and finding.refused is None:
+        finding.notes += _use(tree, "pictures" if name == "folder" else name)
     first = next(iter(tree.values()))
     counts = torch.tensor([len(files) for files in first.values()], dtype=torch.int64)
     labels = torch.arange(len(first)).repeat_interleave(counts)
-    if name == "folder" and WHOLE in tree:
+    if name in OWN and WHOLE in tree:
         labels = labels[hold_out(labels, TEST_FRACTION)[0]]
     if name == "cifar10-dvs" and not finding.missing:
         for split in dvs.SPLITS[:-1]:
@@ -155,10 +162,10 @@ def _check_tree(name: str, tree: Tree, root: Path, most: int | None) -> Finding:
     return finding
 
 
-def _use(tree: Tree) -> list[str]:
+def _use(tree: Tree, noun: str) -> list[str]:
     """What a training takes the halves of a folder for, where that is a choice."""
     if WHOLE in tree:
-        return [f"no test pictures: {TEST_FRACTION:.0%} of every class will be drawn as the test split"]
+        return [f"no test {noun}: {TEST_FRACTION:.0%} of every class will be drawn as the test split"]
     val = [half for half in tree if half.lower() in HALVES["val"]]
     return [f"{val[0]}/ will be {'held out' if len(tree) > 2 else 'the test split'}"] if val else []
 
@@ -171,7 +178,11 @@ def _refused(name: str, root: Path, shapes: Mapping[Path, tuple[int, ...]]) -> s
             start = next(iter(shapes))
             odd = [path for path, shape in shapes.items() if shape[1:] != shapes[start][1:]]
             return differ(start, shapes[start], odd[0], shapes[odd[0]]) if odd else None
-        if name == "imagenet":
+        if name == "recordings":
+            list_folder(root, RECORDINGS)
+            sizes = parallel(partial(size_of, options=FrameOptions()), [*shapes], "Comparing")
+            common_sensor([*shapes], np.concatenate([*sizes]))
+        elif name == "imagenet":
             load_imagenet(root)
         elif name == "cifar10-dvs":
             dvs.recordings(root)
@@ -197,6 +208,10 @@ def _open(path: Path, layout: Layout) -> tuple[int, ...] | str:
 
 
 def _read(path: Path, layout: Layout) -> Tensor:
-    if layout.sensor is None:
+    if layout.kind is PICTURES:
         return decode_one(path)
+    if layout.kind is RECORDINGS:
+        events, (height, width), _ = read_own(path, FrameOptions())
+        return to_frames(events, 10, (max(height, 1), max(width, 1)))[:1]
+    assert layout.sensor is not None
     return to_frames(read_events(path, sensor=layout.sensor), 10, layout.sensor)[:1]  # in all, ON and OFF mix

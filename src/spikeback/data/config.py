@@ -1,18 +1,24 @@
 """What can be asked of the data: the options behind `--data`."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from spikeback.errors import UsageError
 from spikeback.values import check_whole, instead
 
 PICTURES = ("embedded", "fashion-mnist", "folder", "cifar10", "cifar100", "imagenet")
-RECORDINGS = ("cifar10-dvs", "nmnist", "dvs128-gesture", "simulated-dvs")
+RECORDINGS = ("recordings", "cifar10-dvs", "nmnist", "dvs128-gesture", "simulated-dvs")
 SOURCES = (*PICTURES, *RECORDINGS, "tonic:<Name>")
 LARGEST = 4096  # pixels a side: beyond, one picture takes 50 MB and a batch all memory
 EIGHTH = 8  # of a picture's shorter side, rounded down, is what it is shifted by: 4 pixels of CIFAR's 32
-FILMED = dict.fromkeys(("source", "preset", "sensor", "seed"), ("simulated-dvs",))
-ACT_ON = {"axes": ("cifar10-dvs",), "policy": ("cifar10-dvs", "nmnist", "dvs128-gesture"), **FILMED}  # others: on all
+FILMED = "simulated-dvs"
+ACT_ON = {
+    "axes": ("recordings", "cifar10-dvs"),
+    "policy": ("recordings", "cifar10-dvs", "nmnist", "dvs128-gesture", "tonic"),
+    "sensor": (FILMED, "recordings"),
+    **dict.fromkeys(("source", "preset", "seed"), (FILMED,)),
+}  # the sets that an option acts on; others: on all
+SIDE = 128  # pixels of the simulated sensor
 
 
 def check_name(name: str) -> None:
@@ -31,11 +37,15 @@ class EventConfig:
         mode: A frame counts the events at each pixel, or says whether there was any.
         resize: How frames are scaled to --data.size.
         axes: Which way x and y of an AEDAT 2.0 file point, as in jAER or as in SpikingJelly.
-        policy: At a cut off record or an event outside the sensor: raise an error, or warn and leave it out.
+        policy: At a cut off record or an event outside the sensor, and at time that goes back: raise an error, or warn,
+            leave it out, and sort by time.
+        start: Leave out what comes before so many microseconds after the first event of each recording.
+        duration: Use so many microseconds of each recording, from there on; by time, they are divided into the frames.
         roll: Augmentation: shift all frames by up to so many pixels, round the edges; 0 switches it off.
         source: The pictures that simulated-dvs films: one of the sets of pictures.
         preset: The simulated sensor, without or with the noise of a real one.
-        sensor: Height and width of the simulated sensor in pixels.
+        sensor: Pixels of the camera, [height, width] or one number for both. Empty: those that the files of recordings
+            name, or that hold all their events; 128 of the simulated sensor.
         seed: Of the simulated sensor.
     """
 
@@ -45,14 +55,23 @@ class EventConfig:
     resize: Literal["nearest", "bilinear", "area"] = "nearest"
     axes: Literal["jaer", "spikingjelly"] = "jaer"
     policy: Literal["raise", "warn"] = "raise"
+    start: int | None = None
+    duration: int | None = None
     roll: int = 5
     source: str = "embedded"
     preset: Literal["clean", "noisy"] = "clean"
-    sensor: int = 128
+    sensor: int | tuple[int, int] | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _at_least("data.events", self, {"time_steps": 1, "roll": 0, "sensor": 1, "seed": 0})
+        _at_least("data.events", self, {"time_steps": 1, "roll": 0, "start": 0, "duration": 1, "seed": 0})
+        if isinstance(self.sensor, list):  # from a file
+            if len(self.sensor) != 2:
+                raise UsageError(f"--data.events.sensor {self.sensor} must be one number or [height, width]")
+            self.sensor = (self.sensor[0], self.sensor[1])
+        for side in (self.sensor,) if isinstance(self.sensor, int) else self.sensor or ():
+            if side < 1:
+                raise UsageError(f"--data.events.sensor must be at least 1, not {side}")
         if self.source not in PICTURES:
             raise UsageError(f"--data.events.source '{self.source}' is unknown{instead(self.source, PICTURES)}")
 
@@ -60,7 +79,19 @@ class EventConfig:
         """The options that have an effect on the set `name`; on frames that no name made only `roll` has."""
         if name in PICTURES:
             return {"roll": self.roll}
-        return {option: value for option, value in asdict(self).items() if name in ACT_ON.get(option, (name,))}
+        kind = name.partition(":")[0]
+        acting = {option: value for option, value in asdict(self).items() if kind in ACT_ON.get(option, (kind,))}
+        return acting | ({"sensor": self.side} if name == FILMED else {})
+
+    @property
+    def side(self) -> int:
+        """Height and width of the simulated sensor. Raises UsageError if they differ."""
+        match self.sensor:
+            case (int() as height, int() as width) if height == width:
+                return height
+            case int() | None:
+                return self.sensor or SIDE
+        raise UsageError(f"--data.events.sensor {list(self.sensor)} must be one number: the simulated sensor is square")
 
 
 @dataclass
@@ -70,9 +101,10 @@ class DataConfig:
     Args:
         name: The dataset: embedded (the Fashion-MNIST subset in the package), fashion-mnist (the whole set where
             installed, else the subset), folder (a tree of pictures), cifar10, cifar100, imagenet, cifar10-dvs, nmnist,
-            dvs128-gesture, simulated-dvs (pictures filmed by a simulated event camera) or tonic:<Name>.
-        root: The folder with the dataset's files; for folder: train/<class>/ and test/<class>/, or <class>/ alone; of
-            val/<class>/ see docs/data.md.
+            dvs128-gesture, recordings (a tree of them), simulated-dvs (pictures filmed by a simulated event camera) or
+            tonic:<Name>.
+        root: The folder with the dataset's files; for folder and recordings: train/<class>/ and test/<class>/, or
+            <class>/ alone; of val/<class>/ see docs/data.md.
         size: Scale every picture or frame to size x size pixels; needed where pictures differ in size. Empty: 224 for
             imagenet, 48 for cifar10-dvs and simulated-dvs, their own for the others.
         batch_size: Samples of an optimiser step, of all processes and accumulated parts together; the last, incomplete
@@ -83,7 +115,8 @@ class DataConfig:
         crop_padding: Augmentation: shift pictures by up to so many pixels in each direction; imagenet: crop at random
             to any size; 0 switches it off. Empty: an eighth of the shorter side, 4 pixels of 32.
         flip: Augmentation: mirror every other sample at random. Empty: where a mirrored sample is known to keep its
-            label, that is not in a folder, whose pictures nobody knows, nor in nmnist, dvs128-gesture, tonic's sets.
+            label, that is not in folder and recordings, which nobody knows, nor in nmnist, dvs128-gesture and tonic's
+            sets.
         auto_augment: Augmentation: one of the 25 CIFAR-10 policies of AutoAugment for every picture.
         cutout: Augmentation: blacken a square of so many pixels a side somewhere in every picture; 0 switches it off.
         num_workers: Processes that prepare batches; the batches are the same for any number. Empty: none where samples
@@ -119,6 +152,8 @@ class DataConfig:
         if isinstance(self.events, dict):  # from a file
             self.events = EventConfig(**self.events)
         check_name(self.name)
+        if self.name == FILMED:
+            self.events = replace(self.events, sensor=self.events.side)
         least = {
             "size": 1,
             "batch_size": 1,

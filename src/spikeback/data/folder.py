@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -36,11 +37,8 @@ def load_folder(root: Path, size: int | None = None) -> PictureSet:
     Raises UsageError naming the folder or file that does not fit.
     """
     listing = list_folder(root)
-    trees = listing.trees
-    paths = [path for tree in trees.values() for files in tree.values() for path in files]
-    labels = torch.tensor([y for tree in trees.values() for y, files in enumerate(tree.values()) for _ in files])
-    images = decode(paths, (size, size) if size else None)
-    rows = dict(zip(trees, torch.arange(len(labels)).split([_count(tree) for tree in trees.values()]), strict=True))
+    trees, division = listing.trees, divide(listing)
+    images, labels = decode(division.paths, (size, size) if size else None), division.labels
 
     name = root.resolve().name
     provenance, cifar = f"pictures from the folder {name}", _is_cifar10_jpeg(list(trees.values()))
@@ -49,36 +47,62 @@ def load_folder(root: Path, size: int | None = None) -> PictureSet:
         if tuple(map(_count, trees.values())) == CIFAR10_COUNTS:
             name = "CIFAR-10 (JPEG)"
             provenance = "CIFAR-10 re-encoded as JPEG, not comparable with published CIFAR-10 numbers"
-    if WHOLE in trees:
-        train, test = hold_out(labels, TEST_FRACTION)
-        provenance += f"; {TEST_FRACTION:.0%} of every class drawn as the test split (seed 0)"
-    else:
-        train, test = torch.cat([rows["train"], *([rows["val"]] if "val" in rows else [])]), rows["test"]
-        stand_in = listing.folders["test"].name
-        provenance += f"; {stand_in}/ is the test split" if stand_in.lower() in HALVES["val"] else ""
-        provenance += f"; {listing.folders['val'].name}/ is held out" if "val" in rows else ""
+    provenance += division.words
     if size:
         provenance += f"; resized to {size} x {size}"
-    parted = [Pictures(images[part], labels[part]) for part in (train, test)]
+    parted = [Pictures(images[part], labels[part]) for part in (division.train, division.test)]
     classes = tuple(next(iter(trees.values())))
     return PictureSet(
-        name, provenance, classes, *parted, symmetric=cifar, held_out=rows.get("val"), notes=listing.notes
-    )
+        name, provenance, classes, parted[0], parted[1], symmetric=cifar, held_out=division.held_out,
+        notes=listing.notes,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Division:
+    """The files of a folder with their labels, int64 (N,), and the rows, int64, to train and to test on.
+
+    `held_out`: the rows of `train` that val/ holds, None without it. `words`: what was done, for the provenance.
+    """
+
+    paths: list[Path]
+    labels: Tensor
+    train: Tensor
+    test: Tensor
+    held_out: Tensor | None
+    words: str
+
+
+def divide(listing: Listing) -> Division:
+    """Divide a folder by its halves, or draw a fifth of every class as the test split."""
+    trees = listing.trees
+    paths = [path for tree in trees.values() for files in tree.values() for path in files]
+    labels = torch.tensor([y for tree in trees.values() for y, files in enumerate(tree.values()) for _ in files])
+    if WHOLE in trees:
+        drawn = f"; {TEST_FRACTION:.0%} of every class drawn as the test split (seed 0)"
+        return Division(paths, labels, *hold_out(labels, TEST_FRACTION), None, drawn)
+    rows = dict(zip(trees, torch.arange(len(labels)).split([_count(tree) for tree in trees.values()]), strict=True))
+    stand_in = listing.folders["test"].name
+    words = f"; {stand_in}/ is the test split" if stand_in.lower() in HALVES["val"] else ""
+    words += f"; {listing.folders['val'].name}/ is held out" if "val" in rows else ""
+    train = torch.cat([rows["train"], *([rows["val"]] if "val" in rows else [])])
+    return Division(paths, labels, train, rows["test"], rows.get("val"), words)
 
 
 def _count(tree: Classes) -> int:
     return sum(map(len, tree.values()))
 
 
-def list_folder(root: Path) -> Listing:
-    """The classes of a folder of pictures. Nothing is opened.
+def list_folder(root: Path, kind: Kind = PICTURES) -> Listing:
+    """The classes of a folder of pictures, or of samples of another kind. Nothing is opened.
 
     Raises UsageError naming the folder that does not fit.
     """
-    listing = list_classes(root, PICTURES)
+    listing = list_classes(root, kind)
     for name, files in listing.trees.get(WHOLE, {}).items():
         if len(files) == 1:
-            raise UsageError(f"{root / name} holds one picture; two are needed, one to train on and one to test")
+            one = kind.noun.removesuffix("s")
+            raise UsageError(f"{root / name} holds one {one}; two are needed, one to train on and one to test")
     return listing
 
 

@@ -7,6 +7,8 @@ from itertools import chain
 from pathlib import Path
 
 from spikeback.data.events import dvs, gesture, sets
+from spikeback.data.events.homes import MARKS
+from spikeback.data.events.recordings import RECORDINGS
 from spikeback.data.folder import PICTURES
 from spikeback.data.static import IMAGENET_COUNTS
 from spikeback.data.tree import WHOLE, Kind, entries, halves, left_out
@@ -33,11 +35,13 @@ class Layout:
 
 LAYOUTS = {
     "imagenet": Layout(("train", "val"), r"n\d{8}", PICTURES.suffixes, kind=PICTURES),
-    "nmnist": Layout(("Train", "Test"), r"\d", (".bin",), (34, 34)),
+    "nmnist": Layout(("Train", "Test"), r"\d", (".bin", ".npz"), (34, 34)),
     GESTURE: Layout(("train", "test"), r"\d|10", (".npz", ".aedat"), gesture.SENSOR),
-    "cifar10-dvs": Layout((".",), "|".join(dvs.CLASSES), (".aedat",), dvs.SENSOR),
+    "cifar10-dvs": Layout((".",), "|".join(dvs.CLASSES), (".aedat", ".npz"), dvs.SENSOR),
     "folder": Layout((), ".*", PICTURES.suffixes, kind=PICTURES),  # its halves have several names
+    "recordings": Layout((), ".*", RECORDINGS.suffixes, kind=RECORDINGS),
 }
+OWN = ("folder", "recordings")  # with classes of any names
 
 
 def find(root: Path) -> tuple[str, Tree] | None:
@@ -58,10 +62,11 @@ def _tests(root: Path) -> bool:
 
 def _tree(root: Path, layout: Layout) -> Tree:
     """What lies in the class folders, hidden files left out."""
-    if layout is LAYOUTS["folder"]:
+    if layout in (LAYOUTS[name] for name in OWN):
         parts = [half if half == WHOLE else path.name for half, path in halves(root).items()]
     else:
-        parts = [half for half in layout.halves if (root / half).is_dir()]
+        arrays = layout is LAYOUTS["nmnist"] and any(root.glob(MARKS["nmnist"][1]))  # SpikingJelly's
+        parts = [half for each in layout.halves if (root / (half := each.lower() if arrays else each)).is_dir()]
     return {
         half: {
             as_text(folder.name): _entries(folder)
@@ -98,11 +103,12 @@ def _listed(root: Path) -> Tree:
     return {half: {"recordings": gesture.listed(root, half)} for half in halves}
 
 
-def _names(name: str, half: str, each: str) -> Sequence[str]:
+def _names(name: str, half: str, each: str, files: Sequence[Path]) -> Sequence[str]:
     """What the files of a class are called, N-MNIST's being numbered throughout a half; empty: anything."""
+    arrays = bool(files) and all(path.suffix == ".npz" for path in files)  # SpikingJelly's
     if name == "cifar10-dvs":
-        return dvs.names(each)
-    return sets.numbers(half) if name == "nmnist" else ()
+        return dvs.names(each, ".npz" if arrays else ".aedat")
+    return sets.numbers(half, ".npz" if arrays else ".bin") if name == "nmnist" else ()
 
 
 def strangers(name: str, tree: Tree) -> Iterator[str]:
@@ -110,7 +116,7 @@ def strangers(name: str, tree: Tree) -> Iterator[str]:
     for half, found in tree.items():
         seen: dict[str, Path] = {}
         for each, files in found.items():
-            names = _names(name, half, each)
+            names = _names(name, half, each, files)
             known = set(names)
             for path in files if names else ():
                 if path.suffix in LAYOUTS[name].suffixes and path.name not in known:
@@ -121,7 +127,8 @@ def strangers(name: str, tree: Tree) -> Iterator[str]:
 
 def missing(name: str, root: Path, tree: Tree) -> list[str]:
     """Halves, classes and files that should be there, a line each."""
-    lines = [f"{root / half} is not a folder" for half in LAYOUTS[name].halves if half not in tree]
+    there = {half.lower() for half in tree}
+    lines = [f"{root / half} is not a folder" for half in LAYOUTS[name].halves if half.lower() not in there]
     lines += [f"{root / half} holds no class folders" for half, found in tree.items() if not found]
     known = {"cifar10-dvs": dvs.CLASSES, "nmnist": tuple("0123456789")}.get(name, ())
     classes = sorted({*known, *(each for found in tree.values() for each in found)})
@@ -131,7 +138,7 @@ def missing(name: str, root: Path, tree: Tree) -> list[str]:
     for half, found in tree.items():
         groups = {".": [*chain(*found.values())]} if name == "nmnist" else found
         for each, files in groups.items():
-            there, names = {path.name for path in files}, _names(name, half, each)
+            there, names = {path.name for path in files}, _names(name, half, each, files)
             absent = [file for file in names if file not in there]
             if absent and files:
                 place = root / half / each

@@ -23,6 +23,7 @@ SIZES = {"cifar10-dvs": 48, "simulated-dvs": 48}  # of frames where --data.size 
 FETCHED = {"cifar10": "CIFAR10", "cifar100": "CIFAR100", "fashion-mnist": "FashionMNIST"}  # torchvision's classes
 NEEDS = {
     "folder": "a folder with train/ and test/ or one folder a class",
+    "recordings": "the same of recordings of events (.aedat, .aedat4, .npz, .npy, .bin)",
     "cifar10": "the folder that holds cifar-10-batches-py/, or will with --data.download true",
     "cifar100": "the folder that holds cifar-100-python/, or will with --data.download true",
     "imagenet": f"the folder that holds {LAYOUT}",
@@ -49,9 +50,9 @@ def load(
     "embedded": the Fashion-MNIST subset inside the package. "fashion-mnist": the whole set from the IDX files in `root`
     or from Debian's package dataset-fashion-mnist; without both, the subset, whose name says so. "folder": the tree of
     pictures at `root`, see `load_folder`. "cifar10", "cifar100", "imagenet": from `root`, see `static`. Frames of
-    events, see `events`: "cifar10-dvs", "nmnist", "dvs128-gesture", "tonic:<Name>" from `root`, and "simulated-dvs",
-    made from `events.source`; of its training pictures those that `only`, pictures -> indices, names. `size` scales
-    everything to size x size pixels.
+    events, see `events`: "recordings", "cifar10-dvs", "nmnist", "dvs128-gesture", "tonic:<Name>" from `root`, and
+    "simulated-dvs", made from `events.source`; of its training pictures those that `only`, pictures -> indices, names.
+    `size` scales everything to size x size pixels.
     Raises UsageError for an unknown name and for a root that is missing, superfluous or lacks the files.
     """
     check_name(name)
@@ -69,7 +70,7 @@ def load(
     options = _frame_options(events, size or SIZES.get(name), cache)
     if name == "simulated-dvs":
         return _filmed(_pictures(source, folder, None, unchecked), folder, options, events, only)
-    return _frames(name, folder, options, split, download)
+    return _frames(name, folder, options, split, download, events.sensor)
 
 
 def _folder(name: str, source: str, root: str | Path | None) -> Path | None:
@@ -125,8 +126,8 @@ def _frame_options(events: EventConfig, size: int | None, cache: str | Path | No
     from spikeback.data.events.sets import FrameOptions  # events only where they are asked for
 
     return FrameOptions(
-        events.time_steps, size, events.by, events.mode, events.resize, events.axes, events.policy,
-        as_path(cache) if cache else None,
+        events.time_steps, size, events.by, events.mode, events.resize, events.axes, events.policy, events.start,
+        events.duration, as_path(cache) if cache else None,
     )  # fmt: skip
 
 
@@ -140,18 +141,25 @@ def _filmed(
     from spikeback.data.events.simulate import simulated_dvs
 
     chosen = only(pictures) if only else None
-    return simulated_dvs(
-        pictures, options, events.preset, seed=events.seed, sensor=events.sensor, root=root, only=chosen
-    )
+    return simulated_dvs(pictures, options, events.preset, seed=events.seed, sensor=events.side, root=root, only=chosen)
 
 
-def _frames(name: str, root: Path | None, options: "FrameOptions", split: str | None, download: bool) -> DataSet:
+def _frames(
+    name: str,
+    root: Path | None,
+    options: "FrameOptions",
+    split: str | None,
+    download: bool,
+    sensor: int | tuple[int, int] | None,
+) -> DataSet:
     """A set of recordings in `root`, as frames."""
-    from spikeback.data.events import dvs, gesture, sets, tonic_sets
+    from spikeback.data.events import dvs, gesture, recordings, sets, tonic_sets
 
     assert root is not None
     if name.startswith("tonic:"):
         return tonic_sets.tonic_set(name.removeprefix("tonic:"), root, options, download, split)
+    if name == "recordings":
+        return recordings.recordings(root, options, (sensor, sensor) if isinstance(sensor, int) else sensor)
     if name == "cifar10-dvs":
         return dvs.cifar10_dvs(root, options, split or dvs.SPLITS[0])
     return sets.nmnist(root, options) if name == "nmnist" else gesture.dvs128_gesture(root, options)

@@ -203,7 +203,10 @@ class DataModule(lightning.LightningDataModule):
 
     def _frame_options(self) -> dict[str, Any]:
         manifest = getattr(self.pictures, "manifest", None)
-        return {"manifest": manifest, "mirror": self.mirror, **self.config.events.acting(self.config.name)}
+        acting = self.config.events.acting(self.config.name)
+        trial = {option for option in ("start", "duration") if acting.get(option) is None}  # the whole recording
+        chosen = {option: value for option, value in acting.items() if option not in trial}
+        return {"manifest": manifest, "mirror": self.mirror, **chosen}
 
     def _read(self, split: Split, indices: Tensor) -> Batch:
         return as_input(split.read(indices), self.mean, self.std), split.labels[indices]

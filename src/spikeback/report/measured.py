@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from spikeback.data.config import EIGHTH, PICTURES, EventConfig
+from spikeback.data.config import EIGHTH, FILMED, PICTURES, SIDE, EventConfig
 from spikeback.errors import UsageError
 from spikeback.models.registry import own_width
 from spikeback.report.tables import Results
@@ -103,6 +103,8 @@ def protocol(config: Mapping[str, Any]) -> dict[str, Any]:
     idle |= set() if name in PICTURES else {"model.time_steps"}
     options["model.width"] = options["model.width"] or own_width(options["model.name"])
     options["data.flip"] = name != "folder" if options["data.flip"] is None else options["data.flip"]
+    if name == FILMED:
+        options["data.events.sensor"] = options["data.events.sensor"] or SIDE
     if name in SAMPLES:
         options["data.size"] = options["data.size"] or SAMPLES[name].side
     if options["data.crop_padding"] is None and options["data.size"]:

@@ -2,13 +2,14 @@ import struct
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import process_time
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from spikeback.data import read_events
+from spikeback.data import read_events, to_frames
 from spikeback.data.events import EVENT
 from spikeback.errors import UsageError
 
@@ -134,3 +135,111 @@ def test_ten_million_events_take_less_than_half_a_second(write: Callable[..., Pa
         assert len(read_events(path)) == 10_000_000
         seconds.append(process_time() - start)
     assert min(seconds) < 0.5
+
+
+def davis(events: Sequence[Event], width: int) -> bytes:
+    """The bytes of a DAVIS for these events, in jAER's axes: x_raw counts from the right, y from the bottom."""
+    return b"".join(struct.pack(">II", y << 22 | (width - 1 - x) << 12 | p << 11, t) for t, x, y, p in events)
+
+
+def chip(name: str) -> bytes:
+    return MINIMAL + b"# AEChip: " + name.encode() + b"\r\n#End Of ASCII Header\r\n"
+
+
+def some(count: int, height: int, width: int, seed: int = 0) -> list[Event]:
+    rng = np.random.default_rng(seed)
+    columns = [
+        np.arange(count),
+        rng.integers(0, width, count),
+        rng.integers(0, height, count),
+        rng.integers(0, 2, count),
+    ]
+    return list(zip(*(column.tolist() for column in columns), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "height", "width"),
+    [
+        ("eu.seebetter.ini.chips.davis.DAVIS240C", 180, 240),
+        ("eu.seebetter.ini.chips.davis.Davis346B", 260, 346),
+        ("eu.seebetter.ini.chips.davis.Davis346blue", 260, 346),
+        ("eu.seebetter.ini.chips.davis.DavisRGBW640", 480, 640),
+    ],
+)
+def test_a_davis_reads_back_event_for_event(write: Callable[..., Path], name: str, height: int, width: int) -> None:
+    events = [(0, 0, 0, 1), (0, width - 1, height - 1, 0), (0, 0, 140, 1), *some(5000, height, width)]
+    path = write(chip(name) + davis(events, width))
+    assert read_events(path).tolist() == events
+    assert read_events(path, sensor=(height, width)).tolist() == events
+
+
+def test_samples_of_pictures_and_motion_and_outer_signals_are_no_events(write: Callable[..., Path]) -> None:
+    others = b"".join(struct.pack(">II", word, 5) for word in (1 << 31 | 3 << 22, 0xFFFFFFFF, 1 << 10 | 2 << 22))
+    first, last = (1, 2, 3, 1), (9, 345, 259, 0)
+    path = write(chip("eu.seebetter.ini.chips.davis.Davis346B") + davis([first], 346) + others + davis([last], 346))
+    assert read_events(path).tolist() == [first, last]
+    byte = len(path.read_bytes()) - 8
+    with pytest.raises(UsageError, match=f"1 events lie outside .* the first at byte {byte}, x = 345"):
+        read_events(path, sensor=(260, 345))
+
+
+def test_an_address_that_begins_with_the_byte_of_a_comment_is_an_event(write: Callable[..., Path]) -> None:
+    event = (ord("#") << 24 | ord("\n"), 5, 140, 0)  # y from 140 on begins with '#'; a time that holds a line's end
+    content = davis([event], 240)
+    assert content.startswith(b"#")
+    assert read_events(write(chip("eu.seebetter.ini.chips.davis.DAVIS240C") + content)).tolist() == [event]
+
+
+@pytest.mark.parametrize("name", ["ch.unizh.ini.jaer.chip.retina.DVXplorer", "eu.seebetter.ini.chips.davis.DAVIS999"])
+@pytest.mark.parametrize("policy", ["raise", "warn"])
+def test_another_camera_is_named(write: Callable[..., Path], name: str, policy: str) -> None:
+    path = write(chip(name) + aedat2([(1, 2, 3, 1)]))
+    with pytest.raises(UsageError, match=f"recording.aedat is of the camera {name} .*expected a DVS128 or a DAVIS"):
+        read_events(path, policy=policy)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("policy", ["raise", "warn"])
+@pytest.mark.parametrize(("height", "width"), [(180, 240), (260, 346)])
+def test_a_file_of_v2e_names_no_camera_and_is_told_its_sensor(
+    write: Callable[..., Path], policy: str, height: int, width: int
+) -> None:
+    made = b"# This is a raw AE data file created by AEDat2Output in v2e\r\n# Timestamps tick is 1 us\r\n"
+    events = [(0, 0, height - 1, 1), (0, width - 1, 0, 1), *some(500, height, width)]
+    path = write(MINIMAL + made + davis(events, width))
+    with pytest.raises(UsageError, match=rf"sensor=\({height}, {width}\) \(rec.*\) would hold them"):
+        read_events(path, policy=policy)  # type: ignore[arg-type]
+    assert read_events(path, sensor=(height, width)).tolist() == events
+
+
+def test_a_davis_has_no_axes_of_spikingjellys(write: Callable[..., Path]) -> None:
+    path = write(chip("eu.seebetter.ini.chips.davis.Davis346B") + davis([(1, 2, 3, 1)], 346))
+    with pytest.raises(UsageError, match=r"recording\.aedat is of a DAVIS, axes 'spikingjelly' are of a DVS128 alone"):
+        read_events(path, axes="spikingjelly")
+
+
+@pytest.mark.parametrize(("name", "code"), [(None, aedat2), ("DAVIS240C", lambda events: davis(events, 240))])
+def test_time_goes_on_where_the_clock_starts_again(write: Callable[..., Path], name: str | None, code: Any) -> None:
+    late = 2**32
+    times = [late - 2000, late - 1, late, late + 5, late + late // 2, 2 * late - 1, 2 * late + 70]
+    content = code([(t % late, i, i, 1) for i, t in enumerate(times)])
+    path = write((chip(name) if name else MINIMAL) + content)
+    events = read_events(path)
+    assert events["t"].tolist() == times
+    frames = to_frames(events, 2, (180, 240), by="time")
+    assert [frames[0, 1, i, i].item() for i in range(7)] == [1, 1, 1, 1, 0, 0, 0]
+
+
+def test_events_in_disorder_at_a_new_start_of_the_clock_are_told_from_it(write: Callable[..., Path]) -> None:
+    times = [2**32 - 9, 4, 2**32 - 3, 8]  # the third came too late, it does not lie 71 minutes ahead
+    path = write(MINIMAL + aedat2([(t, i, i, 1) for i, t in enumerate(times)]))
+    with pytest.raises(UsageError, match=f"first at index 2, from {2**32 + 4} to {2**32 - 3} us"):
+        read_events(path)
+    with pytest.warns(UserWarning, match="sorted by time"):
+        sorted_by_time = read_events(path, policy="warn")
+    assert sorted_by_time["x"].tolist() == [0, 2, 1, 3]
+
+
+def test_a_clock_set_back_is_no_new_start(write: Callable[..., Path]) -> None:
+    path = write(MINIMAL + aedat2([(50_000_000, 1, 1, 1), (0, 2, 2, 1)]))
+    with pytest.raises(UsageError, match="first at index 1, from 50000000 to 0 us; policy 'warn' sorts them"):
+        read_events(path)

@@ -75,9 +75,23 @@ def test_fewer_events_than_frames_all_fall_into_the_last(by: Any) -> None:
     assert to_frames(events, 5, (H, W), by=by).sum((1, 2, 3)).tolist() == [0, 0, 0, 0, 3]
 
 
-def test_by_time_counts_from_the_earliest_event_even_if_it_is_not_the_first() -> None:
-    events = np.array([(50, 0, 0, 1), (0, 0, 0, 1), (99, 0, 0, 1)], EVENT)
-    assert to_frames(events, 3, (H, W), by="time").sum((1, 2, 3)).tolist() == [1, 1, 1]
+@pytest.mark.parametrize("by", ["count", "time"])
+def test_time_that_goes_back_is_refused_and_the_advice_works(by: Any) -> None:
+    events = np.array([(50, 0, 0, 1), (60, 0, 0, 1), (0, 0, 0, 1), (99, 0, 0, 1)], EVENT)
+    with pytest.raises(
+        UsageError, match=r"events: time goes back 1 times, first at index 2, from 60 to 0 us; "
+    ) as said:
+        to_frames(events, 3, (H, W), by=by)
+    ordered = eval(str(said.value).rpartition("; ")[2].removesuffix(" sorts them"), {"np": np, "events": events})
+    assert to_frames(ordered, 3, (H, W), by="time").sum((1, 2, 3)).tolist() == [1, 2, 1]
+
+
+def test_a_clock_that_started_again_is_told_and_the_advice_works() -> None:
+    events = np.array([(2**32 - 10, 0, 0, 1), (5, 1, 0, 1)], EVENT)
+    with pytest.raises(UsageError, match=r"a clock of 32 bits that started again\? add 2\*\*32 to t from there on"):
+        to_frames(events, 2, (H, W), by="time")
+    events["t"][1:] += 2**32
+    assert to_frames(events, 2, (H, W), by="time").nonzero()[:, [0, 3]].tolist() == [[0, 0], [1, 1]]
 
 
 def test_by_time_takes_any_time_stamps() -> None:
@@ -156,3 +170,76 @@ def test_an_event_outside_the_frames_is_refused(event: tuple[int, ...], message:
 def test_options_that_make_no_frames_are_named(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         to_frames(**({"events": random_events(5), "time_steps": 2, "sensor": (H, W)} | options))
+
+
+@settings(max_examples=60, deadline=None)
+@given(events_in_order.filter(len), st.integers(1, 12), st.integers(-20, 220), st.integers(1, 150))
+def test_a_trial_is_cut_by_time(events: np.ndarray, steps: int, start: int, duration: int) -> None:
+    part = events[(events["t"] >= start) & (events["t"] < start + duration)]
+    if not len(part):
+        with pytest.raises(UsageError, match=f"no events from {start} to {start + duration} us; time runs from"):
+            to_frames(events, steps, (H, W), start=start, duration=duration)
+        return
+    by_count = to_frames(events, steps, (H, W), start=start, duration=duration)
+    assert torch.equal(by_count, to_frames(part, steps, (H, W)))
+    span = duration // steps  # of the trial, whenever its events come
+    bounds = [int(np.searchsorted(part["t"], start + i * span)) if span else 0 for i in range(steps)] + [len(part)]
+    frames = to_frames(events, steps, (H, W), by="time", start=start, duration=duration)
+    assert torch.equal(frames, one_by_one(part, bounds))
+
+
+def test_a_trial_may_have_one_end_alone() -> None:
+    events = np.array([(1_000_000 + t, 0, 0, 1) for t in (0, 10, 20, 90)], EVENT)
+    first = to_frames(events, 2, (H, W), by="time", duration=40)
+    assert first.sum((1, 2, 3)).tolist() == [2, 1]
+    assert to_frames(events, 2, (H, W), by="time", start=1_000_010).sum((1, 2, 3)).tolist() == [2, 1]
+    assert torch.equal(to_frames(events[:0], 2, (H, W), start=5, duration=5), torch.zeros(2, 2, H, W))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"start": 0.5}, "start 0.5 must be a whole number of microseconds"),
+        ({"duration": 0}, "duration 0 must be a whole number of microseconds from 1 on"),
+        ({"duration": -5}, "duration -5 must be"),
+        ({"duration": 1.5}, "duration 1.5 must be"),
+    ],
+)
+def test_a_trial_that_is_none_is_named(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        to_frames(random_events(5), 2, (H, W), **options)
+
+
+@pytest.mark.parametrize(
+    ("fields", "on"),
+    [
+        ([("x", int), ("y", int), ("t", int), ("p", int)], 1),  # tonic's order
+        ([("x", "i2"), ("y", "i2"), ("ts", "u8"), ("polarity", bool)], True),
+        ([("timestamp", "i8"), ("x", "u2"), ("y", "u2"), ("pol", "i1")], 1),
+    ],
+)
+def test_structured_arrays_of_other_names_and_orders_are_the_same_events(fields: Any, on: Any) -> None:
+    events = random_events(40)
+    columns = {name[0]: events[name[0]] for name, _ in fields}
+    if ("pol", "i1") in fields:
+        columns["p"] = np.where(events["p"] == on, 1, -1)
+    other = np.array([*zip(*(columns[name[0]].tolist() for name, _ in fields), strict=True)], fields)
+    assert torch.equal(to_frames(other, 3, (H, W), by="time"), to_frames(events, 3, (H, W), by="time"))
+
+
+@pytest.mark.parametrize(
+    ("events", "message"),
+    [
+        (np.zeros(3, [("x", int), ("y", int), ("t", float), ("p", int)]), r"t float64; .* \(t \* 1e6\)"),
+        (np.zeros(3, [("x", int), ("y", int), ("t", int)]), "no p or pol or polarity among x, y, t"),
+        (np.zeros(3, [("x", int), ("y", int), ("t", int), ("ts", int), ("p", int)]), "t and ts are both t"),
+        (np.full(1, 2**63, [("x", int), ("y", int), ("t", "u8"), ("p", "i1")]), "t up to 9223372036854775808"),
+        (np.zeros((3, 4), int), "which column is which"),
+    ],
+)
+def test_arrays_that_are_no_events_are_named(events: np.ndarray, message: str) -> None:
+    if "p" in (events.dtype.names or ()):
+        events["p"] = 1
+        events["x"] = events["y"] = 0
+    with pytest.raises(UsageError, match=message):
+        to_frames(events, 2, (H, W))

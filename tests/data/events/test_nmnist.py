@@ -86,3 +86,16 @@ def test_a_real_recording(real_data: Path) -> None:
     assert len(read) == 4325
     assert read[0].tolist() == (654, 7, 15, 1)
     assert 300_000 < read["t"][-1] < 320_000  # three saccades of 100 ms
+
+
+def test_time_goes_on_where_the_clock_of_23_bits_starts_again(tmp_path: Path) -> None:
+    path = write(tmp_path / "00001.bin", [(2**23 - 5, 1, 2, 1), (3, 3, 4, 0), (9, 5, 6, 1)])
+    assert read_events(path)["t"].tolist() == [2**23 - 5, 2**23 + 3, 2**23 + 9]
+
+
+def test_a_recording_of_a_larger_camera_is_told_the_sensor_that_holds_it(tmp_path: Path) -> None:
+    path = write(tmp_path / "image_0001.bin", [(i, 60 + i, 179, 1) for i in range(180)])
+    for policy in ("raise", "warn"):
+        with pytest.raises(UsageError, match=r"180 events lie outside .* sensor=\(180, 240\) \(rec.* would hold them"):
+            read_events(path, policy=policy)  # type: ignore[arg-type]
+    assert len(read_events(path, sensor=(180, 240))) == 180

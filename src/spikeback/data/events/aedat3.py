@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
+from spikeback.data.events.clock import unwrapped
 from spikeback.data.events.dtype import EVENT, Recording
 from spikeback.errors import UsageError
 
 HEADER = struct.Struct("<HHIIIIII")  # type, source, event's bytes, place of its time, overflow, capacity, number, valid
 POLARITY = 1  # the type of packet that holds events
 RECORD = 8  # bytes an event: little-endian uint32 data, little-endian uint32 time stamp in microseconds
+CLOCK = 31  # bits of a time stamp, where no counter goes on with it
 BITS = 0x7FFF  # of a coordinate
 
 
@@ -19,7 +21,8 @@ def read_aedat3(path: Path) -> Recording:
     """Decode an AEDAT 3.1 file: lines that start with '#', then packets, of which those of other kinds are skipped.
 
     Bits of an event's data: 0 valid, 1 polarity (1 is ON), 2 to 16 y, 17 to 31 x. Events marked as invalid are left
-    out. The packet's overflow counter is added to the time as bit 31. Source: iniVation's AEDAT 3.1 specification.
+    out. The packet's overflow counter is added to the time as bit 31; where it does not count, time goes on all the
+    same. Source: iniVation's AEDAT 3.1 specification.
     A packet that breaks off ends the recording. Raises UsageError for another version or a header that does not end.
     """
     content = path.read_bytes()
@@ -30,9 +33,11 @@ def read_aedat3(path: Path) -> Recording:
         if not (valid := data & 1).all():
             data, time = data[valid > 0], time[valid > 0]
         part = events[counts[-1] : counts[-1] + len(data)]
-        part["t"], part["p"] = time.astype("i8") | overflow << 31, data >> 1 & 1
+        part["t"], part["p"] = time.astype("i8") + (overflow << CLOCK), data >> 1 & 1
         part["x"], part["y"] = data >> 17, data >> 2 & BITS
         counts.append(counts[-1] + len(data))
+
+    events["t"][: counts[-1]] = unwrapped(events["t"][: counts[-1]], CLOCK)
 
     def place(event: int) -> str:
         packet = bisect_right(counts, event) - 1

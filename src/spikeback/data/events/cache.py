@@ -26,7 +26,7 @@ import numpy as np
 from spikeback.errors import UsageError
 from spikeback.lock import in_turn
 
-FORMAT = 2  # part of every key: to be raised whenever the same options give other frames
+FORMAT = 3  # part of every key: to be raised whenever the same options give other frames
 SUM = hashlib.sha256().digest_size
 Blocks = Iterable[tuple[int, np.ndarray]]  # samples, and the row in which the first of them belongs
 

@@ -27,6 +27,11 @@ class Recording:
     broken: int | None = None
 
 
+def option(size: Sensor) -> str:
+    """How to say that the camera has (height, width), in Python and on the command line for --data recordings."""
+    return f"sensor={size} (recordings: --data.events.sensor [{size[0]},{size[1]}])"
+
+
 def checked_size(size: Sensor, name: str) -> Sensor:
     """(height, width) as Python's numbers; raises UsageError unless they are two positive whole numbers."""
     match size:

@@ -5,14 +5,18 @@ names of the files in it are hashed into every result. Source: Li et al. 2017, "
 TET, OTTT and DSR (numeric), SEW and SpikingJelly (lexicographic), and TEBN.
 """
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from spikeback.data.events.cache import stamps
 from spikeback.data.events.frame_set import FrameSet
-from spikeback.data.events.sets import FrameOptions, decode_files, manifest_hash
+from spikeback.data.events.homes import home
+from spikeback.data.events.read import read_events
+from spikeback.data.events.sets import FrameOptions, decode, manifest_hash, naming, read_sample
 from spikeback.data.tree import entries
 from spikeback.errors import UsageError
 from spikeback.values import instead
@@ -27,30 +31,54 @@ SPLITS = ("numeric-first-900", "lexicographic-first-900", "tebn-first-100-test",
 def cifar10_dvs(root: Path, options: FrameOptions | None = None, split: str = SPLITS[0]) -> FrameSet:
     """CIFAR10-DVS from root/<class>/cifar10_<class>_<i>.aedat, i = 0..999; `options` None: 10 frames of 48 x 48.
 
+    The files may lie in root/extract, as SpikingJelly leaves them, or be its .npz in root/events_np: the same frames.
     `split` is one of `SPLITS`. All recordings are decoded at the first call, later calls open the cache.
     Raises UsageError naming the class, the first file or the option that is missing, superfluous or unreadable.
     """
-    options = options or FrameOptions(size=SIZE)
+    options, root = options or FrameOptions(size=SIZE), home("cifar10-dvs", root)
     train, test = split_rows(split)
     paths = recordings(root)
     labels = torch.arange(len(CLASSES)).repeat_interleave(PER_CLASS)
-    whole = decode_files("cifar10-dvs", root, paths, labels, SENSOR, options)
+    work, key = partial(_sample, options=options), {"files": stamps(root, paths)}
+    whole = decode("cifar10-dvs", root, paths, work, labels, SENSOR, options, key)
+    named = [path.with_suffix(".aedat") for path in paths]  # the split is the same whatever the files are
     return FrameSet(
         "CIFAR10-DVS",
-        f"CIFAR10-DVS, original AEDAT 2.0 recordings, split {split}",
+        f"CIFAR10-DVS, {_origin(paths)}, split {split}",
         CLASSES,
         whole.part(train),
         whole.part(test),
         split,
         SENSOR,
-        manifest_hash(root, [paths[row] for row in train.tolist()], [paths[row] for row in test.tolist()]),
+        manifest_hash(root, *([named[row] for row in rows.tolist()] for rows in (train, test))),
         -2 if options.axes == "jaer" else -1,  # jAER's y runs along the width of the upright picture
     )
 
 
-def names(each: str) -> list[str]:
+def _origin(paths: list[Path]) -> str:
+    return "original AEDAT 2.0 recordings" if paths[0].suffix == ".aedat" else "SpikingJelly's arrays of the recordings"
+
+
+def _sample(path: Path, options: FrameOptions) -> np.ndarray:
+    """The frames of a recording, (1, T, 2, H, W). The axes of SpikingJelly's arrays are turned if jAER's are asked."""
+    if path.suffix == ".aedat":
+        return read_sample(path, options, SENSOR)
+    events = read_events(path, sensor=SENSOR, policy=options.policy)
+    if options.axes == "jaer":
+        events["x"], events["y"] = events["y"], 127 - events["x"]
+    with naming(path):
+        return options.sample(events, SENSOR)[None]
+
+
+def names(each: str, suffix: str = ".aedat") -> list[str]:
     """The files of a class, in order."""
-    return [f"cifar10_{each}_{i}.aedat" for i in range(PER_CLASS)]
+    return [f"cifar10_{each}_{i}{suffix}" for i in range(PER_CLASS)]
+
+
+def suffix(root: Path) -> str:
+    """How the files' names end: .aedat, or .npz of SpikingJelly's arrays."""
+    arrays = any(root.glob(f"{CLASSES[0]}/*.npz")) and not any(root.glob(f"{CLASSES[0]}/*.aedat"))
+    return ".npz" if arrays else ".aedat"
 
 
 def recordings(root: Path) -> list[Path]:
@@ -59,11 +87,12 @@ def recordings(root: Path) -> list[Path]:
     Raises UsageError for a class folder that is missing, and for files in one that are missing or do not belong there.
     """
     paths: list[Path] = []
+    ending = suffix(root)
     for name in CLASSES:
         folder = root / name
         if not folder.is_dir():
             raise UsageError(f"--data.root {root} lacks the class folder {name}; expected {', '.join(CLASSES)}")
-        expected = [folder / file for file in names(name)]
+        expected = [folder / file for file in names(name, ending)]
         found = set(entries(folder))
         if odd := sorted(found.difference(expected)):
             raise UsageError(

@@ -2,7 +2,9 @@
 
 import math
 import warnings
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
+from numbers import Integral
 from typing import Literal, get_args
 
 import numpy as np
@@ -10,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from spikeback.data.events.clock import ordered
+from spikeback.data.events.columns import from_columns, pick
 from spikeback.data.events.dtype import EVENT, Sensor, checked_size
 from spikeback.errors import UsageError
 from spikeback.values import instead
@@ -28,26 +32,31 @@ def to_frames(
     by: By = "count",
     mode: Mode = "count",
     resize: Resize = "nearest",
+    start: int | None = None,
+    duration: int | None = None,
 ) -> Tensor:
     """Count events per pixel and polarity in each of T spans: float32 (T, 2, H, W), channel 0 OFF, channel 1 ON.
 
     Args:
-        events: structured array of EVENT, as `read_events` returns it.
+        events: structured array (N,) of EVENT, as `read_events` returns it, or with such fields of whole numbers, as
+            tonic's; in order of time.
         time_steps: T.
         sensor: (height, width) of the camera in pixels.
         size: (H, W) to scale the frames to, or one number for both; None: the sensor's.
-        by: "count", N // T events a frame, or "time", the recording's span // T microseconds a frame. What is left over
-            goes into the last frame; a span without events is an empty frame.
+        by: "count", N // T events a frame, or "time", the recording's span // T microseconds a frame, or duration // T.
+            What is left over goes into the last frame; a span without events is an empty frame.
         mode: "count", or "binary", 1 where at least one event fell; before scaling.
         resize: "nearest" (whole counts remain whole), "bilinear" (antialiased) or "area" (the mean over the pixels).
+        start: of a trial: events with t >= start alone, microseconds as in events["t"]; None: from the first event.
+        duration: of a trial: events with t < start + duration alone, microseconds; None: to the last event.
 
     Raises:
-        UsageError: an option is unknown or not positive, or an event lies outside the sensor.
+        UsageError: an option is unknown or not positive, time goes back, an event lies outside the sensor, or a
+            recording has no events in the trial.
     """
     shape, size = _checked(time_steps, sensor, size, by, mode, resize)
-    if events.dtype != EVENT or events.ndim != 1:
-        raise UsageError(f"events are {events.dtype} of shape {events.shape}; expected {EVENT} of shape (N,)")
-    index = _spans(events, time_steps, by)
+    events = trial(ordered(_events(events), "events", None), start, duration)
+    index = _spans(events["t"], time_steps, by, start, duration)
     for name, length in zip("pyx", shape[1:], strict=True):
         column = events[name]
         if len(column) and not 0 <= column.min() <= column.max() < length:
@@ -57,6 +66,33 @@ def to_frames(
     counts = torch.from_numpy(np.bincount(index, minlength=math.prod(shape))).float().reshape(shape)
     frames = counts.clamp_(max=1) if mode == "binary" else counts
     return frames if size == shape[2:] else F.interpolate(frames, size, mode=resize, antialias=resize == "bilinear")
+
+
+def trial(events: np.ndarray, start: int | None, duration: int | None) -> np.ndarray:
+    """The part of `events`, in order of time, from `start` on and before start + duration; see `to_frames`."""
+    for name, value, least in (("start", start, -(2**63)), ("duration", duration, 1)):
+        if value is not None and not (isinstance(value, Integral) and least <= value < 2**63):
+            raise UsageError(f"{name} {value!r} must be a whole number of microseconds{' from 1 on' * (least == 1)}")
+    t = events["t"]
+    if not len(t) or (start is None and duration is None):
+        return events
+    begin = int(t[0] if start is None else start)
+    end = int(t[-1]) + 1 if duration is None else begin + int(duration)
+    low, high = (bisect_left(t, bound) for bound in (begin, end))
+    if low == high:
+        raise UsageError(f"no events from {begin} to {end} us; time runs from {t[0]} to {t[-1]} us: give another start")
+    return events[low:high]
+
+
+def _events(events: np.ndarray) -> np.ndarray:
+    """An array given by hand as EVENT (N,)."""
+    wanted = f"events are {events.dtype} of shape {events.shape}; expected {EVENT} of shape (N,)"
+    if events.ndim != 1 and events.dtype.names:
+        raise UsageError(wanted)
+    try:
+        return events if events.dtype == EVENT else from_columns("events", pick(events))
+    except LookupError as error:
+        raise UsageError(f"{wanted}: {error}") from None
 
 
 def _checked(
@@ -96,13 +132,16 @@ def warning_of_cuts(name: str, blocks: Iterable[np.ndarray]) -> Iterator[np.ndar
         )
 
 
-def _spans(events: np.ndarray, time_steps: int, by: By) -> np.ndarray:
+def _spans(t: np.ndarray, time_steps: int, by: By, start: int | None, duration: int | None) -> np.ndarray:
     """The frame that each event belongs to, int64 (N,)."""
-    if not len(events):
+    if not len(t):
         return np.empty(0, np.int64)
-    t = events["t"]
-    position = np.arange(len(t)) if by == "count" else (t - t.min()).view("u8")  # no span is too long for uint64
-    span = (len(t) if by == "count" else int(position.max())) // time_steps
+    if by == "count":
+        position, whole = np.arange(len(t)), len(t)
+    else:
+        position = (t - (t[0] if start is None else start)).view("u8")  # no span is too long for uint64
+        whole = int(position[-1]) if duration is None else duration
+    span = whole // time_steps
     if span == 0:  # fewer events, or microseconds, than frames: all of them are left over
         return np.full(len(t), time_steps - 1)
     position //= span

@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 
 from spikeback.data.events.frame_set import FrameSet
+from spikeback.data.events.homes import home
 from spikeback.data.events.read import read_events
 from spikeback.data.events.sets import (
     FrameOptions,
     class_files,
     decode,
     manifest_hash,
+    naming,
     stamps,
     tree_set,
 )
@@ -53,9 +55,11 @@ def dvs128_gesture(root: Path, options: FrameOptions | None = None) -> FrameSet:
 
     The original: root/trials_to_{train,test}.txt list the recordings, AEDAT 3.1, and <recording>_labels.csv beside each
     the gestures, all of which count (1176 + 288). Or one .npz a gesture, root/{train,test}/<0..10>/*.npz, as
-    SpikingJelly's events_np holds them. Raises UsageError naming the file that is missing or damaged.
+    SpikingJelly's events_np holds them. Either may lie in the folder within root that SpikingJelly made for it. Raises
+    UsageError naming the file that is missing or damaged.
     """
-    options, original = options or FrameOptions(), original_trials(root)
+    options, root = options or FrameOptions(), home("dvs128-gesture", root)
+    original = original_trials(root)
     name, origin = "DVS128 Gesture", "official split by persons"
     if original:
         return _original(name, f"DVS128 Gesture, original AEDAT 3.1 recordings, {origin}", root, original, options)
@@ -99,7 +103,8 @@ def _samples(trial: Trial, options: FrameOptions) -> np.ndarray:
         part = events[(start <= events["t"]) & (events["t"] < end)]
         if not len(part):
             warnings.warn(f"{trial.path} has no events from {start} to {end} us; its frames are empty", stacklevel=2)
-        samples.append(options.sample(part, SENSOR))
+        with naming(trial.path):
+            samples.append(options.sample(part, SENSOR))
     return np.stack(samples)
 
 

@@ -4,10 +4,12 @@ from pathlib import Path
 
 import numpy as np
 
+from spikeback.data.events.clock import unwrapped
 from spikeback.data.events.dtype import EVENT, Recording
 
 NMNIST = (34, 34)
 RECORD = 5  # bytes an event: x, y, then 1 bit polarity (1 = ON) and 23 bits time in microseconds, big-endian
+CLOCK = 23  # bits of the time stamps, which start again after 8.4 seconds where no markers count
 OVERFLOW = 240  # the y that marks no event, but that 2**13 us are to be added to every later time stamp
 CHUNK = 1 << 15  # events decoded at a time: they stay in the processor's cache
 
@@ -29,6 +31,7 @@ def read_nmnist(path: Path) -> Recording:
         part = events[count : count + len(marks) - np.count_nonzero(marks)]
         part["t"], part["x"], part["y"], part["p"] = t[keep], x[keep], y[keep], high[keep] >> 7
         count += len(part)
+    events["t"][:count] = unwrapped(events["t"][:count], CLOCK)
     broken = len(raw) - loose if loose else None
     where = lambda i: f"at byte {RECORD * np.flatnonzero(records[:, 1] != OVERFLOW)[i]}"
     return Recording(events[:count], NMNIST, where, broken)

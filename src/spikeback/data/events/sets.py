@@ -1,7 +1,8 @@
 """The one path from recordings on disk to sets of event frames."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -11,13 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spikeback.data.events.aedat import Axes
+from spikeback.data.events.aedat2 import Axes
 from spikeback.data.events.cache import Blocks, cache_folder, cached, stamps
+from spikeback.data.events.clock import Policy
 from spikeback.data.events.dtype import Sensor
 from spikeback.data.events.frame_set import Frames, FrameSet
 from spikeback.data.events.frames import By, Mode, Resize, largest_count, to_frames, warning_of_cuts
+from spikeback.data.events.homes import home
 from spikeback.data.events.parallel import parallel
-from spikeback.data.events.read import Policy, read_events
+from spikeback.data.events.read import read_events
 from spikeback.data.tree import entries
 from spikeback.errors import UsageError
 from spikeback.files import as_text
@@ -29,8 +32,9 @@ Item = TypeVar("Item")
 class FrameOptions:
     """How recordings become frames, see `read_events` and `to_frames`, and where and by how many processes.
 
-    `size` None keeps the sensor's pixels; `cache` None is <root>/.spikeback where that can be written, else the user's
-    cache folder; `workers` None takes one process for each core.
+    `start` and `duration` choose a part of every recording, in microseconds from its first event on; None: from there
+    on, to the last. `size` None keeps the sensor's pixels; `cache` None is <root>/.spikeback where that can be written,
+    else the user's cache folder; `workers` None takes one process for each core.
     """
 
     time_steps: int = 10
@@ -40,6 +44,8 @@ class FrameOptions:
     resize: Resize = "nearest"
     axes: Axes = "jaer"
     policy: Policy = "raise"
+    start: int | None = None
+    duration: int | None = None
     cache: Path | None = None
     workers: int | None = None
 
@@ -55,7 +61,10 @@ class FrameOptions:
 
     def sample(self, events: np.ndarray, sensor: Sensor) -> np.ndarray:
         """The frames of one recording as they are kept: (T, 2, H, W), counts above the type's largest cut off."""
-        frames = to_frames(events, self.time_steps, sensor, self.size, self.by, self.mode, self.resize).numpy()
+        start = self.start if self.start is None or not len(events) else int(events["t"][0]) + self.start
+        frames = to_frames(
+            events, self.time_steps, sensor, self.size, self.by, self.mode, self.resize, start, self.duration
+        ).numpy()
         kind = self.dtype(sensor)
         return frames.clip(max=largest_count(kind)).astype(kind)
 
@@ -104,7 +113,18 @@ def decode_files(
 
 def read_sample(path: Path, options: FrameOptions, sensor: Sensor) -> np.ndarray:
     """The frames of one recording, (1, T, 2, H, W). Raises UsageError naming a file that cannot be read."""
-    return options.sample(read_events(path, options.axes, sensor, options.policy), sensor)[None]
+    events = read_events(path, options.axes, sensor, options.policy)
+    with naming(path):
+        return options.sample(events, sensor)[None]
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Put the file's name before what is wrong with its events."""
+    try:
+        yield
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
 
 
 def manifest_hash(root: Path, train: Iterable[Path], test: Iterable[Path]) -> str:
@@ -144,41 +164,54 @@ def tree_set(
     classes: Sequence[str],
     sensor: Sensor,
     options: FrameOptions,
+    named: Sequence[Sequence[Path]] | None = None,
 ) -> FrameSet:
-    """A set that comes divided: `halves` are the (files, labels) of its training and test recordings below `root`."""
+    """A set that comes divided: `halves` are the (files, labels) of its training and test recordings below `root`.
+
+    `named`: what these files are called in the published set; None: as here.
+    """
     (train, train_labels), (test, test_labels) = halves
     labels = torch.cat([train_labels, test_labels])
     whole = decode_files(name.lower().replace(" ", "-"), root, train + test, labels, sensor, options)
     parts = [whole.part(rows) for rows in torch.arange(len(whole)).split([len(train), len(test)])]
-    manifest = manifest_hash(root, train, test)
+    manifest = manifest_hash(root, *(named or (train, test)))
     return FrameSet(name, provenance, tuple(classes), parts[0], parts[1], "official", sensor, manifest)
 
 
 NMNIST = {"Train": 60000, "Test": 10000}  # recordings, numbered from 00001 like MNIST's pictures
 
 
-def numbers(half: str) -> list[str]:
+def numbers(half: str, suffix: str = ".bin") -> list[str]:
     """The names of the recordings in a half of N-MNIST, in order."""
-    return [f"{i:05d}.bin" for i in range(1, NMNIST[half] + 1)]
+    return [f"{i:05d}{suffix}" for i in range(1, NMNIST[half.capitalize()] + 1)]
 
 
 def nmnist(root: Path, options: FrameOptions | None = None) -> FrameSet:
     """N-MNIST from root/Train/<digit>/<number>.bin and root/Test/...; `options` None: 10 frames of 34 x 34.
 
+    The files may lie in root/extract or root/NMNIST, as SpikingJelly and tonic leave them, or be SpikingJelly's .npz in
+    root/events_np/train/<digit>/ and test/: the same frames.
     Raises UsageError naming the folder, the first recording that is missing, or a file that cannot be read.
     """
+    root = home("nmnist", root)
     origin, halves = "N-MNIST, whole set, official split", nmnist_files(root)
-    return tree_set("N-MNIST", origin, root, halves, tuple("0123456789"), (34, 34), options or FrameOptions())
+    named = [
+        [root / half / path.parent.name / f"{path.stem}.bin" for path in files]
+        for half, (files, _) in zip(NMNIST, halves, strict=True)
+    ]  # the split is the same whatever the files are
+    return tree_set("N-MNIST", origin, root, halves, tuple("0123456789"), (34, 34), options or FrameOptions(), named)
 
 
 def nmnist_files(root: Path) -> list[tuple[list[Path], Tensor]]:
     """(files, labels) of the training and of the test recordings. Raises UsageError naming what does not fit."""
-    halves = []
-    for half, count in NMNIST.items():
+    halves, arrays = [], (root / "train").is_dir() and not (root / "Train" / "0").is_dir()
+    suffix = ".npz" if arrays else ".bin"
+    for official, count in NMNIST.items():
+        half = official.lower() if arrays else official
         if not (root / half).is_dir():
             raise UsageError(f"--data.root {root} lacks the folder {half}; expected Train/<digit>/ and Test/<digit>/")
-        paths, labels = class_files(root / half, tuple("0123456789"), ".bin")
-        expected = set(numbers(half))
+        paths, labels = class_files(root / half, tuple("0123456789"), suffix)
+        expected = set(numbers(half, suffix))
         if missing := sorted(expected.difference(path.name for path in paths)):
             raise UsageError(f"{root / half} lacks {len(missing)} of {count} recordings, the first is {missing[0]}")
         if len(paths) > count:

@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 
 from spikeback.data.events.cache import stamps
-from spikeback.data.events.dtype import EVENT, Sensor
+from spikeback.data.events.clock import ordered
+from spikeback.data.events.columns import NAMES, from_columns
+from spikeback.data.events.dtype import Sensor
 from spikeback.data.events.frame_set import FrameSet
 from spikeback.data.events.sets import FrameOptions, decode
 from spikeback.data.split import hold_out
@@ -162,10 +164,9 @@ def _sample(item: tuple[int, int], opened: Sequence[Any], sensor: Sensor, option
     half, row = item
     try:
         raw = opened[half][row][0]
-        events = np.zeros(len(raw), EVENT)
-        events["p"] = 1
-        for field in set(raw.dtype.names) & set(EVENT.names or ()):
-            events[field] = raw[field] > 0 if field == "p" else raw[field]
+        missing = {"y": np.zeros(len(raw), int), "p": np.ones(len(raw), int)}
+        columns = missing | {field: raw[field] for field in raw.dtype.names if field in NAMES}
+        events = ordered(from_columns("it", columns), "its events", options.policy)
         if sensor == ANY:
             sensor = int(events["y"].max(initial=0)) + 1, int(events["x"].max(initial=0)) + 1
         return options.sample(events, sensor)[None]
