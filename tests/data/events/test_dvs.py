@@ -100,7 +100,8 @@ def test_random_splits_are_decided_by_their_seed_alone() -> None:
     "split", ["", "numeric", "random", "random-", "random--1", "random-1.5", "random-²", "Random-1"]
 )
 def test_an_unknown_split_is_answered_with_the_known_ones(split: str) -> None:
-    expected = re.escape(f"--data.split '{split}' is unknown; choose from {', '.join(dvs.SPLITS)}")
+    choices = re.escape(f"; choose from {', '.join(dvs.SPLITS)}")
+    expected = rf"{re.escape(f"--data.split '{split}' is unknown")}( \(did you mean '\S+'\?\))?{choices}"
     with pytest.raises(UsageError, match=expected):
         split_rows(split)
 
