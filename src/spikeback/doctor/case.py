@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spikeback.doctor.blocks import find_blocks
+from spikeback.doctor.finite import require_finite
 from spikeback.doctor.neurons import spiking_layers
 from spikeback.doctor.spikes import time_first
 from spikeback.errors import UsageError
@@ -101,7 +102,7 @@ def examine(
     is_spiking: Callable[[nn.Module], bool] | None = None,
     loss: Criterion | None = None,
 ) -> Case:
-    """A case whose layers and blocks are found. Raises UsageError for what does not fit together."""
+    """A case whose layers and blocks are found. Raises UsageError for what does not fit together or is not finite."""
     if y.ndim < 1 or len(y) < 1 or len(y) not in x.shape[:2]:
         raise UsageError(
             f"x of shape {tuple(x.shape)} and y of shape {tuple(y.shape)} do not fit: x is (B, ...) or (T, B, ...), "
@@ -113,6 +114,7 @@ def examine(
         raise UsageError(f"weight must be a finite number, got {weight}")
     if weight and not isinstance(net, ShortcutNet):
         raise UsageError(f"weight={weight} is for the branches of a ShortcutNet; {type(net).__name__} has none")
+    require_finite(net, x, y)
     layers = spiking_layers(net, is_spiking)
     return Case(net, x, y, find_blocks(net, layers, blocks), layers, weight, loss or mean_cross_entropy)
 

@@ -13,7 +13,7 @@ from spikeback.doctor.case import Case, Criterion, examine, with_input_gradient
 from spikeback.doctor.measure import Pass, propagate
 from spikeback.doctor.residual import residual_norms, residual_shares
 from spikeback.doctor.theory import RELU, Stateless, observe, plain_layers, predict, relu_twin
-from spikeback.doctor.undisturbed import undisturbed
+from spikeback.doctor.undisturbed import same_draws, undisturbed
 from spikeback.doctor.verdict import Verdict, judge
 from spikeback.errors import UsageError
 from spikeback.shortcut import ShortcutNet
@@ -132,7 +132,8 @@ def diagnose(
     with undisturbed(net):
         net.train()
         leaf = with_input_gradient(case)
-        found = propagate(net, case.blocks, leaf.loss, case.layers, case.batch, leaf.x)
+        with same_draws():  # as in the descent test
+            found = propagate(net, case.blocks, leaf.loss, case.layers, case.batch, leaf.x)
         more = _further(case, found, passes, chunks, noise)
     facts = {
         "schema": SCHEMA,

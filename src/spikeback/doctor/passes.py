@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 
 from spikeback.doctor.case import Case
+from spikeback.doctor.draws import Draws, SharedDraws
+from spikeback.doctor.neurons import neuron_of
 from spikeback.doctor.spikes import with_time
 from spikeback.doctor.undisturbed import listening
 from spikeback.errors import UsageError
-from spikeback.shortcut.adapt import first
+from spikeback.shortcut.adapt import Unrolled, first
 
 STEP = 1e-3  # length of the descent test's step, relative to the block's weights
 DIRECTIONS = 64  # samples at most whose directions are counted
@@ -22,18 +24,36 @@ Figures = dict[str, dict[str, float | None]]  # by block
 def fidelity(case: Case, noise: float) -> Figures:
     """By block, how alike its spikes are for x and for x + `noise` * std(x) * normal noise.
 
+    What the network draws at random (dropout, a Poisson encoder) is the same for both.
+
     Returns:
         `fidelity`: the correlation of the spikes between the two; `unrelated`: between each sample and the next;
         `participation`: how many directions the samples' firing rates span (`participation`).
     """
     if not case.x.is_floating_point():
         return {name: dict.fromkeys(("fidelity", "unrelated", "participation")) for name in case.blocks}
-    found = {name: Likeness(case.batch) for name in case.blocks}
     noisy = case.x + noise * case.x.std() * torch.randn_like(case.x)
-    with torch.no_grad(), ExitStack() as hooks:
+    both = torch.cat([case.x, noisy], case.axis)  # in one pass: batch norm treats both halves the same
+    with torch.no_grad(), Draws() as draws:
+        figures = _compare(case, both)
+    if not draws.any:
+        return figures
+    with torch.no_grad(), Draws() as single:
+        logits = case.logits()
+    steps = case.x.shape[0] if case.axis else len(logits) if logits.ndim == 3 else 1
+    steps = 1 if any(isinstance(module, Unrolled) for module in case.net.modules()) else steps
+    batch_first = any((n := neuron_of(layer)) is not None and n.batch_first for layer in case.layers.values())
+    with torch.no_grad(), SharedDraws(single.shapes, case.batch, steps, batch_first):
+        return _compare(case, both)
+
+
+def _compare(case: Case, both: Tensor) -> Figures:
+    """How alike the halves of a doubled batch are, by block."""
+    found = {name: Likeness(case.batch) for name in case.blocks}
+    with ExitStack() as hooks:
         for name, likeness in found.items():
             hooks.enter_context(listening(case.net.get_submodule(name), likeness.add))
-        case.logits(torch.cat([case.x, noisy], case.axis))  # in one pass: batch norm treats both halves the same
+        case.logits(both)
     return {name: likeness.figures() for name, likeness in found.items()}
 
 
