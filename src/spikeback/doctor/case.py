@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,8 @@ from spikeback.doctor.spikes import time_first
 from spikeback.errors import UsageError
 from spikeback.shortcut import ShortcutNet
 from spikeback.shortcut.adapt import first, reset_state
+
+ALIKE = 1e-6  # of the largest number of x: samples that differ by less are the same
 
 Criterion = Callable[[Tensor, Tensor], Tensor]  # (logits, labels) of some samples -> their mean loss
 
@@ -117,6 +120,13 @@ def examine(
     require_finite(net, x, y)
     layers = spiking_layers(net, is_spiking)
     return Case(net, x, y, find_blocks(net, layers, blocks), layers, weight, loss or mean_cross_entropy)
+
+
+def about(x: Tensor, y: Tensor, axis: int) -> dict[str, Any]:
+    """What a batch can tell: whether all samples are `alike`, x is `constant`, and how many `classes` there are."""
+    apart = (x - x.select(axis, 0).unsqueeze(axis)).abs().amax().item() if x.numel() else 0.0
+    classes = None if y.is_floating_point() else len(y.unique())
+    return {"alike": apart <= ALIKE * x.abs().amax().item(), "constant": bool(x.min() == x.max()), "classes": classes}
 
 
 def with_input_gradient(case: Case) -> Case:

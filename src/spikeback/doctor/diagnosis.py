@@ -9,9 +9,12 @@ from torch import Tensor, nn
 
 from spikeback.doctor import passes as extra
 from spikeback.doctor.blocks import home
-from spikeback.doctor.case import Case, Criterion, examine, with_input_gradient
+from spikeback.doctor.case import Case, Criterion, about, examine, with_input_gradient
+from spikeback.doctor.feeds import Feed, fed_by, traced
 from spikeback.doctor.measure import Pass, propagate
 from spikeback.doctor.residual import residual_norms, residual_shares
+from spikeback.doctor.spikes import Layer
+from spikeback.doctor.statistics import evaluation, stale_blocks
 from spikeback.doctor.theory import RELU, Stateless, observe, plain_layers, predict, relu_twin
 from spikeback.doctor.undisturbed import same_draws, undisturbed
 from spikeback.doctor.verdict import Verdict, judge
@@ -132,8 +135,16 @@ def diagnose(
     with undisturbed(net):
         net.train()
         leaf = with_input_gradient(case)
+        feeds: dict[str, Feed] = {}
+
+        def loss() -> Tensor:
+            with traced(net, case.layers) as found:
+                value = leaf.loss()
+            feeds.update(found)
+            return value
+
         with same_draws():  # as in the descent test
-            found = propagate(net, case.blocks, leaf.loss, case.layers, case.batch, leaf.x)
+            found = propagate(net, case.blocks, loss, case.layers, case.batch, leaf.x)
         more = _further(case, found, passes, chunks, noise)
     facts = {
         "schema": SCHEMA,
@@ -145,8 +156,12 @@ def diagnose(
         "residual": bool(residual_norms(net)),
         "branches": isinstance(net, ShortcutNet),
         "blocks": [_block(name, case, found, more) for name in case.blocks],
-        "layers": [{**asdict(layer), "block": home(layer.name, case.blocks)} for layer in found.layers],
+        "layers": [_layer(layer, case, feeds) for layer in found.layers],
         "weights": _weights(case, found, lr),
+        **about(x, y, case.axis),
+        "frozen": [sum(not p.requires_grad for p in net.parameters()), len([*net.parameters()])],
+        "evaluation": (evaluated := evaluation(case)),
+        "stale_blocks": stale_blocks(evaluated, case.blocks),
     }
     verdict = judge(facts)
     for row, kind in zip(facts["blocks"], verdict.blocks.values(), strict=True):
@@ -210,6 +225,11 @@ def _block(name: str, case: Case, found: Pass, more: dict[str, dict[str, Any]]) 
         **{key: mean(key) for key in ("active", "derivative", "second_moment")},
         **more[name],
     }
+
+
+def _layer(layer: Layer, case: Case, feeds: dict[str, Feed]) -> dict[str, Any]:
+    fed = fed_by(case.net, feeds.get(layer.name, Feed()))
+    return {**asdict(layer), "block": home(layer.name, case.blocks), **fed}
 
 
 def _weights(case: Case, found: Pass, lr: float) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Numbers that are not finite hide behind spikes: NaN > V_th is false, so the loss stays finite. Here they are named."""
+"""Numbers that are not finite hide behind spikes: NaN > V_th is false. Here they are named."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -49,8 +49,8 @@ def require_finite_current(name: str, current: Any) -> None:
     if isinstance(current, Tensor) and not torch.isfinite(current.detach()).all():
         kind = "NaN" if current.isnan().any() else "inf"
         raise UsageError(
-            f"layer {name!r} is the first whose current is not finite ({kind}), though x and all weights are: what lies "
-            "before it overflows or divides by 0; look there, or compute in float32"
+            f"layer {name!r} is the first whose current is not finite ({kind}), though x and all weights are: what "
+            "lies before it overflows or divides by 0; look there, or compute in float32"
         )
 
 

@@ -36,12 +36,13 @@ def same_draws() -> Iterator[None]:
 
 @contextmanager
 def all_or_nothing(net: nn.Module) -> Iterator[None]:
-    """Whatever goes wrong while the context lasts, parameters, buffers and attributes are what they were, bit for bit."""
-    kept = _kept(net, parameters=True)
+    """If anything goes wrong while the context lasts, parameters, buffers, attributes and random state are put back."""
+    kept, state = _kept(net, parameters=True), torch.get_rng_state()
     try:
         yield
     except BaseException:
         _put_back(*kept)
+        torch.set_rng_state(state)
         raise
 
 
