@@ -124,7 +124,8 @@ def examine(
 
 def about(x: Tensor, y: Tensor, axis: int) -> dict[str, Any]:
     """What a batch can tell: whether all samples are `alike`, x is `constant`, and how many `classes` there are."""
-    apart = (x - x.select(axis, 0).unsqueeze(axis)).abs().amax().item() if x.numel() else 0.0
+    x = x.detach().float()
+    apart = (x - x.select(axis, 0).unsqueeze(axis)).abs().amax().item()
     classes = None if y.is_floating_point() else len(y.unique())
     return {"alike": apart <= ALIKE * x.abs().amax().item(), "constant": bool(x.min() == x.max()), "classes": classes}
 

@@ -135,17 +135,10 @@ def diagnose(
     with undisturbed(net):
         net.train()
         leaf = with_input_gradient(case)
-        feeds: dict[str, Feed] = {}
-
-        def loss() -> Tensor:
-            with traced(net, case.layers) as found:
-                value = leaf.loss()
-            feeds.update(found)
-            return value
-
-        with same_draws():  # as in the descent test
-            found = propagate(net, case.blocks, loss, case.layers, case.batch, leaf.x)
+        with traced(net, case.layers) as feeds, same_draws():  # the draws of the descent test
+            found = propagate(net, case.blocks, leaf.loss, case.layers, case.batch, leaf.x)
         more = _further(case, found, passes, chunks, noise)
+    order = [*feeds, *(layer.name for layer in found.layers)]  # of the first calls
     facts = {
         "schema": SCHEMA,
         "net": type(net).__name__,
@@ -156,7 +149,7 @@ def diagnose(
         "residual": bool(residual_norms(net)),
         "branches": isinstance(net, ShortcutNet),
         "blocks": [_block(name, case, found, more) for name in case.blocks],
-        "layers": [_layer(layer, case, feeds) for layer in found.layers],
+        "layers": [_layer(layer, case, feeds) for layer in sorted(found.layers, key=lambda one: order.index(one.name))],
         "weights": _weights(case, found, lr),
         **about(x, y, case.axis),
         "frozen": [sum(not p.requires_grad for p in net.parameters()), len([*net.parameters()])],

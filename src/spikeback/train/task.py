@@ -15,8 +15,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from spikeback.doctor import block_names, decompose, keep_histogram, propagate, undisturbed
 from spikeback.doctor.case import batch_axis
-from spikeback.doctor.finite import require_finite, watching
-from spikeback.doctor.neurons import spiking_layers
+from spikeback.doctor.finite import require_finite
 from spikeback.errors import TrainingError, UsageError
 from spikeback.ops import packed_spikes
 from spikeback.ops.processes import mean_over_processes
@@ -200,7 +199,7 @@ class Task(L.LightningModule):
         x, y = (t.to(self.device) for t in self.probe)
         last, net, record = max(self.global_step - 1, 0), self.model.net, self.gradients
         with self.trainer.precision_plugin.forward_context():  # as in training
-            with undisturbed(net), watching(spiking_layers(net)):
+            with undisturbed(net):
                 net.train()
                 found = propagate(net, record["blocks"], lambda: self.loss(x, y, last)[0])
             shares = self.first_block_shares(x, y, last)
