@@ -17,11 +17,11 @@ from spikeback.train.recipe import TrainConfig
 from .cases import Chain, assert_same, residual_net, smooth_pictures, snapshot, some_labels
 from .peers import jelly, need
 
-X, Y = smooth_pictures(32, 1, 10), some_labels(32, 10)
+X, Y = smooth_pictures(24, 1), some_labels(24, 10)
 
 
 def small_net(**options: Any) -> Any:
-    return residual_net((1, 1), width=8, **options)
+    return residual_net((1, 1), width=4, **options)
 
 
 def norms_set(net: nn.Module, name: str, value: float) -> Any:
@@ -93,8 +93,7 @@ SICK: dict[str, tuple[Callable[[], Any], str, str]] = {
     "small gamma": (lambda: norms_set(small_net(), "weight", 1e-3), "norm", "norm weights"),
     "large gamma": (lambda: norms_set(small_net(), "weight", 500.0), "norm", "norm weights"),
     "zero gamma": (lambda: norms_set(small_net(), "weight", 0.0), "zero weights", "zero weights"),
-    "bias below": (lambda: norms_set(small_net(), "bias", -20.0), "bias", "bias"),
-    "bias above": (lambda: norms_set(small_net(), "bias", 20.0), "bias", "bias"),
+    "bias": (lambda: norms_set(small_net(), "bias", -20.0), "bias", "bias"),
     "zero weights": (lambda: zero_convolutions(small_net()), "zero weights", "zero weights"),
     "zero weights, no norm": (
         lambda: zero_convolutions(small_net(norm=nn.Identity())), "zero weights", "zero weights",
@@ -146,7 +145,7 @@ def test_what_cannot_be_scaled_is_left_bit_for_bit() -> None:
     net = Shared()
     apply = first_remedy(net, "initialisation", "initialisation")
     before = snapshot(net)
-    with pytest.raises(UsageError, match=r"current of 1 of 2 layers cannot be brought to a spread of 1 .*second \("):
+    with pytest.raises(UsageError, match=r"current of 2 of 2 layers cannot be brought to a spread of 1 .*second \("):
         apply(net, X, Y)
     assert_same(before, snapshot(net))
 
@@ -210,9 +209,10 @@ def test_another_frameworks_network() -> None:
 
     torch.manual_seed(0)
     net = Net()
-    weight = net.blocks[0][0].weight.clone()
+    convolution = net.get_submodule("blocks.0.0")
+    weight = convolution.get_parameter("weight").clone()
     assert_near_one(first_remedy(net, "norm", "norm weights")(net, X, Y))
-    assert torch.equal(net.blocks[0][0].weight, weight)
+    assert torch.equal(convolution.get_parameter("weight"), weight)
 
 
 def test_two_convolutions_into_one_neuron() -> None:

@@ -70,7 +70,7 @@ def test_a_healthy_net_with_dropout_is_healthy() -> None:
     """Batch norm sees both halves, dropout the same of each: as faithful as without, which is not changed by a bit."""
     net, x, y = residual_net((1, 1), width=8), smooth_pictures(32, 1), some_labels(32, 10)
     plain = found_blocks(sb.diagnose(net, x, y, passes=("fidelity",)))
-    net.layer1[0].conv2[1].register_forward_hook(lambda _m, _args, z: F.dropout(z, 0.1))
+    net.get_submodule("layer1.0.conv2.1").register_forward_hook(lambda _m, _args, z: F.dropout(z, 0.1))
     dropped = found_blocks(sb.diagnose(net, x, y, passes=("fidelity",)))
     assert [dropped[b]["fidelity"] for b in dropped] == pytest.approx([plain[b]["fidelity"] for b in plain], abs=0.1)
     assert sb.diagnose(net, x, y, passes=("fidelity",)).verdict.kind == "healthy"
