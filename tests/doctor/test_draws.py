@@ -2,6 +2,7 @@
 like."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -66,11 +67,15 @@ def test_noise_still_shows_under_dropout() -> None:
     assert quiet[-1] > 0.9 > loud[-1]
 
 
+def drop(_module: nn.Module, _args: Any, z: Tensor) -> Tensor:
+    return F.dropout(z, 0.1)
+
+
 def test_a_healthy_net_with_dropout_is_healthy() -> None:
     """Batch norm sees both halves, dropout the same of each: as faithful as without, which is not changed by a bit."""
     net, x, y = residual_net((1, 1), width=8), smooth_pictures(32, 1), some_labels(32, 10)
     plain = found_blocks(sb.diagnose(net, x, y, passes=("fidelity",)))
-    net.get_submodule("layer1.0.conv2.1").register_forward_hook(lambda _m, _args, z: F.dropout(z, 0.1))
+    net.get_submodule("layer1.0.conv2.1").register_forward_hook(drop)
     dropped = found_blocks(sb.diagnose(net, x, y, passes=("fidelity",)))
     assert [dropped[b]["fidelity"] for b in dropped] == pytest.approx([plain[b]["fidelity"] for b in plain], abs=0.1)
     assert sb.diagnose(net, x, y, passes=("fidelity",)).verdict.kind == "healthy"

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 import spikeback as sb
@@ -113,7 +113,11 @@ def test_what_would_not_be_trained_is_said() -> None:
 @pytest.mark.parametrize("always", [True, False])
 def test_randomness_in_evaluation_is_said(always: bool) -> None:
     net = Chain(6, 8, 8, steps=2)
-    net.first.register_forward_hook(lambda module, _args, z: F.dropout(z, 0.2, always or module.training))
+
+    def dropped(module: nn.Module, _args: Any, z: Tensor) -> Tensor:
+        return F.dropout(z, 0.2, always or module.training)
+
+    net.first.register_forward_hook(dropped)
     x, y = 2 * torch.rand(16, 6), some_labels(16, 2)
     cause = sb.diagnose(net, x, y, blocks=["first", "second"], passes=()).verdict.cause
     assert ("draws at random in evaluation" in cause) == always
