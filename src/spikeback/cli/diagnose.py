@@ -46,11 +46,13 @@ def run(config: Any, console: Console, command: str) -> None:
     if not 0 <= config.seed < SEEDS:
         raise UsageError(f"--seed must lie in 0 .. {SEEDS - 1}, not {config.seed}")
     with console.status("examining ..."):
-        net, (x, y), recipe = _trained(config) if config.run else _untrained(config)
+        net, (x, y), recipe, note = _trained(config) if config.run else _untrained(config)
         if recipe.train.threads:
             torch.set_num_threads(recipe.train.threads)
         found = diagnose(net, x, y, weight=config.weight, lr=recipe.train.lr, passes=config.passes)
         ratio = cost(examine(net, x, y, config.weight)) if config.time else None
+    if note:
+        console.print(note, markup=False, highlight=False, soft_wrap=True)
     console.print(found.table)
     console.print(str(found.verdict), markup=False, highlight=False, soft_wrap=True)
     if ratio is not None:
@@ -63,20 +65,21 @@ def run(config: Any, console: Console, command: str) -> None:
         console.print(f"report   {write_diagnosis(facts, out / 'report.html')}", soft_wrap=True)
 
 
-def _trained(config: Any) -> tuple[nn.Module, tuple[Tensor, Tensor], Recipe]:
+def _trained(config: Any) -> tuple[nn.Module, tuple[Tensor, Tensor], Recipe, str]:
     if config.config:
         raise UsageError("--config: a trained network brings its recipe along; leave --config or RUN out")
     if config.weight:
         raise UsageError("--weight: a checkpoint is examined without its branches; leave --weight or RUN out")
     trained = load_trained(config.run, config.checkpoint)
-    return trained.net, trained.data(config.data.root).probe(config.samples), trained.recipe
+    return trained.net, trained.data(config.data.root).probe(config.samples), trained.recipe, ""
 
 
-def _untrained(config: Any) -> tuple[nn.Module, tuple[Tensor, Tensor], Recipe]:
+def _untrained(config: Any) -> tuple[nn.Module, tuple[Tensor, Tensor], Recipe, str]:
     recipe = recipe_of(config)
     data = DataModule(recipe.data, config.seed)
     data.setup()
     torch.manual_seed(config.seed)
     net = recipe.model.build(len(data.classes), data.channels, data.time_steps)
-    recipe.train.prepare(net, *data.probe(recipe.train.probe))  # as its training would begin
-    return recipe.branches.build(net) if config.weight else net, data.probe(config.samples), recipe
+    set_up = recipe.train.prepare(net, *data.probe(recipe.train.probe))  # as its training would begin
+    note = set_up.note if set_up else ""
+    return recipe.branches.build(net) if config.weight else net, data.probe(config.samples), recipe, note

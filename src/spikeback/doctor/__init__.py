@@ -1,7 +1,7 @@
 """The gradient doctor: where a network's gradient dies, why, and what helps. Measuring leaves the network as it was."""
 
 from spikeback.doctor.blocks import block_names
-from spikeback.doctor.calibrate import Calibration, calibrate
+from spikeback.doctor.calibrate import Calibration, NotReached, calibrate
 from spikeback.doctor.decompose import decompose
 from spikeback.doctor.diagnosis import PASSES, Diagnosis, diagnose
 from spikeback.doctor.measure import block_gradients, firing_rate, keep_histogram, propagate
@@ -13,6 +13,7 @@ __all__ = [
     "PASSES",
     "Calibration",
     "Diagnosis",
+    "NotReached",
     "Remedy",
     "Verdict",
     "block_gradients",

@@ -1,27 +1,28 @@
 """Set a network up so that its gradient neither dies nor explodes, and its forward pass stays faithful."""
 
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from spikeback.doctor.case import Case, examine, forward, with_input_gradient
+from spikeback.doctor.finite import watching
+from spikeback.doctor.knob import Knob
 from spikeback.doctor.measure import propagate
 from spikeback.doctor.passes import fidelity as measure_fidelity
 from spikeback.doctor.residual import neurons_in, residual_norms, residual_shares
-from spikeback.doctor.undisturbed import undisturbed
+from spikeback.doctor.undisturbed import same_draws, undisturbed
 from spikeback.errors import UsageError
 from spikeback.nn import LIF
-from spikeback.ops.surrogate import ATan, Rectangle, Sigmoid, Tanh
 
 NOISE = 0.01  # of x's deviation: what fidelity is measured with
 CLOSE = 0.02  # in the logarithm of a block's gain: near enough
 SMALLEST = 2.0**-6  # scale of the residual norms that is tried
 BISECTIONS = 7
+MISSED = 0.1  # in the logarithm of a block's gain: so far off that it is said
 ENOUGH = 0.95  # of the fidelity asked for: norms that were set once are not set again for another batch's noise
-WIDTHS: dict[type, str] = {Rectangle: "a", Tanh: "k", Sigmoid: "alpha", ATan: "alpha"}  # the parameter that sets it
 
 
 @dataclass
@@ -32,7 +33,7 @@ class Calibration:
     `measured`: by block, ||dL/d(input)|| / ||dL/d(output)|| afterwards. `norm_scale`: what the weight of every residual
     branch's last norm was multiplied by; None if these were left alone. `shares`: by residual block, the branch's share
     in the variance of the current into its last neuron. `fidelity`: correlation of the last block's spikes for x and
-    x + 1 % noise.
+    x + 1 % noise. `note`: what was asked for and not reached, in one line; empty if all was.
     """
 
     gains: dict[str, float]
@@ -40,6 +41,7 @@ class Calibration:
     norm_scale: float | None
     shares: dict[str, float]
     fidelity: float | None
+    note: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """The same as plain values, for JSON."""
@@ -52,7 +54,16 @@ class Calibration:
             values = cell(self.gains.get(name), 8), cell(gain, 8), cell(self.shares.get(name), 15)
             lines.append(f"{name:16} {' '.join(values)}")
         scale = "" if self.norm_scale is None else f"residual norms scaled by {self.norm_scale:.3g}; "
-        return "\n".join([*lines, f"{scale}fidelity of the last block {cell(self.fidelity, 0)}"])
+        last = f"{scale}fidelity of the last block {cell(self.fidelity, 0)}"
+        return "\n".join([*lines, last, *([self.note] if self.note else [])])
+
+
+class NotReached(UsageError):
+    """A fidelity that no scale of the residual norms reaches: the network was left exactly as it was."""
+
+    def __init__(self, found: str, cure: str, fidelity: float) -> None:
+        super().__init__(f"calibrate: {found}; {cure}")
+        self.found, self.fidelity = found, fidelity
 
 
 def calibrate(
@@ -87,7 +98,10 @@ def calibrate(
         batches: forward and backward passes at most.
 
     Raises:
-        UsageError: no `spikeback.LIF`, a surrogate without width, no residual norm, a number out of range.
+        NotReached (a UsageError): no scale of the norms is faithful enough. Gains that were not reached within
+            `batches` are no error: `Calibration.note` says so.
+        UsageError: no `spikeback.LIF`, a surrogate without width, no residual norm, a number out of range, one that
+            is not finite in x, the network or a layer's current. In each of these cases nothing was changed.
     """
     _check(gain, fidelity, batches)
     if not any(isinstance(module, LIF) for module in net.modules()):
@@ -95,6 +109,8 @@ def calibrate(
     with undisturbed(net):
         net.train()
         case = examine(net, x, _labels(net, x) if y is None else y, blocks=blocks)
+        with watching(case.layers), torch.no_grad():
+            case.check(case.logits())
         neurons = {block: neurons_in(net, block) for block in case.blocks}
         if not any(neurons.values()):
             raise UsageError("calibrate: no spikeback.LIF in any block, and other neurons have no gain to set")
@@ -113,6 +129,7 @@ def calibrate(
             done = Calibration(
                 {block: knob.value for block, knob in knobs.items()}, measured, scale,
                 residual_shares(case, residual_norms(net)), measure_fidelity(case, NOISE)[case.blocks[-1]]["fidelity"],
+                _missed({block: measured[block] for block in knobs}, gain or 1.0, batches),
             )  # fmt: skip
         except BaseException:
             _scale(weights, kept, 1.0)
@@ -122,50 +139,14 @@ def calibrate(
     return done
 
 
-class Knob:
-    """What makes the gradient of a block's neurons larger: their gain, or their surrogate's width."""
-
-    def __init__(self, neurons: list[LIF], width: bool) -> None:
-        self.neurons, self.surrogate, self.parameter = neurons, neurons[-1].surrogate, None
-        if width:
-            self.parameter = WIDTHS.get(type(self.surrogate))
-            if self.parameter is None:
-                known = ", ".join(kind.__name__ for kind in WIDTHS)
-                raise UsageError(
-                    f"calibrate: {self.surrogate} has no width to set, only {known} have; leave width=False"
-                )
-        self.value = neurons[-1].gain.mean().item() if width is False else getattr(self.surrogate, str(self.parameter))
-        if not self.value > 0:
-            raise UsageError(f"calibrate: a neuron's gain must be a positive number, it is {self.value}")
-        self.slope = -1.0 if self.parameter == "a" else 1.5  # d log(gain of the block) / d log(value), a first guess
-        self.last: tuple[float, float] | None = None  # logarithms of value and of the block's gain
-
-    def turn(self, value: float) -> None:
-        """Set all neurons of the block."""
-        self.value = value
-        for neuron in self.neurons:
-            if self.parameter:
-                neuron.surrogate = replace(self.surrogate, **{self.parameter: value})
-            else:
-                neuron.gain.fill_(value)
-
-    def towards(self, target: float, measured: float) -> None:
-        """A secant step in logarithms, of a factor of 10 at most."""
-        here = (math.log(self.value), math.log(measured))
-        if self.last and abs(here[0] - self.last[0]) > 1e-3:
-            slope = (here[1] - self.last[1]) / (here[0] - self.last[0])
-            sign = math.copysign(1.0, self.slope)
-            self.slope = sign * min(max(sign * slope, 0.5), 3.0)
-        self.last = here
-        step = (math.log(target) - here[1]) / self.slope
-        bound = 3.0 if self.parameter else 9.0
-        self.turn(math.exp(min(max(here[0] + min(max(step, -2.3), 2.3), -bound), bound)))
-
-
 def _level(case: Case, knobs: dict[str, Knob], target: float, batches: int) -> dict[str, float | None]:
     """Turn the knobs until every block has the gain; returns the gains last measured. A block without any is left."""
     case = with_input_gradient(case)
-    measure = lambda: propagate(case.net, case.blocks, case.loss, x=case.x).gains
+
+    def measure() -> dict[str, float | None]:
+        with same_draws():
+            return propagate(case.net, case.blocks, case.loss, x=case.x).gains
+
     for knob in knobs.values():
         knob.turn(knob.value)  # so that all neurons of a block begin alike
     for _ in range(batches - 1):
@@ -179,12 +160,28 @@ def _level(case: Case, knobs: dict[str, Knob], target: float, batches: int) -> d
     return measure()
 
 
+def _missed(gains: dict[str, float | None], target: float, batches: int) -> str:
+    """Which blocks did not get the gain, in one line; empty if all did."""
+    off = {b: g for b, g in gains.items() if not g or not math.isfinite(g) or abs(math.log(g / target)) > MISSED}
+    if not off:
+        return ""
+    each = ", ".join(
+        f"{block} ({'no gradient' if gain is None else format(gain, '.3g')})" for block, gain in off.items()
+    )
+    return f"gain {target:g} was not reached within {batches} passes by {len(off)} of {len(gains)} blocks: {each}"
+
+
 def _tame(case: Case, weights: list[Tensor], kept: list[Tensor], target: float) -> float:
-    """The largest scale of the residual norms, 1 or less, with which the last block is faithful; it is left set."""
+    """The largest scale of the residual norms, 1 or less, with which the last block is faithful; it is left set.
+
+    Raises NotReached if it is with none that was tried.
+    """
+    tried: dict[float, float] = {}
 
     def faithful(scale: float, enough: float = 1.0) -> bool:
         _scale(weights, kept, scale)
-        return (measure_fidelity(case, NOISE)[case.blocks[-1]]["fidelity"] or 0.0) >= enough * target
+        tried[scale] = measure_fidelity(case, NOISE)[case.blocks[-1]]["fidelity"] or 0.0
+        return tried[scale] >= enough * target
 
     if faithful(1.0, ENOUGH):
         return 1.0
@@ -192,8 +189,22 @@ def _tame(case: Case, weights: list[Tensor], kept: list[Tensor], target: float) 
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
         low, high = (middle, high) if faithful(math.exp(middle)) else (low, middle)
+    if math.exp(low) not in tried:
+        raise _not_reached(tried, target)
     _scale(weights, kept, math.exp(low))
     return math.exp(low)
+
+
+def _not_reached(tried: dict[float, float], target: float) -> NotReached:
+    """What was reached instead, and what can be asked for."""
+    scale, best = max(tried.items(), key=lambda pair: pair[1])
+    found = (
+        f"fidelity {target:g} is reached at no scale of the residual norms from 1 to {min(tried):.2g}: {best:.2f} at "
+        f"most, at {scale:.2g}, and {tried[1.0]:.2f} as they are; nothing was changed"
+    )
+    less = math.floor(90 * best) / 100  # with room for another draw of the noise
+    asked = f"ask for less, fidelity={less:g}, or " if less > 0 else ""
+    return NotReached(found, f"{asked}set gains only, gain=1.0 without fidelity", tried[1.0])
 
 
 @torch.no_grad()

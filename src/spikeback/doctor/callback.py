@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from spikeback.doctor.blocks import home
 from spikeback.doctor.calibrate import calibrate
 from spikeback.doctor.case import examine
+from spikeback.doctor.finite import require_finite
 from spikeback.doctor.measure import propagate
 from spikeback.doctor.undisturbed import undisturbed
 from spikeback.errors import UsageError
@@ -75,6 +76,7 @@ class DoctorCallback(Callback):
         model = self.net or getattr(pl_module, "model", pl_module)
         net = model.net if isinstance(model, ShortcutNet) else model
         x, y, step = self.x.to(pl_module.device), self.y.to(pl_module.device), trainer.global_step
+        require_finite(model, x, y)  # the branches too
         if self.recalibrate is not None:
             with trainer.precision_plugin.forward_context():
                 calibrate(net, x, y, **{"blocks": self.blocks, **self.recalibrate})

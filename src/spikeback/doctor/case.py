@@ -3,12 +3,14 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spikeback.doctor.blocks import find_blocks
+from spikeback.doctor.finite import require_finite
 from spikeback.doctor.neurons import spiking_layers
 from spikeback.doctor.undisturbed import undisturbed
 from spikeback.errors import UsageError
@@ -20,6 +22,8 @@ from spikeback.nn.block import Stack
 from spikeback.shortcut import ShortcutNet
 
 OURS = (LIF, BasicBlock, ConvNorm, Stack)  # what they take and put out is (T, B, ...)
+ALIKE = 1e-6  # of the largest number of x: samples that differ by less are the same
+
 Criterion = Callable[[Tensor, Tensor], Tensor]  # (logits, labels) of some samples -> their mean loss
 
 
@@ -107,7 +111,7 @@ def examine(
     is_spiking: Callable[[nn.Module], bool] | None = None,
     loss: Criterion | None = None,
 ) -> Case:
-    """A case whose layers and blocks are found. Raises UsageError for what does not fit together."""
+    """A case whose layers and blocks are found. Raises UsageError for what does not fit together or is not finite."""
     if loss is None:
         check_labels(y)
         y = y.long()  # other whole numbers are none to `cross_entropy`
@@ -120,6 +124,7 @@ def examine(
         raise UsageError(f"weight must be a finite number, got {weight}")
     if weight and not isinstance(net, ShortcutNet):
         raise UsageError(f"weight={weight} is for the branches of a ShortcutNet; {type(net).__name__} has none")
+    require_finite(net, x, y)
     layers = spiking_layers(net, is_spiking)
     names = find_blocks(net, layers, blocks)
     layouts = layouts_of(net, x, len(y), [*names, *layers], weight)
@@ -168,6 +173,14 @@ def _doubles(net: nn.Module, x: Tensor, layouts: Layouts, weight: float) -> bool
         except (RuntimeError, UsageError):
             return False
     return shape[-2] == 2 * layouts.batch and (layouts.steps is None or shape[0] == layouts.steps)
+
+
+def about(case: Case) -> dict[str, Any]:
+    """What a batch can tell: whether all samples are `alike`, x is `constant`, and how many `classes` there are."""
+    x, y = case.layouts.entry.time_first(case.x.detach().float(), case.batch), case.y
+    apart = (x - x[:, :1]).abs().amax().item()
+    classes = None if y.is_floating_point() else len(y.unique())
+    return {"alike": apart <= ALIKE * x.abs().amax().item(), "constant": bool(x.min() == x.max()), "classes": classes}
 
 
 def with_input_gradient(case: Case) -> Case:

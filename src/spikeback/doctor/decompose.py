@@ -8,6 +8,7 @@ from torch import Tensor
 
 from spikeback.doctor.blocks import find_blocks
 from spikeback.doctor.case import mean_cross_entropy
+from spikeback.doctor.finite import require_finite
 from spikeback.doctor.neurons import spiking_layers
 from spikeback.doctor.undisturbed import listening, undisturbed
 from spikeback.errors import UsageError
@@ -51,6 +52,7 @@ def decompose(
     modules = dict(model.net.named_modules())
     if isinstance(names, str) or not all(name in modules for name in names):
         raise UsageError(f"blocks: {names!r} must be a list of module names, e.g. {[*modules][-1:]}")
+    require_finite(model, x, y)
     outputs: dict[str, list[Tensor]] = {name: [] for name in names}
     with undisturbed(model), torch.enable_grad(), ExitStack() as hooks:
         model.train()

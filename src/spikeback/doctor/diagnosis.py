@@ -9,11 +9,14 @@ from torch import Tensor, nn
 
 from spikeback.doctor import passes as extra
 from spikeback.doctor.blocks import home
-from spikeback.doctor.case import Case, Criterion, examine, with_input_gradient
+from spikeback.doctor.case import Case, Criterion, about, examine, with_input_gradient
+from spikeback.doctor.feeds import Feed, fed_by, traced
 from spikeback.doctor.measure import Pass, propagate
 from spikeback.doctor.residual import residual_norms, residual_shares
+from spikeback.doctor.spikes import Layer
+from spikeback.doctor.statistics import evaluation, stale_blocks
 from spikeback.doctor.theory import RELU, Stateless, observe, plain_layers, predict, relu_twin
-from spikeback.doctor.undisturbed import undisturbed
+from spikeback.doctor.undisturbed import same_draws, undisturbed
 from spikeback.doctor.verdict import Verdict, judge
 from spikeback.errors import UsageError
 from spikeback.shortcut import ShortcutNet
@@ -134,8 +137,10 @@ def diagnose(
     with undisturbed(net):
         net.train()
         leaf = with_input_gradient(case)
-        found = propagate(net, case.blocks, leaf.loss, case.layers, case.batch, leaf.x, case.layout)
+        with traced(net, case.layers) as feeds, same_draws():  # the draws of the descent test
+            found = propagate(net, case.blocks, leaf.loss, case.layers, case.batch, leaf.x, case.layout)
         more = _further(case, found, passes, chunks, noise)
+    order = [*feeds, *(layer.name for layer in found.layers)]  # of the first calls
     facts = {
         "schema": SCHEMA,
         "net": type(net).__name__,
@@ -146,8 +151,12 @@ def diagnose(
         "residual": bool(residual_norms(net)),
         "branches": isinstance(net, ShortcutNet),
         "blocks": [_block(name, case, found, more) for name in case.blocks],
-        "layers": [{**asdict(layer), "block": home(layer.name, case.blocks)} for layer in found.layers],
+        "layers": [_layer(layer, case, feeds) for layer in sorted(found.layers, key=lambda one: order.index(one.name))],
         "weights": _weights(case, found, lr),
+        **about(case),
+        "frozen": [sum(not p.requires_grad for p in net.parameters()), len([*net.parameters()])],
+        "evaluation": (evaluated := evaluation(case)),
+        "stale_blocks": stale_blocks(evaluated, case.blocks),
     }
     verdict = judge(facts)
     for row, kind in zip(facts["blocks"], verdict.blocks.values(), strict=True):
@@ -211,6 +220,11 @@ def _block(name: str, case: Case, found: Pass, more: dict[str, dict[str, Any]]) 
         **{key: mean(key) for key in ("active", "derivative", "second_moment")},
         **more[name],
     }
+
+
+def _layer(layer: Layer, case: Case, feeds: dict[str, Feed]) -> dict[str, Any]:
+    fed = fed_by(case.net, feeds.get(layer.name, Feed()))
+    return {**asdict(layer), "block": home(layer.name, case.blocks), **fed}
 
 
 def _weights(case: Case, found: Pass, lr: float) -> list[dict[str, Any]]:

@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from spikeback.doctor.case import Case
-from spikeback.doctor.undisturbed import listening
+from spikeback.doctor.draws import Draws, SharedDraws
+from spikeback.doctor.undisturbed import listening, same_draws
 from spikeback.errors import UsageError
 from spikeback.foreign import Layout, first
+from spikeback.shortcut.adapt import Unrolled
 
 STEP = 1e-3  # length of the descent test's step, relative to the block's weights
 DIRECTIONS = 64  # samples at most whose directions are counted
@@ -21,6 +23,8 @@ Figures = dict[str, dict[str, float | None]]  # by block
 def fidelity(case: Case, noise: float) -> Figures:
     """By block, how alike its spikes are for x and for x + `noise` * std(x) * normal noise.
 
+    What the network draws at random (dropout, a Poisson encoder) is the same for both.
+
     Returns:
         `fidelity`: the correlation of the spikes between the two; `unrelated`: between each sample and the next;
         `participation`: how many directions the samples' firing rates span (`participation`).
@@ -29,17 +33,34 @@ def fidelity(case: Case, noise: float) -> Figures:
         return {name: dict.fromkeys(("fidelity", "unrelated", "participation")) for name in case.blocks}
     noisy = case.x + noise * case.x.std() * torch.randn_like(case.x)
     with torch.no_grad():
-        if case.layouts.doubles:  # in one pass: batch norm treats both halves the same
-            return _compare(case, [case.beside(noisy)])
-        return _compare(case, [case.x, noisy])
+        if not case.layouts.doubles:
+            return _compare(case, [case.x, noisy])
+        both = [case.beside(noisy)]  # in one pass: batch norm treats both halves the same
+        with Draws() as draws:
+            figures = _compare(case, both)
+        if not draws.any:
+            return figures
+        with Draws() as single:
+            logits = case.logits()
+        with SharedDraws(single.shapes, case.batch, *_merged(case, logits)):
+            return _compare(case, both)
+
+
+def _merged(case: Case, logits: Tensor) -> tuple[int, bool]:
+    """How many time steps a network merges with the samples that it draws for, and whether the samples come first."""
+    steps = case.x.shape[0] if case.layouts.entry.axes == "T B" else len(logits) if logits.ndim == 3 else 1
+    steps = 1 if any(isinstance(module, Unrolled) for module in case.net.modules()) else steps
+    return steps, any(layout.axes in ("BT", "B T") for layout in case.layouts.outputs.values())
 
 
 def _compare(case: Case, inputs: list[Tensor]) -> Figures:
-    """How alike two batches are by block, in one pass side by side or in a pass for each."""
+    """How alike two batches are by block, in one pass side by side or in a pass for each with the same draws."""
     found = {name: Likeness(case.batch, case.layout(name)) for name in case.blocks}
     calls: dict[str, list[list[Tensor]]] = {name: [] for name in case.blocks}
     for x in inputs:
         with ExitStack() as hooks:
+            if len(inputs) > 1:
+                hooks.enter_context(same_draws())
             for name, likeness in found.items():
                 calls[name].append([])
                 heard = lambda _, out, of=calls[name][-1]: of.append(first(out))

@@ -1,23 +1,21 @@
 """What helps a sick network: each remedy with its reason, the line that applies it, and the function that does."""
 
-import statistics
 from collections.abc import Callable
-from contextlib import ExitStack
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from spikeback.doctor.calibrate import calibrate
-from spikeback.doctor.case import forward, layouts_of
-from spikeback.doctor.neurons import spiking_layers
+from spikeback.doctor.causes import typical_update
+from spikeback.doctor.feeds import survey
+from spikeback.doctor.finite import require_finite
+from spikeback.doctor.repair import redraw, require_firing, unit_currents
 from spikeback.doctor.residual import residual_norms
-from spikeback.doctor.spikes import Layer, Seen, stuck
-from spikeback.doctor.undisturbed import listening, undisturbed
+from spikeback.doctor.spikes import stuck
+from spikeback.doctor.statistics import refresh
+from spikeback.doctor.undisturbed import all_or_nothing
 from spikeback.errors import UsageError
-from spikeback.foreign import Layout
 from spikeback.nn import LIF
 from spikeback.ops.surrogate import Rectangle
 from spikeback.shortcut import ShortcutNet
@@ -27,14 +25,15 @@ USUAL = 0.5  # threshold over the spread of the current: that of the authors' co
 TAUS = (0.25, 0.5, 0.75, 0.9, 1.0)
 FAITHFUL = 0.7  # what calibration asks of the forward pass
 BETWEEN_TAPS = 0.1  # what the gradient may fall to between one branch and the next
-UPDATE = (1e-5, 1e-2, 1e-1)  # update over weight in one step: below, as it should be, above
+USUAL_UPDATE = 1e-2  # over the weight, in one step
 
 
 @dataclass(frozen=True)
 class Remedy:
     """One thing to do: `code` is what to type; `apply(net, x, y)` does it and returns the network to train.
 
-    That is the same network, treated, or a `ShortcutNet` around it.
+    That is the same network, treated, or a `ShortcutNet` around it. Where it cannot be done, or does not help,
+    UsageError says what was reached, and the network is left as it was, bit for bit.
     """
 
     title: str
@@ -45,14 +44,37 @@ class Remedy:
 
 def remedies_for(kind: str, cause: str, facts: dict[str, Any]) -> tuple[Remedy, ...]:
     """Remedies of a kind and its cause (one word of the verdict's), in the order of expected gain."""
-    if kind == "healthy":
-        return ()
-    repairs = {"leak": [_TAU, _THRESHOLD], "threshold": [_THRESHOLD], "initialisation": [_VARIANCE, _NORM]}
+    return tuple(replace(remedy, apply=_whole(remedy)) for remedy in _chosen(kind, cause, facts))
+
+
+def _chosen(kind: str, cause: str, facts: dict[str, Any]) -> list[Remedy]:
+    if kind in ("healthy", "statistics"):
+        return [*([_STATISTICS] if kind == "statistics" else []), *_rates(facts, small=False)]
+    repairs = {
+        "leak": [_TAU, _THRESHOLD], "threshold": [_THRESHOLD], "initialisation": [_VARIANCE, _NORM],
+        "norm": [_GAMMA, _THRESHOLD], "bias": [_BIAS, _THRESHOLD], "zero": [_ZERO],
+    }  # fmt: skip
+    if cause in ("input", "zero"):
+        return repairs.get(cause, [])
     ours = [layer for layer in facts["layers"] if layer["family"] == "spikeback"]
     calibration = [_calibration(facts["residual"], max(layer["threshold"] for layer in ours))] if ours else []
     branches = [_branches(propose_taps(facts["blocks"]))] if kind in ("vanishing", "chaotic") else []
     found = [*repairs.get(cause, []), *calibration, *([] if facts["branches"] else branches)]
-    return (*found, *([_WIDTH] if cause == "width" or not ours else []), *_rates(facts))
+    return [*found, *([_WIDTH] if cause == "width" or not ours else []), *_rates(facts)]
+
+
+def _whole(remedy: Remedy) -> Apply:
+    """Apply a remedy wholly or not at all; of what is to make layers fire it is measured that they do."""
+
+    def apply(net: nn.Module, x: Tensor, y: Tensor) -> nn.Module:
+        require_finite(net, x, y)
+        with all_or_nothing(net):
+            treated = remedy.apply(net, x, y)
+            if remedy.title in ("tau", "threshold"):
+                require_firing(survey(treated, x, len(y))[0], f"another {remedy.title}")
+        return treated
+
+    return apply
 
 
 def propose_taps(rows: list[dict[str, Any]]) -> list[str]:
@@ -79,17 +101,20 @@ def _branches(taps: list[str]) -> Remedy:
     )
 
 
-def _rates(facts: dict[str, Any]) -> list[Remedy]:
-    """A learning rate, where one step would change the weights by far too much or too little."""
-    updates = [row["update"] for row in facts["weights"] if row["update"]]
-    if not updates or UPDATE[0] <= (middle := statistics.median(updates)) <= UPDATE[2]:
+def _rates(facts: dict[str, Any], small: bool = True) -> list[Remedy]:
+    """A learning rate, where one step would change the weights by far too much or, if `small`, too little."""
+    update, fits = typical_update(facts)
+    if fits == "right" or (fits == "small" and not small):
         return []
-    factor = UPDATE[1] / middle
-    better = (
-        f"--train.lr {facts['lr'] * factor:.2g}" if 1e-3 < factor < 1e3 else "--train.optimizer adam --train.lr 0.003"
-    )
-    why = f"with {facts['lr']:g} one step of plain SGD changes the weights by {middle:.1e} of their size (median)"
-    return [Remedy("learning rate", why, better, lambda net, x, y: net)]
+    factor = USUAL_UPDATE / update
+    tuned = f"--train.lr {facts['lr'] * factor:.2g}"
+    better = tuned if fits == "large" or factor < 1e3 else "--train.optimizer adam --train.lr 0.003"
+    why = f"with {facts['lr']:g} one step of plain SGD changes the weights by {update:.1e} of their size (median)"
+    return [Remedy("learning rate", why, better, _set_rate)]
+
+
+def _set_rate(net: nn.Module, x: Tensor, y: Tensor) -> nn.Module:
+    raise UsageError("learning rate: it is set where the optimiser is made, a network has none; nothing was changed")
 
 
 def _calibration(residual: bool, threshold: float) -> Remedy:
@@ -158,54 +183,6 @@ def _set_thresholds(net: nn.Module, x: Tensor, y: Tensor) -> nn.Module:
     return net
 
 
-@torch.no_grad()
-def _unit_variance(net: nn.Module, x: Tensor, y: Tensor) -> nn.Module:
-    """Scale weights, layer by layer, so that every current has a spread of 1 (Mishkin and Matas, ICLR 2016: LSUV).
-
-    Filters that lift the mean of their current above the threshold are centred first. Then surrogates' heights are set,
-    for gradients of the same size everywhere.
-    """
-    for name in spiking_layers(net):
-        for _ in range(3):  # a mean, a spread, and the spread again where two convolutions feed a neuron
-            layers, feeds = survey(net, x, len(y))
-            layer, weight = layers.get(name), feeds.get(name)
-            if layer is None or weight is None or layer.current_std == 0:
-                break
-            if layer.current_mean > max(layer.threshold or 0.0, layer.current_std):
-                weight.sub_(weight.mean([*range(1, weight.ndim)], keepdim=True))
-            else:
-                weight.div_(layer.current_std)
-    if any(isinstance(module, LIF) for module in net.modules()):
-        calibrate(net, x, y)
-    return net
-
-
-def survey(net: nn.Module, x: Tensor, batch: int) -> tuple[dict[str, Layer], dict[str, Tensor]]:
-    """What every spiking layer does, in training mode, and the weights of the layer last called before it."""
-    layers, feeds = spiking_layers(net), {}
-    layout = layouts_of(net, x, batch, [*layers]).outputs.get
-    seen = {name: Seen(name, module, batch, layout(name) or Layout()) for name, module in layers.items()}
-    latest = [torch.empty(0)]
-
-    def fed(name: str, current: Any, spikes: Any) -> None:
-        seen[name].add(current, spikes)
-        feeds[name] = latest[0]
-
-    def weighted(weight: Tensor, _input: Any, _output: Any) -> None:
-        latest[0] = weight
-
-    with undisturbed(net), torch.no_grad(), ExitStack() as hooks:
-        net.train()
-        for module in net.modules():
-            weight = getattr(module, "weight", None)
-            if isinstance(weight, Tensor) and weight.ndim > 1:
-                hooks.enter_context(listening(module, partial(weighted, weight)))
-        for name, module in layers.items():
-            hooks.enter_context(listening(module, partial(fed, name)))
-        forward(net, x)
-    return {name: calls.layer() for name, calls in seen.items() if calls.spikes}, feeds
-
-
 def _ours(net: nn.Module) -> list[LIF]:
     found = [module for module in net.modules() if isinstance(module, LIF)]
     if not found:
@@ -233,15 +210,40 @@ _THRESHOLD = Remedy(
     "sb.LIF(threshold=0.5)  # behind a batch norm; command: --model.threshold 0.5",
     _set_thresholds,
 )
+APPLIED = "diagnosis.verdict.remedies[0].apply(net, x, y)"
 _VARIANCE = Remedy(
     "initialisation",
     "weights that give every layer's current a spread of 1, layer by layer (LSUV)",
-    "diagnosis.verdict.remedies[0].apply(net, x, y)  # or nn.init.kaiming_normal_(conv.weight, mode='fan_in')",
-    _unit_variance,
+    f"{APPLIED}  # or nn.init.kaiming_normal_(conv.weight, mode='fan_in')",
+    unit_currents,
 )
 _NORM = Remedy(
     "norm",
     "a batch norm before every neuron keeps its current's spread at 1, whatever the weights",
     "nn.BatchNorm2d(channels)  # before every spiking layer; ours: sb.create_model(..., norm=None) has it",
-    _unit_variance,  # the same, for a network whose layers are given
+    unit_currents,  # the same, for a network whose layers are given
+)
+_GAMMA = Remedy(
+    "norm weights",
+    "weights (gamma) of the norms that give every layer's current a spread of 1, layer by layer",
+    f"{APPLIED}  # or nn.init.ones_(norm.weight)",
+    unit_currents,
+)
+_BIAS = Remedy(
+    "bias",
+    "biases without which the mean alone does not decide who fires, and currents with a spread of 1",
+    f"{APPLIED}  # or nn.init.zeros_(layer.bias)",
+    unit_currents,
+)
+_ZERO = Remedy(
+    "zero weights",
+    "nothing goes through weights that are all 0: they are drawn anew, and every current gets a spread of 1",
+    f"{APPLIED}  # or nn.init.kaiming_normal_(layer.weight)",
+    redraw,
+)
+_STATISTICS = Remedy(
+    "statistics",
+    "running statistics of the pictures that the network is trained on; weights stay as they are",
+    f"torch.optim.swa_utils.update_bn(train_loader, net)  # or, of x alone, {APPLIED}",
+    refresh,
 )

@@ -6,6 +6,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from spikeback.doctor.finite import require_finite_current
 from spikeback.doctor.neurons import Neuron, neuron_of
 from spikeback.errors import UsageError
 from spikeback.foreign import Layout, first
@@ -55,6 +56,7 @@ class Seen:
         self.rates: list[Tensor] = []  # (T, ...): means over the samples
 
     def add(self, current: Any, spikes: Any) -> None:
+        require_finite_current(self.name, current)
         c, s = (self.layout.time_first(first(z).detach(), self.batch) for z in (current, spikes))
         self.currents.append(c[:, :SAMPLES].float())
         self.spikes.append(s[:, :SAMPLES].float().clone())  # a residual sum may be taken in place, on top of them

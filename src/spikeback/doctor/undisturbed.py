@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from spikeback.nn import local_statistics
 
@@ -17,25 +18,61 @@ def undisturbed(net: nn.Module) -> Iterator[None]:
     Batch norms take the statistics of this process's batch alone: a measurement does not wait for other processes.
     Hidden state is whatever a module keeps in its attributes, one level of dictionary, list or set deep.
     """
+    kept = _kept(net)
+    try:
+        with torch.random.fork_rng(_devices()), local_statistics():
+            yield
+    finally:
+        _put_back(*kept)
+
+
+@contextmanager
+def same_draws() -> Iterator[None]:
+    """What a network draws at random is the same in every such context, so that passes can be compared."""
+    with torch.random.fork_rng(_devices()):
+        torch.manual_seed(0)
+        yield
+
+
+@contextmanager
+def all_or_nothing(net: nn.Module) -> Iterator[None]:
+    """If anything goes wrong while the context lasts, parameters, buffers, attributes and random state are put back."""
+    kept, state = _kept(net, parameters=True), torch.get_rng_state()
+    try:
+        yield
+    except BaseException:
+        _put_back(*kept)
+        torch.set_rng_state(state)
+        raise
+
+
+Kept = tuple[list[Any], list[Any], list[tuple[Tensor, Tensor]]]
+
+
+def _kept(net: nn.Module, parameters: bool = False) -> Kept:
+    """All modules' attributes, what their containers hold, and the values of tensors among these."""
     attributes = [(vars(module), dict(vars(module))) for module in net.modules()]
     containers = [(c, c.copy()) for _, kept in attributes for c in kept.values() if type(c) in CONTAINERS]
     held = [*(v for _, kept in attributes for v in kept.values()), *(v for c, _ in containers for v in _items(c))]
-    tensors = [(t, t.detach().clone()) for t in held if isinstance(t, Tensor) and not isinstance(t, nn.Parameter)]
-    try:
-        devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-        with torch.random.fork_rng(devices), local_statistics():
-            yield
-    finally:
-        for values, kept in attributes:
-            for name in [name for name in values if name not in kept]:
-                del values[name]
-            values.update(kept)
-        for container, items in containers:
-            container.clear()
-            container.extend(items) if isinstance(container, list) else container.update(items)
-        for t, value in tensors:
-            if not torch.equal(t, value):  # writing the same again would spoil graphs that the owner may hold
-                t.detach().copy_(value)
+    wanted = [t for t in held if isinstance(t, Tensor) and (parameters or not isinstance(t, nn.Parameter))]
+    return attributes, containers, [(t, t.detach().clone()) for t in wanted if not is_lazy(t)]
+
+
+def _devices() -> list[int]:
+    return [torch.cuda.current_device()] if torch.cuda.is_available() else []
+
+
+def _put_back(attributes: list[Any], containers: list[Any], tensors: list[tuple[Tensor, Tensor]]) -> None:
+    for values, kept in attributes:
+        for name in [name for name in values if name not in kept]:
+            del values[name]
+        values.update(kept)
+    for container, items in containers:
+        container.clear()
+        container.extend(items) if isinstance(container, list) else container.update(items)
+    for t, value in tensors:
+        if not torch.equal(t, value):  # writing the same again would spoil graphs that the owner may hold
+            t.detach().copy_(value)
 
 
 CONTAINERS = (dict, list, set, type(nn.Module()._forward_hooks))  # the last is what PyTorch keeps its own in

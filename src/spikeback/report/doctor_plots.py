@@ -28,10 +28,10 @@ from spikeback.report.style import (
 )
 from spikeback.report.tables import power_of_ten
 
-ORANGE, BLUE, GREEN, PURPLE, AMBER, _ = COLOURS
+ORANGE, BLUE, GREEN, PURPLE, AMBER, SKY = COLOURS
 KINDS = {  # colour and marker of a block's kind
     "healthy": (GREEN, "o"), "vanishing": (ORANGE, "v"), "exploding": (AMBER, "^"), "dead": (INK, "X"),
-    "saturated": (PURPLE, "s"), "chaotic": (BLUE, "D"),
+    "saturated": (PURPLE, "s"), "chaotic": (BLUE, "D"), "statistics": (SKY, "P"),
 }  # fmt: skip
 ROW = 2.35  # inches
 

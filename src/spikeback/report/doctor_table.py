@@ -20,7 +20,7 @@ LONGEST = 24  # of a block's name and of a bar, in characters
 SHORTEST = 6  # of a bar
 STYLES = {
     "healthy": "green", "vanishing": "yellow", "exploding": "red", "dead": "bold red", "saturated": "magenta",
-    "chaotic": "cyan",
+    "chaotic": "cyan", "statistics": "blue",
 }  # fmt: skip
 
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from spikeback.data import DataConfig
-from spikeback.doctor import Calibration, calibrate
+from spikeback.doctor import Calibration, NotReached, calibrate
 from spikeback.doctor.residual import residual_norms
 from spikeback.errors import UsageError
 from spikeback.models import create_model, list_models
@@ -150,7 +150,8 @@ class TrainConfig:
     def prepare(self, net: nn.Module, x: Tensor, y: Tensor) -> Calibration | None:
         """Set gains and norms of an untrained network as `calibrate` says, on samples x and labels y (B,).
 
-        Returns what was set, or None if nothing was. Raises UsageError if the network has nothing to set.
+        Returns what was set, or None if nothing was to be. What was not reached is in its `note`; "auto" then leaves
+        the network as it is. Raises UsageError if the network has nothing to set, or not what was asked for by name.
         """
         chosen = self.calibrate
         if chosen == "auto":
@@ -160,6 +161,12 @@ class TrainConfig:
         gain, fidelity = (value if chosen in (name, "both") else None for name, value in TARGETS.items())
         try:
             return calibrate(net, x, y, gain=gain, fidelity=fidelity)
+        except NotReached as error:
+            if self.calibrate == "auto":  # a default stops no training
+                return Calibration({}, {}, None, {}, error.fidelity, f"--train.calibrate auto: {error.found}")
+            raise UsageError(
+                f"--train.calibrate {self.calibrate}: {error.found}; --train.calibrate none trains the network as it is"
+            ) from error
         except UsageError as error:
             raise UsageError(f"--train.calibrate {self.calibrate}: {error}") from error
 

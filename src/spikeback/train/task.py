@@ -3,6 +3,8 @@
 import math
 import statistics
 import time
+import warnings
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any, cast
 
@@ -12,6 +14,7 @@ from torch import Tensor
 from torchmetrics.classification import MulticlassAccuracy
 
 from spikeback.doctor import block_names, decompose, keep_histogram, propagate, undisturbed
+from spikeback.doctor.finite import require_finite
 from spikeback.errors import TrainingError, UsageError
 from spikeback.ops import packed_spikes
 from spikeback.ops.processes import mean_over_processes
@@ -37,6 +40,7 @@ class Task(L.LightningModule):
         seed: the global random state at the start of each epoch is a function of it and the epoch, so a resumed run
             continues as if it had not been interrupted.
         probe: pictures and labels on which the gradient of every block is measured, and the network calibrated.
+        say: called with a line on what calibration was asked for and did not reach.
 
     The accuracy that counts is the main branch's alone.
     """
@@ -49,10 +53,11 @@ class Task(L.LightningModule):
         train: TrainConfig,
         seed: int = 0,
         probe: tuple[Tensor, Tensor] | None = None,
+        say: Callable[[str], None] = warnings.warn,
     ) -> None:
         super().__init__()
         self.model, self.schedule, self.branches, self.train_config, self.seed = model, schedule, branches, train, seed
-        self.probe = probe
+        self.probe, self.say = probe, say
         net: Any = model.net
         self.metrics = torch.nn.ModuleDict(
             {f"{name}_accuracy": MulticlassAccuracy(net.num_classes, average="micro") for name in METRICS}
@@ -81,8 +86,14 @@ class Task(L.LightningModule):
         x, y = batch
         with packed_spikes() if self.train_config.packed_spikes else nullcontext():
             loss, logits = self.loss(x, y, self.global_step)
-        mean = mean_over_processes(loss.detach())  # not finite for one is so for all: all raise, none waits
+        known = torch.isfinite(x).all() & torch.isfinite(loss)  # neurons hide a NaN in x from the loss
+        mean = mean_over_processes(loss.detach().where(known, math.nan))  # for one is so for all: all raise, none waits
         if not torch.isfinite(mean):
+            if not torch.isfinite(x).all():
+                raise TrainingError(
+                    f"a picture of the batch at step {self.global_step + 1} of {self.total_steps} holds NaN or "
+                    "infinite numbers: look for it in the data, and repair it or leave it out"
+                )
             raise TrainingError(
                 f"the loss is {mean.item()} at step {self.global_step + 1} of {self.total_steps}: {self.advice()}"
             )
@@ -158,6 +169,11 @@ class Task(L.LightningModule):
             raise TrainingError(
                 f"the weights are no longer finite after step {self.global_step} of {self.total_steps}: {self.advice()}"
             )
+        if not all(torch.isfinite(b).all() for b in self.model.buffers()):
+            raise TrainingError(
+                f"running statistics are no longer finite after step {self.global_step} of {self.total_steps}: "
+                f"{self.advice()}"
+            )
         self.check_loss()
         row = {
             "epoch": self.current_epoch + 1,
@@ -183,10 +199,13 @@ class Task(L.LightningModule):
         if self.probe is None:
             return
         x, y = (t.to(self.device) for t in self.probe)
+        require_finite(self.model, x)
         with self.trainer.precision_plugin.forward_context():  # as in training
             found = self.train_config.prepare(self.model.net, x, y)
         if found is not None:
             self.calibration = found.as_dict()
+            if note := self.calibration.get("note"):
+                self.say(note)
             share_state(self.model)  # processors may differ in a rounding, and so in what they measured
 
     def measure_gradients(self) -> None:

@@ -47,7 +47,7 @@ class Run:
         kind, command: noted in the results.
         listeners: called with the results after every trial.
         callbacks: Lightning callbacks for a trial, given its method and seed.
-        say: called with a line on a checkpoint that was damaged, and what is done about it.
+        say: called with a line on a checkpoint that was damaged, and what is done about it; on what calibration missed.
     """
 
     recipe: Recipe
@@ -141,8 +141,9 @@ def run_trial(run: Run, method: Method, seed: int, resume: bool = False) -> dict
     torch.manual_seed(seed)
     net = recipe.model.build(len(data.classes), data.channels, data.time_steps)
     task = Task(
-        recipe.branches.build(net), method.schedule, recipe.branches, recipe.train, seed, data.probe(recipe.train.probe)
-    )
+        recipe.branches.build(net), method.schedule, recipe.branches, recipe.train, seed,
+        data.probe(recipe.train.probe), run.say if run.writes else lambda _: None,
+    )  # fmt: skip
     card = {
         "recipe": recipe.as_dict(),
         "method": method.name,
