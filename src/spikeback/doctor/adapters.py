@@ -12,14 +12,24 @@ from torch import Tensor, nn
 
 from spikeback.doctor.recursion import Neuron, number, replay, slope
 
-NEURONS = {  # base classes of the neurons that spike
-    "spikingjelly": {"BaseNode", "SimpleBaseNode"},
-    "snntorch": {"SpikingNeuron"},
-    "norse": {"SNN", "SNNCell", "SNNRecurrent", "SNNRecurrentCell"},
+NEURONS = {  # classes that spike, and all that derive from them
+    "spikingjelly": {
+        "BaseNode", "SimpleBaseNode", "ILCBaseNode", "NoisyBaseNode", "PSN", "MaskedPSN", "SlidingPSN", "GatedLIFNode",
+        "DSRIFNode", "DSRLIFNode", "ActivationAwareIFNode", "FewSpikeNode", "FlexSN", "STBIFNode", "SpikingRNNBase",
+        "SpikingRNNCellBase",
+    },
+    "snntorch": {"SpikingNeuron", "LeakyParallel", "LeakyKernel"},
+    "norse": {"SNN", "SNNCell", "SNNRecurrent", "SNNRecurrentCell", "CobaLIFCell", "LIFCorrelation"},
     "sinabs": {"StatefulLayer"},
+}  # fmt: skip
+READOUTS = {  # classes that put out a membrane
+    "spikingjelly": {"NonSpikingBaseNode", "NoisyNonSpikingBaseNode"},
+    "snntorch": set[str](),  # StateLeaky, LinearLeaky with output=False: see `reads_out`
+    "norse": {"LI", "LICell", "LIBoxCell", "LILinearCell", "ExpFilter"},
+    "sinabs": {"ExpLeak"},
 }
+MIXED = {"AssociativeLeaky"}  # its spikes stay inside, times a matrix: what it puts out is neither
 RESETS: dict[str, Literal["hard", "soft", "none"]] = {"subtract": "soft", "zero": "hard", "none": "none"}  # snnTorch's
-SILENT = {"LI", "LICell", "LIBoxCell"}  # norse's, derived from them: they put out a membrane
 
 
 def ancestors(module: nn.Module) -> list[tuple[str, str]]:
@@ -36,8 +46,16 @@ def origin(module: nn.Module) -> tuple[str, str]:
 def spikes(module: nn.Module) -> bool:
     """Whether `module` is a spiking neuron of a known framework."""
     classes = ancestors(module)
-    silent = any(name in SILENT for _, name in classes) or getattr(module, "does_spike", None) is False  # sinabs
-    return not silent and any(name in NEURONS[framework] for framework, name in classes)
+    mixed = any(name in MIXED for _, name in classes) and getattr(module, "to_q", None) is not None
+    return any(name in NEURONS[framework] for framework, name in classes) and not (mixed or reads_out(module))
+
+
+def reads_out(module: nn.Module) -> bool:
+    """Whether `module` is a neuron of a known framework that puts out its membrane and never spikes."""
+    classes = ancestors(module)
+    quiet = getattr(module, "does_spike", None) is False  # sinabs
+    quiet = quiet or (getattr(module, "output", None) is False and any(name == "StateLeaky" for _, name in classes))
+    return bool(classes) and (quiet or any(name in READOUTS[framework] for framework, name in classes))
 
 
 def spikingjelly(name: str, node: Any) -> Neuron | None:

@@ -11,6 +11,7 @@ from spikeback.doctor import passes as extra
 from spikeback.doctor.blocks import home
 from spikeback.doctor.case import Case, Criterion, examine, with_input_gradient
 from spikeback.doctor.measure import Pass, propagate
+from spikeback.doctor.remedies import fitted
 from spikeback.doctor.residual import residual_norms, residual_shares
 from spikeback.doctor.theory import RELU, Stateless, observe, plain_layers, predict, relu_twin
 from spikeback.doctor.undisturbed import undisturbed
@@ -148,6 +149,8 @@ def diagnose(
         "weights": _weights(case, found, lr),
     }
     verdict = judge(facts)
+    remedies = fitted(verdict.remedies, net, x, y, [layer.name for layer in found.layers])
+    verdict = replace(verdict, remedies=remedies)
     for row, kind in zip(facts["blocks"], verdict.blocks.values(), strict=True):
         row["kind"] = kind
     return Diagnosis(facts, verdict)

@@ -1,29 +1,25 @@
 """What helps a sick network: each remedy with its reason, the line that applies it, and the function that does."""
 
 import statistics
-from collections.abc import Callable
-from contextlib import ExitStack
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from spikeback.doctor.calibrate import calibrate
-from spikeback.doctor.case import forward
 from spikeback.doctor.neurons import spiking_layers
 from spikeback.doctor.residual import residual_norms
-from spikeback.doctor.spikes import Layer, Seen, stuck
-from spikeback.doctor.undisturbed import listening, undisturbed
+from spikeback.doctor.survey import survey
+from spikeback.doctor.treatments import Treatment, raise_leaks, set_thresholds, widen
 from spikeback.errors import UsageError
 from spikeback.nn import LIF
 from spikeback.ops.surrogate import Rectangle
 from spikeback.shortcut import ShortcutNet
 
 Apply = Callable[[nn.Module, Tensor, Tensor], nn.Module]
-USUAL = 0.5  # threshold over the spread of the current: that of the authors' code behind a batch norm
-TAUS = (0.25, 0.5, 0.75, 0.9, 1.0)
+Plan = Callable[[nn.Module, Tensor, int, Collection[str]], Treatment | None]
 FAITHFUL = 0.7  # what calibration asks of the forward pass
 BETWEEN_TAPS = 0.1  # what the gradient may fall to between one branch and the next
 UPDATE = (1e-5, 1e-2, 1e-1)  # update over weight in one step: below, as it should be, above
@@ -40,18 +36,32 @@ class Remedy:
     why: str
     code: str
     apply: Apply = field(repr=False, compare=False)
+    plan: Plan | None = field(default=None, repr=False, compare=False)
+
+
+def fitted(remedies: Iterable[Remedy], net: nn.Module, x: Tensor, y: Tensor, names: list[str]) -> tuple[Remedy, ...]:
+    """Those that can be applied to this network, with what they set there; `names`: its spiking layers."""
+    found = []
+    for remedy in remedies:
+        if remedy.plan is None:
+            found.append(remedy)
+        elif treatment := remedy.plan(net, x, len(y), names):
+            found.append(replace(remedy, code=treatment.code(net), apply=treatment.apply))
+    return tuple(found)
 
 
 def remedies_for(kind: str, cause: str, facts: dict[str, Any]) -> tuple[Remedy, ...]:
     """Remedies of a kind and its cause (one word of the verdict's), in the order of expected gain."""
     if kind == "healthy":
         return ()
-    repairs = {"leak": [_TAU, _THRESHOLD], "threshold": [_THRESHOLD], "initialisation": [_VARIANCE, _NORM]}
+    repairs = {"leak": [_LEAK, _THRESHOLD], "threshold": [_THRESHOLD], "initialisation": [_VARIANCE], "width": [_WIDTH]}
     ours = [layer for layer in facts["layers"] if layer["family"] == "spikeback"]
     calibration = [_calibration(facts["residual"], max(layer["threshold"] for layer in ours))] if ours else []
+    if not ours and facts["residual"] and kind in ("vanishing", "exploding", "chaotic"):
+        calibration = [_SMALL_BRANCHES]
     branches = [_branches(propose_taps(facts["blocks"]))] if kind in ("vanishing", "chaotic") else []
     found = [*repairs.get(cause, []), *calibration, *([] if facts["branches"] else branches)]
-    return (*found, *([_WIDTH] if cause == "width" or not ours else []), *_rates(facts))
+    return (*found, *_rates(facts))
 
 
 def propose_taps(rows: list[dict[str, Any]]) -> list[str]:
@@ -109,7 +119,7 @@ def _calibration(residual: bool, threshold: float) -> Remedy:
 
 def _calibrate(net: nn.Module, x: Tensor, y: Tensor) -> nn.Module:
     residual = bool(residual_norms(net))
-    for neuron in _ours(net) if residual else []:
+    for neuron in (m for m in net.modules() if isinstance(m, LIF) and residual):
         neuron.surrogate = covering(neuron.threshold)
     calibrate(net, x, y, fidelity=FAITHFUL if residual else None)
     return net
@@ -121,40 +131,6 @@ def covering(threshold: float) -> Rectangle:
     Where residual branches are small, membranes lie close to these: a surrogate that falls off there makes noise of it.
     """
     return Rectangle(2 * max(threshold, 1 - threshold) + 0.5)
-
-
-def _widen(net: nn.Module, x: Tensor, y: Tensor) -> nn.Module:
-    for neuron in _ours(net):
-        neuron.surrogate = Rectangle(2.0)
-    return net
-
-
-def _raise_tau(net: nn.Module, x: Tensor, y: Tensor) -> nn.Module:
-    """The smallest usual tau with which every layer fires."""
-    for tau in TAUS:
-        for neuron in _ours(net):
-            neuron.tau = max(neuron.tau, tau)
-        if not any(stuck(layer.silent, layer.saturated) == "dead" for layer in survey(net, x, len(y))[0].values()):
-            break
-    return net
-
-
-def _set_thresholds(net: nn.Module, x: Tensor, y: Tensor) -> nn.Module:
-    """A threshold of half the current's spread above its mean for layers that are stuck, until none is."""
-    modules = dict(net.named_modules())
-    for _ in _ours(net):
-        sick = [
-            layer
-            for layer in survey(net, x, len(y))[0].values()
-            if stuck(layer.silent, layer.saturated) and layer.current_std > 0
-        ]
-        if not sick:
-            break
-        for layer in sick:
-            neuron = modules[layer.name]
-            if isinstance(neuron, LIF):
-                neuron.threshold = max(layer.current_mean, 0.0) + USUAL * layer.current_std
-    return net
 
 
 @torch.no_grad()
@@ -179,66 +155,36 @@ def _unit_variance(net: nn.Module, x: Tensor, y: Tensor) -> nn.Module:
     return net
 
 
-def survey(net: nn.Module, x: Tensor, batch: int) -> tuple[dict[str, Layer], dict[str, Tensor]]:
-    """What every spiking layer does, in training mode, and the weights of the layer last called before it."""
-    layers, feeds = spiking_layers(net), {}
-    seen, latest = {name: Seen(name, module, batch) for name, module in layers.items()}, [torch.empty(0)]
-
-    def fed(name: str, current: Any, spikes: Any) -> None:
-        seen[name].add(current, spikes)
-        feeds[name] = latest[0]
-
-    def weighted(weight: Tensor, _input: Any, _output: Any) -> None:
-        latest[0] = weight
-
-    with undisturbed(net), torch.no_grad(), ExitStack() as hooks:
-        net.train()
-        for module in net.modules():
-            weight = getattr(module, "weight", None)
-            if isinstance(weight, Tensor) and weight.ndim > 1:
-                hooks.enter_context(listening(module, partial(weighted, weight)))
-        for name, module in layers.items():
-            hooks.enter_context(listening(module, partial(fed, name)))
-        forward(net, x)
-    return {name: calls.layer() for name, calls in seen.items() if calls.spikes}, feeds
+def _small_branches(net: nn.Module, x: Tensor, y: Tensor) -> nn.Module:
+    calibrate(net, x, y, gain=None, fidelity=FAITHFUL)
+    return net
 
 
-def _ours(net: nn.Module) -> list[LIF]:
-    found = [module for module in net.modules() if isinstance(module, LIF)]
-    if not found:
-        raise UsageError(
-            "this remedy can be applied to spikeback.LIF only; for other neurons do what its code says by hand"
-        )
-    return found
+def _by_trial(net: nn.Module, x: Tensor, y: Tensor) -> nn.Module:
+    raise UsageError("this remedy is not fitted to a network: take it from the verdict of sb.diagnose")
 
 
-_WIDTH = Remedy(
-    "surrogate width",
-    "a wider surrogate reaches more membranes",
-    "neuron = sb.LIF(surrogate=sb.surrogate.Rectangle(2.0))  # command: --model.surrogate 'Rectangle(a=2.0)'",
-    _widen,
-)
-_TAU = Remedy(
-    "tau",
-    "a membrane that remembers adds up currents that are too small one by one",
-    "sb.LIF(tau=0.5)  # command: --model.tau 0.5",
-    _raise_tau,
+_WIDTH = Remedy("surrogate width", "a wider surrogate reaches more membranes", "", _by_trial, widen)
+_LEAK = Remedy(
+    "leak", "a membrane that remembers adds up currents that are too small one by one", "", _by_trial, raise_leaks
 )
 _THRESHOLD = Remedy(
     "threshold",
     "half a standard deviation of the current is the usual one: a third of the neurons fires",
-    "sb.LIF(threshold=0.5)  # behind a batch norm; command: --model.threshold 0.5",
-    _set_thresholds,
+    "",
+    _by_trial,
+    set_thresholds,
+)
+_SMALL_BRANCHES = Remedy(
+    "calibrate",
+    "residual branches that start small keep what the network is shown",
+    f"sb.calibrate(net, x, gain=None, fidelity={FAITHFUL})",
+    _small_branches,
 )
 _VARIANCE = Remedy(
     "initialisation",
-    "weights that give every layer's current a spread of 1, layer by layer (LSUV)",
+    "weights that give every layer's current a spread of 1, layer by layer (LSUV); a batch norm before every neuron "
+    "would keep it there",
     "diagnosis.verdict.remedies[0].apply(net, x, y)  # or nn.init.kaiming_normal_(conv.weight, mode='fan_in')",
     _unit_variance,
-)
-_NORM = Remedy(
-    "norm",
-    "a batch norm before every neuron keeps its current's spread at 1, whatever the weights",
-    "nn.BatchNorm2d(channels)  # before every spiking layer; ours: sb.create_model(..., norm=None) has it",
-    _unit_variance,  # the same, for a network whose layers are given
 )
