@@ -53,7 +53,7 @@ def run(config: Any, console: Console, command: str) -> None:
         found = diagnose(net, x, y, weight=config.weight, lr=recipe.train.lr, passes=config.passes)
         ratio = cost(examine(net, x, y, config.weight)) if config.time else None
     console.print(found.table)
-    console.print(str(found.verdict), markup=False, highlight=False, soft_wrap=True)
+    console.print("\n".join([str(found.verdict), *found.facts["notes"]]), markup=False, highlight=False, soft_wrap=True)
     if ratio is not None:
         console.print(f"The recorded pass takes {ratio:.2f} times as long as a plain forward and backward pass.")
     if config.out:

@@ -29,6 +29,7 @@ READOUTS = {  # classes that put out a membrane
     "sinabs": {"ExpLeak"},
 }
 MIXED = {"AssociativeLeaky"}  # its spikes stay inside, times a matrix: what it puts out is neither
+COUNTING = {"ILIFNode", "LIAFNode"}  # SpikingJelly's that put out a number of spikes, or what stands for it
 RESETS: dict[str, Literal["hard", "soft", "none"]] = {"subtract": "soft", "zero": "hard", "none": "none"}  # snnTorch's
 
 
@@ -56,6 +57,20 @@ def reads_out(module: nn.Module) -> bool:
     quiet = getattr(module, "does_spike", None) is False  # sinabs
     quiet = quiet or (getattr(module, "output", None) is False and any(name == "StateLeaky" for _, name in classes))
     return bool(classes) and (quiet or any(name in READOUTS[framework] for framework, name in classes))
+
+
+def events(module: nn.Module, spikes: Tensor) -> Tensor:
+    """How many spikes each entry of a layer's output is: in some neurons a spike has a height, a sign, or noise on it.
+
+    What other packages' layers put out is taken as it is.
+    """
+    classes = ancestors(module)
+    names = {name for _, name in classes}
+    if not classes:
+        return spikes
+    if "NoisyBaseNode" in names:
+        return spikes.round().abs()
+    return spikes.abs() if classes[0][0] == "sinabs" or names & COUNTING else (spikes != 0).to(spikes.dtype)
 
 
 def spikingjelly(name: str, node: Any) -> Neuron | None:

@@ -11,6 +11,8 @@ from spikeback.doctor.case import Case, examine, forward, with_input_gradient
 from spikeback.doctor.measure import propagate
 from spikeback.doctor.passes import fidelity as measure_fidelity
 from spikeback.doctor.residual import neurons_in, residual_norms, residual_shares
+from spikeback.doctor.spikes import stuck
+from spikeback.doctor.survey import survey
 from spikeback.doctor.undisturbed import undisturbed
 from spikeback.errors import UsageError
 from spikeback.nn import LIF
@@ -74,7 +76,7 @@ def calibrate(
     training mode; costs nothing later, in training or inference.
 
     Args:
-        net: a network with `spikeback.LIF` neurons; those of a block share one gain.
+        net: a network with `spikeback.LIF` neurons; those of a block share one gain. With `gain=None` any framework's.
         x: pictures (B, ...) or frames (T, B, ...), as in training.
         y: labels (B,); None draws them.
         gain: ||dL/d(input)|| / ||dL/d(output)|| that every block is to have; None leaves surrogates alone.
@@ -87,18 +89,21 @@ def calibrate(
         batches: forward and backward passes at most.
 
     Raises:
-        UsageError: no `spikeback.LIF`, a surrogate without width, no residual norm, a number out of range.
+        UsageError: a gain but no `spikeback.LIF`, a surrogate without width, no residual norm, a number out of range.
     """
     _check(gain, fidelity, batches)
-    if not any(isinstance(module, LIF) for module in net.modules()):
-        raise UsageError(f"calibrate: no spikeback.LIF in {type(net).__name__}, and other neurons have no gain to set")
+    scaled = [*residual_norms(net).values()] if norms is None else _named_norms(net, norms)
+    if gain is not None and not any(isinstance(module, LIF) for module in net.modules()):
+        way = "; gain=None, fidelity=0.7 sets the residual norms of any framework's network" if scaled else ""
+        raise UsageError(
+            f"calibrate: no spikeback.LIF in {type(net).__name__}, and other neurons have no gain to set{way}"
+        )
     with undisturbed(net):
         net.train()
         case = examine(net, x, _labels(net, x) if y is None else y, blocks=blocks)
         neurons = {block: neurons_in(net, block) for block in case.blocks}
-        if not any(neurons.values()):
+        if gain is not None and not any(neurons.values()):
             raise UsageError("calibrate: no spikeback.LIF in any block, and other neurons have no gain to set")
-        scaled = [*residual_norms(net).values()] if norms is None else _named_norms(net, norms)
         if fidelity is not None and not scaled:
             raise UsageError(
                 "calibrate: no residual branch's norm is known, so fidelity cannot be set; name them, "
@@ -188,12 +193,22 @@ def _tame(case: Case, weights: list[Tensor], kept: list[Tensor], target: float) 
 
     if faithful(1.0, ENOUGH):
         return 1.0
+    dead = silenced(case)
     low, high = math.log(SMALLEST), 0.0  # where it is faithful, or nothing is, and where it is not
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
-        low, high = (middle, high) if faithful(math.exp(middle)) else (low, middle)
+        low, high = (middle, high) if faithful(math.exp(middle)) or silenced(case) - dead else (low, middle)
     _scale(weights, kept, math.exp(low))
+    if silenced(case) - dead:  # layers whose spikes are always the same are faithful to nothing
+        _scale(weights, kept, 1.0)
+        return 1.0
     return math.exp(low)
+
+
+def silenced(case: Case) -> set[str]:
+    """The layers that do not fire."""
+    layers = survey(case.net, case.x, case.batch, case.layers)[0]
+    return {name for name, layer in layers.items() if stuck(layer.silent, layer.saturated) == "dead"}
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ from spikeback.doctor import passes as extra
 from spikeback.doctor.blocks import home
 from spikeback.doctor.case import Case, Criterion, examine, with_input_gradient
 from spikeback.doctor.measure import Pass, propagate
+from spikeback.doctor.readout import notes, unfamiliar, without_readouts
 from spikeback.doctor.remedies import fitted
 from spikeback.doctor.residual import residual_norms, residual_shares
 from spikeback.doctor.theory import RELU, Stateless, observe, plain_layers, predict, relu_twin
@@ -134,7 +135,10 @@ def diagnose(
         net.train()
         leaf = with_input_gradient(case)
         found = propagate(net, case.blocks, leaf.loss, case.layers, case.batch, leaf.x)
-        more = _further(case, found, passes, chunks, noise)
+        unreached = [name for name, norm in found.norms.items() if norm == 0]
+        case = replace(case, blocks=without_readouts(case.blocks, found.readouts, unreached))
+        unknown = unfamiliar(case)
+        more = _further(case, found, passes, chunks, noise, twin=not unknown)
     facts = {
         "schema": SCHEMA,
         "net": type(net).__name__,
@@ -147,6 +151,7 @@ def diagnose(
         "blocks": [_block(name, case, found, more) for name in case.blocks],
         "layers": [{**asdict(layer), "block": home(layer.name, case.blocks)} for layer in found.layers],
         "weights": _weights(case, found, lr),
+        "notes": notes(unknown, found.readouts),
     }
     verdict = judge(facts)
     remedies = fitted(verdict.remedies, net, x, y, [layer.name for layer in found.layers])
@@ -156,8 +161,10 @@ def diagnose(
     return Diagnosis(facts, verdict)
 
 
-def _further(case: Case, found: Pass, passes: Sequence[str], chunks: int, noise: float) -> dict[str, dict[str, Any]]:
-    """What the optional passes measure, by block."""
+def _further(
+    case: Case, found: Pass, passes: Sequence[str], chunks: int, noise: float, twin: bool
+) -> dict[str, dict[str, Any]]:
+    """What the optional passes measure, by block; `twin`: every neuron is known, so that a ReLU can stand for each."""
     more: dict[str, dict[str, Any]] = {name: dict.fromkeys(MEASURED) for name in case.blocks}
     figures: list[extra.Figures] = []
     if "fidelity" in passes:
@@ -169,28 +176,28 @@ def _further(case: Case, found: Pass, passes: Sequence[str], chunks: int, noise:
     if "descent" in passes:
         figures.append(extra.descent(case, found.gradients))
     if "theory" in passes:
-        figures.append(_theory(case, noise if "fidelity" in passes else None))
+        figures.append(_theory(case, noise if "fidelity" in passes else None, twin))
     for by_block in figures:
         for name, values in by_block.items():
             more[name] |= values
     return more
 
 
-def _theory(case: Case, noise: float | None) -> extra.Figures:
+def _theory(case: Case, noise: float | None, twin: bool) -> extra.Figures:
     """Predicted gains, and gains and fidelity of the network's ReLU twin, measured and predicted."""
     predicted = predict(case.net, observe(case.net, case.x), case.blocks)
     found: extra.Figures = {name: {"predicted": predicted[name]} for name in case.blocks}
-    if not plain_layers(case):
+    if not twin or not plain_layers(case):
         return found
     net = relu_twin(case.net, case.layers)
-    twin = replace(case, net=net)
-    leaf = with_input_gradient(twin)
+    relu = replace(case, net=net)
+    leaf = with_input_gradient(relu)
     try:
-        gains = propagate(net, twin.blocks, leaf.loss, x=leaf.x).gains
+        gains = propagate(net, relu.blocks, leaf.loss, x=leaf.x).gains
     except (UsageError, Stateless):  # ReLU has no upper bound, nor all that a network may ask its neurons for
         return found
-    predicted = predict(net, observe(net, twin.x, dict.fromkeys(case.layers, RELU)), twin.blocks)
-    faithful = extra.fidelity(twin, noise) if noise is not None else {}
+    predicted = predict(net, observe(net, relu.x, dict.fromkeys(case.layers, RELU)), relu.blocks)
+    faithful = extra.fidelity(relu, noise) if noise is not None else {}
     for name, values in found.items():
         values |= {"relu": gains[name], "relu_predicted": predicted[name]}
         values |= {"relu_fidelity": faithful[name]["fidelity"]} if faithful else {}
