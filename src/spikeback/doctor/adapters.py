@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from spikeback.doctor.recursion import Neuron, number, replay, slope
@@ -75,6 +76,8 @@ def events(module: nn.Module, spikes: Tensor) -> Tensor:
 
 def spikingjelly(name: str, node: Any) -> Neuron | None:
     """v - (v - rest) q + x, or v + (x - (v - rest)) q with `decay_input`; q = 1 / tau; fired at when reached."""
+    if name in ("PSN", "MaskedPSN", "SlidingPSN"):
+        return parallel(name, node)
     integrates = name in ("IFNode", "SimpleIFNode")
     threshold, to = number(node.v_threshold), node.v_reset
     if not (integrates or name in ("LIFNode", "SimpleLIFNode", "ParametricLIFNode")) or threshold is None:
@@ -99,6 +102,26 @@ def spikingjelly(name: str, node: Any) -> Neuron | None:
     derivative = slope(lambda u: node.surrogate_function(u - node.v_threshold))
     reset = "soft" if to is None else "hard"
     return Neuron(threshold, leak, scale, reset, node.detach_reset, replay(step, rest), derivative)
+
+
+def parallel(name: str, node: Any) -> Neuron | None:
+    """A parallel spiking neuron: W x over the time steps, all at once, fired at when it reaches -bias."""
+    bias = number(node.bias)
+    if bias is None or bias >= 0 or getattr(node, "step_mode", "m") != "m":
+        return None
+
+    def weights(steps: int) -> Tensor:
+        if name == "PSN":
+            return node.weight
+        return node.masked_weight() if name == "MaskedPSN" else node.gen_gemm_weight(steps)
+
+    @torch.no_grad()
+    def membrane(current: Tensor, spikes: Tensor) -> Tensor:
+        x = current.float()
+        return torch.addmm(node.bias, weights(len(x)), x.flatten(1)).view(x.shape) - bias
+
+    scale = weights(node.k if name == "SlidingPSN" else node.T).detach()[-1].norm().item()
+    return Neuron(-bias, None, scale, "none", False, membrane, slope(lambda u: node.surrogate_function(u + bias)))
 
 
 def snntorch(name: str, layer: Any) -> Neuron | None:

@@ -56,7 +56,7 @@ def unfamiliar(case: Case) -> dict[str, str]:
     """Modules that seem to spike and that nobody knows, by name, with the name of their class.
 
     Such are those of a known framework's neurons that are not known themselves, and any other whose output has a few
-    values only where its input has many. Looked at from within: of two, one inside the other, the inner one counts.
+    values only where its input has many, or where it has weights. Of two, one inside the other, the inner one counts.
     """
     found = {name: type(module).__name__ for name, module in _strangers(case).items() if _of_neurons(module)}
     judged: dict[str, list[bool]] = {}
@@ -64,7 +64,8 @@ def unfamiliar(case: Case) -> dict[str, str]:
     if strangers:
         with torch.no_grad(), ExitStack() as hooks:
             for name, module in strangers.items():
-                hooks.enter_context(listening(module, partial(_judge, judged.setdefault(name, []))))
+                weighs = any(p.ndim > 1 for p in module.parameters())
+                hooks.enter_context(listening(module, partial(_judge, judged.setdefault(name, []), weighs)))
             case.logits()
     stepping = {name: type(strangers[name]).__name__ for name, calls in judged.items() if calls and all(calls)}
     found |= {n: kind for n, kind in stepping.items() if not any(other.startswith(f"{n}.") for other in stepping)}
@@ -109,11 +110,11 @@ def _of_neurons(module: nn.Module) -> bool:
     return not parts and any(cls.__module__.startswith(NEURON_PACKAGES) for cls in classes)
 
 
-def _judge(calls: list[bool], current: Any, output: Any) -> None:
-    """Notes whether one call turned many values into few."""
+def _judge(calls: list[bool], weighs: bool, current: Any, output: Any) -> None:
+    """Notes whether one call made few values of many."""
     try:
         x, y = (first(z).detach().flatten()[:SOME] for z in (current, output))
     except Exception:  # what takes or puts out something else is no neuron
         calls.append(False)
         return
-    calls.append(1 < len(y.unique()) <= FEW and len(x.unique()) > MANY)
+    calls.append(1 < len(y.unique()) <= FEW and (weighs or len(x.unique()) > MANY))

@@ -60,7 +60,7 @@ def sigmoid(z: float) -> float:
     return 1 / (1 + math.exp(-z))
 
 
-THRESHOLDS = {  # by class, the nearest ancestor first; other classes have their family's
+THRESHOLDS = {  # of these classes and what derives from them; other classes have their family's
     "PSN": Attribute("bias", lambda v: -v, lambda b: -b),
     "MaskedPSN": Attribute("bias", lambda v: -v, lambda b: -b),
     "SlidingPSN": Attribute("bias", lambda v: -v, lambda b: -b),
@@ -72,10 +72,11 @@ THRESHOLDS = {  # by class, the nearest ancestor first; other classes have their
 FAMILIES = {  # the first that the layer has
     "spikingjelly": ("v_threshold",),
     "snntorch": ("threshold",),
-    "norse": ("p.v_th", "p.lif.v_th", "p.lif_adex.v_th", "p.v_thresh"),
+    "norse": ("p.v_th", "p.lif.v_th", "p.lif_adex.v_th", "p.v_thresh", "p.lif_parameters.v_th"),
     "sinabs": ("spike_threshold",),
 }
 NODES = {"BaseNode", "SimpleBaseNode"}  # SpikingJelly's, in which tau means what it means in LIFNode
+LEARNT = {"ParametricLIFNode"}  # SpikingJelly's, whose leak is the sigmoid of w
 LEAKY = {"Leaky", "Synaptic", "RLeaky", "RSynaptic"}  # snnTorch's whose membrane is multiplied by beta
 WIDTHS = {"grad_width": 1.0, "sigma": 1.0, "window": 1.0, "alpha": -1.0}  # sinabs'; SpikingJelly's alpha is the inverse
 
@@ -84,13 +85,12 @@ def threshold_of(module: nn.Module) -> Attribute | None:
     """Where a layer keeps its threshold; None if nowhere that is known."""
     if isinstance(module, LIF):
         return Attribute("threshold")
-    for family, name in ancestors(module):
-        found = THRESHOLDS.get(name)
-        known = [found] if found else [Attribute(name) for name in FAMILIES[family]]
-        if present := next((a for a in known if _find(module, a.name) is not None), None):
-            learnt = getattr(module, "learnable_vth", False) or getattr(module, "fold_bn", False)
-            return None if learnt else present  # MPBN fires by another number then
-    return None
+    classes = ancestors(module)
+    if getattr(module, "learnable_vth", False) or getattr(module, "fold_bn", False):
+        return None  # SpikingJelly's MPBN nodes fire by another number then
+    own = [THRESHOLDS[name] for _, name in classes if name in THRESHOLDS]
+    usual = [Attribute(name) for family, _ in classes[:1] for name in FAMILIES[family]]
+    return next((a for a in own or usual if _find(module, a.name) is not None), None)
 
 
 def leak_of(module: nn.Module) -> Attribute | None:
@@ -101,7 +101,7 @@ def leak_of(module: nn.Module) -> Attribute | None:
     choices = {
         "spikingjelly": [
             *([Attribute("tau", lambda leak: 1 / (1 - leak), lambda tau: 1 - 1 / tau, 1.0)] if names & NODES else []),
-            Attribute("w", lambda leak: logit(1 - leak), lambda w: 1 - sigmoid(w), 1.0),
+            *([Attribute("w", lambda leak: logit(1 - leak), lambda w: 1 - sigmoid(w), 1.0)] if names & LEARNT else []),
             Attribute("v_decay"),
         ],
         "snntorch": [Attribute("beta")] if names & LEAKY else [],

@@ -2,8 +2,7 @@
 
 import math
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
@@ -23,6 +22,7 @@ SETTLED = 0.1  # a threshold that would change by less than this share stays
 EXTRA = 10  # rounds in which thresholds are corrected, beyond one for each layer
 
 Layers = dict[str, Layer]  # of a `survey`
+Ill = Callable[[Layers], str]
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Treatment:
 
     settings: tuple[Setting, ...]
     names: tuple[str, ...]  # of the layers that are looked at
-    ill: Callable[[Layers], str]
+    ill: Ill
     option: str = ""
 
     def code(self, net: nn.Module) -> str:
@@ -77,7 +77,9 @@ def set_thresholds(net: nn.Module, x: Tensor, batch: int, names: Collection[str]
                     factors[name] *= 0.5 if layers[name].silent > 0.5 else 2.0
                 moved = _moved(net, layers, sick, factors, chosen)
             if not moved:
-                return None if sick or not chosen else _treatment(net, chosen, names)
+                if sick or not chosen:
+                    return None
+                return _with_option(_treatment(chosen, names), net, x, batch)
             chosen |= moved
             undone.append(assign(net, moved.values()))
         return None
@@ -112,8 +114,8 @@ def raise_leaks(net: nn.Module, x: Tensor, batch: int, names: Collection[str]) -
             now = None if attribute is None else attribute.value(module)
             if attribute is not None and now is not None and now < leak < attribute.most:
                 chosen[name] = Setting(name, attribute.name, _rounded(attribute.write(leak)))
-        if chosen and (found := _treatment(net, chosen, names)) and _helps(found, net, x, batch):
-            return found
+        if chosen and _helps(found := _treatment(chosen, names), net, x, batch):
+            return _with_option(found, net, x, batch)
     return None
 
 
@@ -126,8 +128,8 @@ def widen(net: nn.Module, x: Tensor, batch: int, names: Collection[str]) -> Trea
             found = ("surrogate", Rectangle(factor)) if isinstance(module, LIF) else wider(module, factor)
             if found is not None:
                 chosen[name] = Setting(name, *found)
-        if chosen and _helps(found := _treatment(net, chosen, names, out_of_reach), net, x, batch):
-            return found
+        if chosen and _helps(found := _treatment(chosen, names, out_of_reach), net, x, batch):
+            return _with_option(found, net, x, batch)
     return None
 
 
@@ -146,13 +148,20 @@ def out_of_reach(layers: Layers) -> str:
     )
 
 
-def _treatment(net: nn.Module, chosen: dict[str, Setting], names: Collection[str], ill: Any = not_firing) -> Treatment:
-    """In network order, with the option of our command where one value for all layers does the same."""
-    settings = tuple(chosen[name] for name in names if name in chosen)
-    same = len(settings) == len(names) and len({str(s.value) for s in settings}) == 1
-    ours = all(isinstance(net.get_submodule(name), LIF) for name in names)
-    option = f"--model.{settings[0].attribute} '{settings[0].value}'" if same and ours else ""
-    return Treatment(settings, tuple(names), ill, option)
+def _treatment(chosen: dict[str, Setting], names: Collection[str], ill: Ill = not_firing) -> Treatment:
+    return Treatment(tuple(chosen[name] for name in names if name in chosen), tuple(names), ill)
+
+
+def _with_option(found: Treatment, net: nn.Module, x: Tensor, batch: int) -> Treatment:
+    """The same with the option of our command, if the smallest of its values helps in all layers of ours."""
+    if not all(isinstance(net.get_submodule(name), LIF) for name in found.names):
+        return found
+    first = min(found.settings, key=lambda s: s.value if isinstance(s.value, float) else 0.0)
+    everywhere = replace(found, settings=tuple(replace(first, layer=name) for name in found.names))
+    option = f"--model.{first.attribute} " + (
+        f"{first.value}" if isinstance(first.value, float) else f"'{first.value}'"
+    )
+    return replace(found, option=option) if _helps(everywhere, net, x, batch) else found
 
 
 def _helps(treatment: Treatment, net: nn.Module, x: Tensor, batch: int) -> bool:
