@@ -117,7 +117,7 @@ def classes(module: Any) -> dict[str, type]:
     }
 
 
-def without_constructor(cls: type) -> Any:
+def without_constructor(cls: Any) -> Any:
     module = cls.__new__(cls)
     nn.Module.__init__(module)
     module.v_threshold = 1.0
@@ -131,7 +131,8 @@ def row(module: nn.Module) -> tuple[str, str, str, str]:
     if kind != "spikes":
         return kind, "–", "–", "–"
     known = "replayed" if neuron_of(module) is not None else "–"
-    return kind, known, *(f"`{a.name}`" if a else "–" for a in (threshold, leak))
+    name = lambda attribute: f"`{attribute.name}`" if attribute else "–"
+    return kind, known, name(threshold), name(leak)
 
 
 def table() -> str:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 import spikeback as sb
 from spikeback.doctor.adapters import reads_out, spikes
 from spikeback.doctor.neurons import neuron_of, spiking_layers
+from spikeback.shortcut.adapt import reset_state
 
 from .peer_classes import N, neurons, table
 from .peers import jelly, need, torch_neuron
@@ -202,7 +203,7 @@ def test_a_list_over_time_is_read_as_a_whole(decode: str | None) -> None:
 
 
 def out_of(net: nn.Module, x: Tensor) -> Any:
-    sb.shortcut.adapt.reset_state(net)
+    reset_state(net)
     return net(x)
 
 
@@ -215,7 +216,7 @@ def test_spikes_with_a_height_or_a_sign_are_counted_one_by_one() -> None:
         torch.manual_seed(0)
         net = nn.Sequential(nn.Linear(N, N), make(), nn.Linear(N, N), make(), nn.Linear(N, 5))
         (layer, _) = sb.diagnose(net, x, y, passes=()).layers
-        net[1].reset()
+        reset_state(net)
         spikes = net[:2](x)
         assert layer["rate"] == pytest.approx((spikes != 0).float().mean().item(), rel=1e-5)
         assert layer["silent"] == pytest.approx((spikes == 0).flatten(0, 1).all(0).float().mean().item())

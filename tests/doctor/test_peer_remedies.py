@@ -263,3 +263,30 @@ def test_no_surrogate_width_where_membranes_lie_inside() -> None:
     found = sb.diagnose(net, 20 * x, y, passes=())
     assert found.verdict.kind != "healthy"
     assert "surrogate width" not in [remedy.title for remedy in found.verdict.remedies]
+
+
+@pytest.mark.parametrize("averaged", [False, True])
+def test_branches_are_proposed_as_this_network_can_have_them(averaged: bool) -> None:
+    """Some networks hand out logits (B, K), the mean over time."""
+
+    class Deep(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            pairs = [(nn.Linear(20, 20), jelly("IFNode", "Sigmoid", v_threshold=0.3)) for _ in range(8)]
+            self.blocks = nn.Sequential(*(nn.Sequential(*pair) for pair in pairs))
+            self.fc = nn.Linear(20, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            logits = self.fc(self.blocks(x))
+            return logits.mean(0) if averaged else logits
+
+    torch.manual_seed(0)
+    net, (x, y) = Deep(), data()
+    found = sb.diagnose(net, x, y, passes=("fidelity",))
+    (remedy,) = [remedy for remedy in found.verdict.remedies if remedy.title == "branches"]
+    assert isinstance(remedy.apply(net, x, y), sb.ShortcutNet)
+    scope = {"net": net, "sb": sb, "x": x}
+    exec(remedy.code, scope)
+    model: Any = scope["model"]
+    assert model(x, 0.25).shape[1:] == (B, 5)
+    assert ("TimeAveraged" in remedy.code) == averaged

@@ -12,14 +12,14 @@ from spikeback.doctor.calibrate import calibrate
 from spikeback.doctor.neurons import spiking_layers
 from spikeback.doctor.residual import residual_norms
 from spikeback.doctor.survey import survey
-from spikeback.doctor.treatments import Treatment, raise_leaks, set_thresholds, widen
+from spikeback.doctor.treatments import raise_leaks, set_thresholds, widen
 from spikeback.errors import UsageError
 from spikeback.nn import LIF
 from spikeback.ops.surrogate import Rectangle
-from spikeback.shortcut import ShortcutNet
+from spikeback.shortcut import ShortcutNet, TimeAveraged
 
 Apply = Callable[[nn.Module, Tensor, Tensor], nn.Module]
-Plan = Callable[[nn.Module, Tensor, int, Collection[str]], Treatment | None]
+Plan = Callable[[nn.Module, Tensor, int, Collection[str]], Any]  # what has `code` and `apply`, or None
 FAITHFUL = 0.7  # what calibration asks of the forward pass
 BETWEEN_TAPS = 0.1  # what the gradient may fall to between one branch and the next
 UPDATE = (1e-5, 1e-2, 1e-1)  # update over weight in one step: below, as it should be, above
@@ -77,15 +77,41 @@ def propose_taps(rows: list[dict[str, Any]]) -> list[str]:
     return taps[::-1]
 
 
+@dataclass(frozen=True)
+class Branches:
+    """A `ShortcutNet` around a network, and around its mean over time if it hands out no time steps."""
+
+    taps: tuple[str, ...]
+    averaged: bool
+
+    def code(self, _net: nn.Module) -> str:
+        inner = "sb.TimeAveraged(net)" if self.averaged else "net"
+        command = "" if self.averaged else "; command: --branches.taps block"
+        return f"model = sb.ShortcutNet({inner}, taps={self._names}, example=x)  # with sb.Evolutionary(0.25){command}"
+
+    def apply(self, net: nn.Module, x: Tensor, y: Tensor) -> nn.Module:
+        return ShortcutNet(TimeAveraged(net) if self.averaged else net, self._names, example=x)
+
+    @property
+    def _names(self) -> list[str]:
+        return [f"net.{tap}" if self.averaged else tap for tap in self.taps]
+
+
 def _branches(taps: list[str]) -> Remedy:
-    return Remedy(
-        "branches",
+    def plan(net: nn.Module, x: Tensor, batch: int, names: Collection[str]) -> Branches | None:
+        for found in (Branches(tuple(taps), False), Branches(tuple(taps), True)):
+            try:
+                found.apply(net, x, torch.empty(0))
+            except (UsageError, RuntimeError):  # what this network hands out fits no branch
+                continue
+            return found
+        return None
+
+    why = (
         "a branch from each of these blocks hands it a gradient of its own during training, and is removed afterwards "
-        "(Take A Shortcut Back)",
-        f"model = sb.ShortcutNet(net, taps={taps}, example=x)  # with sb.Evolutionary(0.25); command: "
-        "--branches.taps block",
-        lambda net, x, y: ShortcutNet(net, taps, example=x),
+        "(Take A Shortcut Back)"
     )
+    return Remedy("branches", why, "", _by_trial, plan)
 
 
 def _rates(facts: dict[str, Any]) -> list[Remedy]:
