@@ -68,7 +68,7 @@ def test_our_gain_is_read_when_it_is_used() -> None:
 def test_what_is_known_of_ours() -> None:
     neuron = known(sb.LIF(0.3, 0.8, detach_reset=True))
     assert (neuron.threshold, neuron.leak, neuron.scale) == (0.8, 0.3, 1.0)
-    assert (neuron.reset, neuron.detach_reset, neuron.batch_first) == ("hard", True, False)
+    assert (neuron.reset, neuron.detach_reset) == ("hard", True)
 
 
 def test_spiking_layers_of_ours(make_net: Callable[..., Any]) -> None:

@@ -54,7 +54,7 @@ def run(config: Any, console: Console, command: str) -> None:
     if note:
         console.print(note, markup=False, highlight=False, soft_wrap=True)
     console.print(found.table)
-    console.print(str(found.verdict), markup=False, highlight=False, soft_wrap=True)
+    console.print("\n".join([str(found.verdict), *found.facts["notes"]]), markup=False, highlight=False, soft_wrap=True)
     if ratio is not None:
         console.print(f"The recorded pass takes {ratio:.2f} times as long as a plain forward and backward pass.")
     if config.out:

@@ -8,18 +8,30 @@ import sys
 from collections.abc import Callable
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from spikeback.doctor.recursion import Neuron, number, replay, slope
 
-NEURONS = {  # base classes of the neurons that spike
-    "spikingjelly": {"BaseNode", "SimpleBaseNode"},
-    "snntorch": {"SpikingNeuron"},
-    "norse": {"SNN", "SNNCell", "SNNRecurrent", "SNNRecurrentCell"},
+NEURONS = {  # classes that spike, and all that derive from them
+    "spikingjelly": {
+        "BaseNode", "SimpleBaseNode", "ILCBaseNode", "NoisyBaseNode", "PSN", "MaskedPSN", "SlidingPSN", "GatedLIFNode",
+        "DSRIFNode", "DSRLIFNode", "ActivationAwareIFNode", "FewSpikeNode", "FlexSN", "STBIFNode", "SpikingRNNBase",
+        "SpikingRNNCellBase",
+    },
+    "snntorch": {"SpikingNeuron", "LeakyParallel", "LeakyKernel"},
+    "norse": {"SNN", "SNNCell", "SNNRecurrent", "SNNRecurrentCell", "CobaLIFCell", "LIFCorrelation"},
     "sinabs": {"StatefulLayer"},
+}  # fmt: skip
+READOUTS = {  # classes that put out a membrane
+    "spikingjelly": {"NonSpikingBaseNode", "NoisyNonSpikingBaseNode"},
+    "snntorch": set[str](),  # StateLeaky, LinearLeaky with output=False: see `reads_out`
+    "norse": {"LI", "LICell", "LIBoxCell", "LILinearCell", "ExpFilter"},
+    "sinabs": {"ExpLeak"},
 }
+MIXED = {"AssociativeLeaky"}  # its spikes stay inside, times a matrix: what it puts out is neither
+COUNTING = {"ILIFNode", "LIAFNode"}  # SpikingJelly's that put out a number of spikes, or what stands for it
 RESETS: dict[str, Literal["hard", "soft", "none"]] = {"subtract": "soft", "zero": "hard", "none": "none"}  # snnTorch's
-SILENT = {"LI", "LICell", "LIBoxCell"}  # norse's, derived from them: they put out a membrane
 
 
 def ancestors(module: nn.Module) -> list[tuple[str, str]]:
@@ -36,12 +48,36 @@ def origin(module: nn.Module) -> tuple[str, str]:
 def spikes(module: nn.Module) -> bool:
     """Whether `module` is a spiking neuron of a known framework."""
     classes = ancestors(module)
-    silent = any(name in SILENT for _, name in classes) or getattr(module, "does_spike", None) is False  # sinabs
-    return not silent and any(name in NEURONS[framework] for framework, name in classes)
+    mixed = any(name in MIXED for _, name in classes) and getattr(module, "to_q", None) is not None
+    return any(name in NEURONS[framework] for framework, name in classes) and not (mixed or reads_out(module))
+
+
+def reads_out(module: nn.Module) -> bool:
+    """Whether `module` is a neuron of a known framework that puts out its membrane and never spikes."""
+    classes = ancestors(module)
+    quiet = getattr(module, "does_spike", None) is False  # sinabs
+    quiet = quiet or (getattr(module, "output", None) is False and any(name == "StateLeaky" for _, name in classes))
+    return bool(classes) and (quiet or any(name in READOUTS[framework] for framework, name in classes))
+
+
+def events(module: nn.Module, spikes: Tensor) -> Tensor:
+    """How many spikes each entry of a layer's output is: in some neurons a spike has a height, a sign, or noise on it.
+
+    What other packages' layers put out is taken as it is.
+    """
+    classes = ancestors(module)
+    names = {name for _, name in classes}
+    if not classes:
+        return spikes
+    if "NoisyBaseNode" in names:
+        return spikes.round().abs()
+    return spikes.abs() if classes[0][0] == "sinabs" or names & COUNTING else (spikes != 0).to(spikes.dtype)
 
 
 def spikingjelly(name: str, node: Any) -> Neuron | None:
     """v - (v - rest) q + x, or v + (x - (v - rest)) q with `decay_input`; q = 1 / tau; fired at when reached."""
+    if name in ("PSN", "MaskedPSN", "SlidingPSN"):
+        return parallel(name, node)
     integrates = name in ("IFNode", "SimpleIFNode")
     threshold, to = number(node.v_threshold), node.v_reset
     if not (integrates or name in ("LIFNode", "SimpleLIFNode", "ParametricLIFNode")) or threshold is None:
@@ -66,6 +102,26 @@ def spikingjelly(name: str, node: Any) -> Neuron | None:
     derivative = slope(lambda u: node.surrogate_function(u - node.v_threshold))
     reset = "soft" if to is None else "hard"
     return Neuron(threshold, leak, scale, reset, node.detach_reset, replay(step, rest), derivative)
+
+
+def parallel(name: str, node: Any) -> Neuron | None:
+    """A parallel spiking neuron: W x over the time steps, all at once, fired at when it reaches -bias."""
+    bias = number(node.bias)
+    if bias is None or bias >= 0 or getattr(node, "step_mode", "m") != "m":
+        return None
+
+    def weights(steps: int) -> Tensor:
+        if name == "PSN":
+            return node.weight
+        return node.masked_weight() if name == "MaskedPSN" else node.gen_gemm_weight(steps)
+
+    @torch.no_grad()
+    def membrane(current: Tensor, spikes: Tensor) -> Tensor:
+        x = current.float()
+        return torch.addmm(node.bias, weights(len(x)), x.flatten(1)).view(x.shape) - bias
+
+    scale = weights(node.k if name == "SlidingPSN" else node.T).detach()[-1].norm().item()
+    return Neuron(-bias, None, scale, "none", False, membrane, slope(lambda u: node.surrogate_function(u + bias)))
 
 
 def snntorch(name: str, layer: Any) -> Neuron | None:
@@ -167,7 +223,7 @@ def sinabs(name: str, layer: Any) -> Neuron | None:
     scale = 1.0 if alpha is None or not layer.norm_input else 1 - alpha
     reset = "soft" if soft else "hard"
     membrane = replay(step, (0.0, 0.0))
-    return Neuron(threshold, alpha if plain else None, scale, reset, not soft, membrane, slope(fire), batch_first=True)
+    return Neuron(threshold, alpha if plain else None, scale, reset, not soft, membrane, slope(fire))
 
 
 def reset_value(s: Tensor, u: Tensor, to: Tensor, _threshold: Tensor) -> Tensor:

@@ -8,11 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from spikeback.doctor.case import Case, examine, forward, with_input_gradient
+from spikeback.doctor.feeds import survey
 from spikeback.doctor.finite import watching
 from spikeback.doctor.knob import Knob
 from spikeback.doctor.measure import propagate
 from spikeback.doctor.passes import fidelity as measure_fidelity
 from spikeback.doctor.residual import neurons_in, residual_norms, residual_shares
+from spikeback.doctor.spikes import stuck
 from spikeback.doctor.undisturbed import same_draws, undisturbed
 from spikeback.errors import UsageError
 from spikeback.nn import LIF
@@ -85,7 +87,7 @@ def calibrate(
     training mode; costs nothing later, in training or inference.
 
     Args:
-        net: a network with `spikeback.LIF` neurons; those of a block share one gain.
+        net: a network with `spikeback.LIF` neurons; those of a block share one gain. With `gain=None` any framework's.
         x: pictures (B, ...) or frames (T, B, ...), as in training.
         y: labels (B,); None draws them.
         gain: ||dL/d(input)|| / ||dL/d(output)|| that every block is to have; None leaves surrogates alone.
@@ -100,21 +102,24 @@ def calibrate(
     Raises:
         NotReached (a UsageError): no scale of the norms is faithful enough. Gains that were not reached within
             `batches` are no error: `Calibration.note` says so.
-        UsageError: no `spikeback.LIF`, a surrogate without width, no residual norm, a number out of range, one that
-            is not finite in x, the network or a layer's current. In each of these cases nothing was changed.
+        UsageError: a gain but no `spikeback.LIF`, a surrogate without width, no residual norm, a number out of range,
+            one that is not finite in x, the network or a layer's current. In all of these cases nothing was changed.
     """
     _check(gain, fidelity, batches)
-    if not any(isinstance(module, LIF) for module in net.modules()):
-        raise UsageError(f"calibrate: no spikeback.LIF in {type(net).__name__}, and other neurons have no gain to set")
+    scaled = [*residual_norms(net).values()] if norms is None else _named_norms(net, norms)
+    if gain is not None and not any(isinstance(module, LIF) for module in net.modules()):
+        way = "; gain=None, fidelity=0.7 sets the residual norms of any framework's network" if scaled else ""
+        raise UsageError(
+            f"calibrate: no spikeback.LIF in {type(net).__name__}, and other neurons have no gain to set{way}"
+        )
     with undisturbed(net):
         net.train()
         case = examine(net, x, _labels(net, x) if y is None else y, blocks=blocks)
         with watching(case.layers), torch.no_grad():
             case.check(case.logits())
         neurons = {block: neurons_in(net, block) for block in case.blocks}
-        if not any(neurons.values()):
+        if gain is not None and not any(neurons.values()):
             raise UsageError("calibrate: no spikeback.LIF in any block, and other neurons have no gain to set")
-        scaled = [*residual_norms(net).values()] if norms is None else _named_norms(net, norms)
         if fidelity is not None and not scaled:
             raise UsageError(
                 "calibrate: no residual branch's norm is known, so fidelity cannot be set; name them, "
@@ -185,14 +190,22 @@ def _tame(case: Case, weights: list[Tensor], kept: list[Tensor], target: float) 
 
     if faithful(1.0, ENOUGH):
         return 1.0
+    dead, found = silenced(case), None
     low, high = math.log(SMALLEST), 0.0  # where it is faithful, or nothing is, and where it is not
     for _ in range(BISECTIONS):
-        middle = (low + high) / 2
-        low, high = (middle, high) if faithful(math.exp(middle)) else (low, middle)
-    if math.exp(low) not in tried:
+        scale = math.exp((low + high) / 2)
+        enough = faithful(scale)
+        if silenced(case) - dead:  # layers whose spikes are always the same are faithful to nothing
+            low = math.log(scale)
+            del tried[scale]
+        elif enough:
+            low, found = math.log(scale), scale
+        else:
+            high = math.log(scale)
+    if found is None:
         raise _not_reached(tried, target)
-    _scale(weights, kept, math.exp(low))
-    return math.exp(low)
+    _scale(weights, kept, found)
+    return found
 
 
 def _not_reached(tried: dict[float, float], target: float) -> NotReached:
@@ -205,6 +218,12 @@ def _not_reached(tried: dict[float, float], target: float) -> NotReached:
     less = math.floor(90 * best) / 100  # with room for another draw of the noise
     asked = f"ask for less, fidelity={less:g}, or " if less > 0 else ""
     return NotReached(found, f"{asked}set gains only, gain=1.0 without fidelity", tried[1.0])
+
+
+def silenced(case: Case) -> set[str]:
+    """The layers that do not fire."""
+    layers = survey(case.net, case.x, case.batch, case.layers, case.layouts)[0]
+    return {name for name, layer in layers.items() if stuck(layer.silent, layer.saturated) == "dead"}
 
 
 @torch.no_grad()

@@ -99,7 +99,9 @@ def forward(net: nn.Module, x: Tensor, weight: float = 0.0) -> Tensor:
     """Logits, (T, B, K) or (B, K), from a fresh neuron state; `weight` is for a `ShortcutNet`."""
     reset_state(net)
     with explained(net, x):
-        return first(net(x, weight) if isinstance(net, ShortcutNet) else net(x))
+        output = net(x, weight) if isinstance(net, ShortcutNet) else net(x)
+    steps = type(output) is list and len(output) > 1 and all(isinstance(z, Tensor) and z.ndim == 2 for z in output)
+    return torch.stack(output) if steps else first(output)  # SpikingJelly's non-spiking nodes put out a list over time
 
 
 def examine(

@@ -12,6 +12,8 @@ from spikeback.doctor.blocks import home
 from spikeback.doctor.case import Case, Criterion, about, examine, with_input_gradient
 from spikeback.doctor.feeds import Feed, fed_by, traced
 from spikeback.doctor.measure import Pass, propagate
+from spikeback.doctor.readout import notes, unfamiliar, without_readouts
+from spikeback.doctor.remedies import fitted
 from spikeback.doctor.residual import residual_norms, residual_shares
 from spikeback.doctor.spikes import Layer
 from spikeback.doctor.statistics import evaluation, stale_blocks
@@ -139,7 +141,10 @@ def diagnose(
         leaf = with_input_gradient(case)
         with traced(net, case.layers) as feeds, same_draws():  # the draws of the descent test
             found = propagate(net, case.blocks, leaf.loss, case.layers, case.batch, leaf.x, case.layout)
-        more = _further(case, found, passes, chunks, noise)
+        unreached = [name for name, norm in found.norms.items() if norm == 0]
+        case = replace(case, blocks=without_readouts(case.blocks, found.readouts, unreached))
+        unknown = unfamiliar(case)
+        more = _further(case, found, passes, chunks, noise, twin=not unknown)
     order = [*feeds, *(layer.name for layer in found.layers)]  # of the first calls
     facts = {
         "schema": SCHEMA,
@@ -157,15 +162,20 @@ def diagnose(
         "frozen": [sum(not p.requires_grad for p in net.parameters()), len([*net.parameters()])],
         "evaluation": (evaluated := evaluation(case)),
         "stale_blocks": stale_blocks(evaluated, case.blocks),
+        "notes": notes(unknown, found.readouts),
     }
     verdict = judge(facts)
+    remedies = fitted(verdict.remedies, net, x, y, [layer.name for layer in found.layers])
+    verdict = replace(verdict, remedies=remedies)
     for row, kind in zip(facts["blocks"], verdict.blocks.values(), strict=True):
         row["kind"] = kind
     return Diagnosis(facts, verdict)
 
 
-def _further(case: Case, found: Pass, passes: Sequence[str], chunks: int, noise: float) -> dict[str, dict[str, Any]]:
-    """What the optional passes measure, by block."""
+def _further(
+    case: Case, found: Pass, passes: Sequence[str], chunks: int, noise: float, twin: bool
+) -> dict[str, dict[str, Any]]:
+    """What the optional passes measure, by block; `twin`: every neuron is known, so that a ReLU can stand for each."""
     more: dict[str, dict[str, Any]] = {name: dict.fromkeys(MEASURED) for name in case.blocks}
     figures: list[extra.Figures] = []
     if "fidelity" in passes:
@@ -177,28 +187,28 @@ def _further(case: Case, found: Pass, passes: Sequence[str], chunks: int, noise:
     if "descent" in passes:
         figures.append(extra.descent(case, found.gradients))
     if "theory" in passes:
-        figures.append(_theory(case, noise if "fidelity" in passes else None))
+        figures.append(_theory(case, noise if "fidelity" in passes else None, twin))
     for by_block in figures:
         for name, values in by_block.items():
             more[name] |= values
     return more
 
 
-def _theory(case: Case, noise: float | None) -> extra.Figures:
+def _theory(case: Case, noise: float | None, twin: bool) -> extra.Figures:
     """Predicted gains, and gains and fidelity of the network's ReLU twin, measured and predicted."""
     predicted = predict(case.net, observe(case.net, case.x, layouts=case.layouts), case.blocks)
     found: extra.Figures = {name: {"predicted": predicted[name]} for name in case.blocks}
-    if not plain_layers(case):
+    if not twin or not plain_layers(case):
         return found
     net = relu_twin(case.net, case.layers)
-    twin = replace(case, net=net)
-    leaf = with_input_gradient(twin)
+    relu = replace(case, net=net)
+    leaf = with_input_gradient(relu)
     try:
-        gains = propagate(net, twin.blocks, leaf.loss, x=leaf.x).gains
+        gains = propagate(net, relu.blocks, leaf.loss, x=leaf.x).gains
     except (UsageError, Stateless):  # ReLU has no upper bound, nor all that a network may ask its neurons for
         return found
-    predicted = predict(net, observe(net, twin.x, dict.fromkeys(case.layers, RELU), case.layouts), twin.blocks)
-    faithful = extra.fidelity(twin, noise) if noise is not None else {}
+    predicted = predict(net, observe(net, relu.x, dict.fromkeys(case.layers, RELU), case.layouts), relu.blocks)
+    faithful = extra.fidelity(relu, noise) if noise is not None else {}
     for name, values in found.items():
         values |= {"relu": gains[name], "relu_predicted": predicted[name]}
         values |= {"relu_fidelity": faithful[name]["fidelity"]} if faithful else {}

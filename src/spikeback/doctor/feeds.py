@@ -1,6 +1,6 @@
 """Which modules with weights make the current of a spiking layer, read from the autograd graph of a forward pass."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,7 +13,7 @@ from spikeback.doctor.case import forward, layouts_of
 from spikeback.doctor.neurons import spiking_layers
 from spikeback.doctor.spikes import Layer, Seen
 from spikeback.doctor.undisturbed import entering, listening, undisturbed
-from spikeback.foreign import Layout
+from spikeback.foreign import Layout, Layouts
 
 
 @dataclass
@@ -71,10 +71,20 @@ def _nodes(value: Any) -> list[Any]:
     return [v.grad_fn for v in values if isinstance(v, Tensor) and v.grad_fn is not None]
 
 
-def survey(net: nn.Module, x: Tensor, batch: int) -> tuple[dict[str, Layer], dict[str, Feed]]:
-    """What every spiking layer does in training mode, in the order of their calls, and what feeds it."""
-    layers = spiking_layers(net)
-    layout = layouts_of(net, x, batch, [*layers]).outputs.get
+def survey(
+    net: nn.Module, x: Tensor, batch: int, names: Collection[str] | None = None, layouts: Layouts | None = None
+) -> tuple[dict[str, Layer], dict[str, Feed]]:
+    """What every spiking layer does in training mode, in the order of their calls, and what feeds it.
+
+    Args:
+        net: the network.
+        x: its input.
+        batch: B.
+        names: the layers that are looked at; None is all.
+        layouts: of these layers; None finds them out.
+    """
+    layers = spiking_layers(net) if names is None else {name: net.get_submodule(name) for name in names}
+    layout = (layouts or layouts_of(net, x, batch, [*layers])).outputs.get
     seen = {name: Seen(name, module, batch, layout(name) or Layout()) for name, module in layers.items()}
     x = x.detach().requires_grad_() if x.is_floating_point() else x  # so that frozen weights have a graph, too
     with undisturbed(net), torch.enable_grad(), ExitStack() as hooks:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from spikeback.doctor.case import Case
 from spikeback.doctor.neurons import spiking_layers
+from spikeback.doctor.readout import watched
 from spikeback.doctor.spikes import Layer, Seen
 from spikeback.doctor.undisturbed import entering, listening, undisturbed
 from spikeback.foreign import Layout, first
@@ -65,6 +66,7 @@ class Pass:
     inputs: dict[str, Flow]
     gradients: dict[str, Tensor]
     layers: list[Layer]
+    readouts: list[str] = field(default_factory=list)  # layers whose membranes are read, not their spikes
 
     @property
     def norms(self) -> dict[str, float]:
@@ -100,6 +102,7 @@ def propagate(
     """
     record = Record(blocks, batch, layout)
     seen = {name: Seen(name, module, batch, layout(name)) for name, module in (layers or {}).items()}
+    reached = watched(layers or {})
     with torch.enable_grad():
         with ExitStack() as hooks:  # none is left in the backward pass, which may run parts of the network again
             for name in blocks:
@@ -108,6 +111,8 @@ def propagate(
                 hooks.enter_context(listening(block, partial(record.left, name)))
             for name, calls in seen.items():
                 hooks.enter_context(listening(net.get_submodule(name), calls.add))
+            for name, notes in reached.items():
+                hooks.enter_context(listening(net.get_submodule(name), notes.heard))
             value = loss()
         found = [calls.layer() for calls in seen.values() if calls.spikes]
         seen.clear()
@@ -115,7 +120,9 @@ def propagate(
         start = [value, *([x] if x is not None and x.requires_grad else [])]
         grads = torch.autograd.grad(value, [*start, *parameters.values()], allow_unused=True)[len(start) :]
     known = {name: g for name, g in zip(parameters, grads, strict=True) if g is not None}
-    return Pass(value.item(), record.flows, record.inputs, known, found)
+    readouts = [name for name, notes in reached.items() if notes.by_membrane]
+    found = [layer for layer in found if layer.name not in readouts] or found
+    return Pass(value.item(), record.flows, record.inputs, known, found, readouts)
 
 
 class Record:

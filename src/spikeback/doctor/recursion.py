@@ -21,7 +21,6 @@ class Neuron:
         membrane: (current, spikes), (T, B, ...) each -> u just before firing, (T, B, ...), float32. It follows the
             spikes that were recorded, so a membrane at the threshold cannot go astray by a rounding.
         derivative: u -> the derivative used in the backward pass, gain included, of the same shape.
-        batch_first: the layer takes and puts out (B, T, ...), or (B*T, ...), instead of time first (sinabs).
     """
 
     threshold: float
@@ -31,7 +30,6 @@ class Neuron:
     detach_reset: bool
     membrane: Callable[[Tensor, Tensor], Tensor]
     derivative: Callable[[Tensor], Tensor]
-    batch_first: bool = False
 
 
 def replay(step: Callable[[Any, Tensor, Tensor], tuple[Tensor, Any]], start: Any) -> Callable[[Tensor, Tensor], Tensor]:

@@ -1,28 +1,27 @@
 """What helps a sick network: each remedy with its reason, the line that applies it, and the function that does."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from spikeback.doctor.calibrate import calibrate
 from spikeback.doctor.causes import typical_update
-from spikeback.doctor.feeds import survey
 from spikeback.doctor.finite import require_finite
-from spikeback.doctor.repair import redraw, require_firing, unit_currents
+from spikeback.doctor.repair import redraw, unit_currents
 from spikeback.doctor.residual import residual_norms
-from spikeback.doctor.spikes import stuck
 from spikeback.doctor.statistics import refresh
+from spikeback.doctor.treatments import raise_leaks, set_thresholds, widen
 from spikeback.doctor.undisturbed import all_or_nothing
 from spikeback.errors import UsageError
 from spikeback.nn import LIF
 from spikeback.ops.surrogate import Rectangle
-from spikeback.shortcut import ShortcutNet
+from spikeback.shortcut import ShortcutNet, TimeAveraged
 
 Apply = Callable[[nn.Module, Tensor, Tensor], nn.Module]
-USUAL = 0.5  # threshold over the spread of the current: that of the authors' code behind a batch norm
-TAUS = (0.25, 0.5, 0.75, 0.9, 1.0)
+Plan = Callable[[nn.Module, Tensor, int, Collection[str]], Any]  # what has `code` and `apply`, or None
 FAITHFUL = 0.7  # what calibration asks of the forward pass
 BETWEEN_TAPS = 0.1  # what the gradient may fall to between one branch and the next
 USUAL_UPDATE = 1e-2  # over the weight, in one step
@@ -40,41 +39,52 @@ class Remedy:
     why: str
     code: str
     apply: Apply = field(repr=False, compare=False)
+    plan: Plan | None = field(default=None, repr=False, compare=False)
+
+
+def fitted(remedies: Iterable[Remedy], net: nn.Module, x: Tensor, y: Tensor, names: list[str]) -> tuple[Remedy, ...]:
+    """Those that can be applied to this network, with what they set there; `names`: its spiking layers."""
+    found = []
+    for remedy in remedies:
+        if remedy.plan is None:
+            found.append(remedy)
+        elif treatment := remedy.plan(net, x, len(y), names):
+            found.append(replace(remedy, code=treatment.code(net), apply=_whole(treatment.apply)))
+    return tuple(found)
 
 
 def remedies_for(kind: str, cause: str, facts: dict[str, Any]) -> tuple[Remedy, ...]:
     """Remedies of a kind and its cause (one word of the verdict's), in the order of expected gain."""
-    return tuple(replace(remedy, apply=_whole(remedy)) for remedy in _chosen(kind, cause, facts))
+    return tuple(replace(remedy, apply=_whole(remedy.apply)) for remedy in _chosen(kind, cause, facts))
 
 
 def _chosen(kind: str, cause: str, facts: dict[str, Any]) -> list[Remedy]:
     if kind in ("healthy", "statistics"):
         return [*([_STATISTICS] if kind == "statistics" else []), *_rates(facts, small=False)]
     repairs = {
-        "leak": [_TAU, _THRESHOLD], "threshold": [_THRESHOLD], "initialisation": [_VARIANCE, _NORM],
+        "leak": [_LEAK, _THRESHOLD], "threshold": [_THRESHOLD], "initialisation": [_VARIANCE], "width": [_WIDTH],
         "norm": [_GAMMA, _THRESHOLD], "bias": [_BIAS, _THRESHOLD], "zero": [_ZERO],
     }  # fmt: skip
     if cause in ("input", "zero"):
         return repairs.get(cause, [])
     ours = [layer for layer in facts["layers"] if layer["family"] == "spikeback"]
     calibration = [_calibration(facts["residual"], max(layer["threshold"] for layer in ours))] if ours else []
+    if not ours and facts["residual"] and kind in ("vanishing", "exploding", "chaotic"):
+        calibration = [_SMALL_BRANCHES]
     branches = [_branches(propose_taps(facts["blocks"]))] if kind in ("vanishing", "chaotic") else []
     found = [*repairs.get(cause, []), *calibration, *([] if facts["branches"] else branches)]
-    return [*found, *([_WIDTH] if cause == "width" or not ours else []), *_rates(facts)]
+    return [*found, *_rates(facts)]
 
 
-def _whole(remedy: Remedy) -> Apply:
-    """Apply a remedy wholly or not at all; of what is to make layers fire it is measured that they do."""
+def _whole(apply: Apply) -> Apply:
+    """The same, but wholly or not at all."""
 
-    def apply(net: nn.Module, x: Tensor, y: Tensor) -> nn.Module:
+    def wholly(net: nn.Module, x: Tensor, y: Tensor) -> nn.Module:
         require_finite(net, x, y)
         with all_or_nothing(net):
-            treated = remedy.apply(net, x, y)
-            if remedy.title in ("tau", "threshold"):
-                require_firing(survey(treated, x, len(y))[0], f"another {remedy.title}")
-        return treated
+            return apply(net, x, y)
 
-    return apply
+    return wholly
 
 
 def propose_taps(rows: list[dict[str, Any]]) -> list[str]:
@@ -90,15 +100,41 @@ def propose_taps(rows: list[dict[str, Any]]) -> list[str]:
     return taps[::-1]
 
 
+@dataclass(frozen=True)
+class Branches:
+    """A `ShortcutNet` around a network, and around its mean over time if it hands out no time steps."""
+
+    taps: tuple[str, ...]
+    averaged: bool
+
+    def code(self, _net: nn.Module) -> str:
+        inner = "sb.TimeAveraged(net)" if self.averaged else "net"
+        command = "" if self.averaged else "; command: --branches.taps block"
+        return f"model = sb.ShortcutNet({inner}, taps={self._names}, example=x)  # with sb.Evolutionary(0.25){command}"
+
+    def apply(self, net: nn.Module, x: Tensor, y: Tensor) -> nn.Module:
+        return ShortcutNet(TimeAveraged(net) if self.averaged else net, self._names, example=x)
+
+    @property
+    def _names(self) -> list[str]:
+        return [f"net.{tap}" if self.averaged else tap for tap in self.taps]
+
+
 def _branches(taps: list[str]) -> Remedy:
-    return Remedy(
-        "branches",
+    def plan(net: nn.Module, x: Tensor, batch: int, names: Collection[str]) -> Branches | None:
+        for found in (Branches(tuple(taps), False), Branches(tuple(taps), True)):
+            try:
+                found.apply(net, x, torch.empty(0))
+            except (UsageError, RuntimeError):  # what this network hands out fits no branch
+                continue
+            return found
+        return None
+
+    why = (
         "a branch from each of these blocks hands it a gradient of its own during training, and is removed afterwards "
-        "(Take A Shortcut Back)",
-        f"model = sb.ShortcutNet(net, taps={taps}, example=x)  # with sb.Evolutionary(0.25); command: "
-        "--branches.taps block",
-        lambda net, x, y: ShortcutNet(net, taps, example=x),
+        "(Take A Shortcut Back)"
     )
+    return Remedy("branches", why, "", _by_trial, plan)
 
 
 def _rates(facts: dict[str, Any], small: bool = True) -> list[Remedy]:
@@ -135,7 +171,7 @@ def _calibration(residual: bool, threshold: float) -> Remedy:
 
 def _calibrate(net: nn.Module, x: Tensor, y: Tensor) -> nn.Module:
     residual = bool(residual_norms(net))
-    for neuron in _ours(net) if residual else []:
+    for neuron in (m for m in net.modules() if isinstance(m, LIF) and residual):
         neuron.surrogate = covering(neuron.threshold)
     calibrate(net, x, y, fidelity=FAITHFUL if residual else None)
     return net
@@ -149,79 +185,39 @@ def covering(threshold: float) -> Rectangle:
     return Rectangle(2 * max(threshold, 1 - threshold) + 0.5)
 
 
-def _widen(net: nn.Module, x: Tensor, y: Tensor) -> nn.Module:
-    for neuron in _ours(net):
-        neuron.surrogate = Rectangle(2.0)
+def _small_branches(net: nn.Module, x: Tensor, y: Tensor) -> nn.Module:
+    calibrate(net, x, y, gain=None, fidelity=FAITHFUL)
     return net
 
 
-def _raise_tau(net: nn.Module, x: Tensor, y: Tensor) -> nn.Module:
-    """The smallest usual tau with which every layer fires."""
-    for tau in TAUS:
-        for neuron in _ours(net):
-            neuron.tau = max(neuron.tau, tau)
-        if not any(stuck(layer.silent, layer.saturated) == "dead" for layer in survey(net, x, len(y))[0].values()):
-            break
-    return net
+def _by_trial(net: nn.Module, x: Tensor, y: Tensor) -> nn.Module:
+    raise UsageError("this remedy is not fitted to a network: take it from the verdict of sb.diagnose")
 
 
-def _set_thresholds(net: nn.Module, x: Tensor, y: Tensor) -> nn.Module:
-    """A threshold of half the current's spread above its mean for layers that are stuck, until none is."""
-    modules = dict(net.named_modules())
-    for _ in _ours(net):
-        sick = [
-            layer
-            for layer in survey(net, x, len(y))[0].values()
-            if stuck(layer.silent, layer.saturated) and layer.current_std > 0
-        ]
-        if not sick:
-            break
-        for layer in sick:
-            neuron = modules[layer.name]
-            if isinstance(neuron, LIF):
-                neuron.threshold = max(layer.current_mean, 0.0) + USUAL * layer.current_std
-    return net
-
-
-def _ours(net: nn.Module) -> list[LIF]:
-    found = [module for module in net.modules() if isinstance(module, LIF)]
-    if not found:
-        raise UsageError(
-            "this remedy can be applied to spikeback.LIF only; for other neurons do what its code says by hand"
-        )
-    return found
-
-
-_WIDTH = Remedy(
-    "surrogate width",
-    "a wider surrogate reaches more membranes",
-    "neuron = sb.LIF(surrogate=sb.surrogate.Rectangle(2.0))  # command: --model.surrogate 'Rectangle(a=2.0)'",
-    _widen,
-)
-_TAU = Remedy(
-    "tau",
-    "a membrane that remembers adds up currents that are too small one by one",
-    "sb.LIF(tau=0.5)  # command: --model.tau 0.5",
-    _raise_tau,
+_WIDTH = Remedy("surrogate width", "a wider surrogate reaches more membranes", "", _by_trial, widen)
+_LEAK = Remedy(
+    "leak", "a membrane that remembers adds up currents that are too small one by one", "", _by_trial, raise_leaks
 )
 _THRESHOLD = Remedy(
     "threshold",
     "half a standard deviation of the current is the usual one: a third of the neurons fires",
-    "sb.LIF(threshold=0.5)  # behind a batch norm; command: --model.threshold 0.5",
-    _set_thresholds,
+    "",
+    _by_trial,
+    set_thresholds,
+)
+_SMALL_BRANCHES = Remedy(
+    "calibrate",
+    "residual branches that start small keep what the network is shown",
+    f"sb.calibrate(net, x, gain=None, fidelity={FAITHFUL})",
+    _small_branches,
 )
 APPLIED = "diagnosis.verdict.remedies[0].apply(net, x, y)"
 _VARIANCE = Remedy(
     "initialisation",
-    "weights that give every layer's current a spread of 1, layer by layer (LSUV)",
+    "weights that give every layer's current a spread of 1, layer by layer (LSUV); a batch norm before every neuron "
+    "would keep it there",
     f"{APPLIED}  # or nn.init.kaiming_normal_(conv.weight, mode='fan_in')",
     unit_currents,
-)
-_NORM = Remedy(
-    "norm",
-    "a batch norm before every neuron keeps its current's spread at 1, whatever the weights",
-    "nn.BatchNorm2d(channels)  # before every spiking layer; ours: sb.create_model(..., norm=None) has it",
-    unit_currents,  # the same, for a network whose layers are given
 )
 _GAMMA = Remedy(
     "norm weights",

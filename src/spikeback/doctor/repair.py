@@ -2,13 +2,16 @@
 
 import math
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from spikeback.doctor.calibrate import calibrate
+from spikeback.doctor.case import layouts_of
 from spikeback.doctor.feeds import Feed, is_norm, is_zero, survey
+from spikeback.doctor.neurons import spiking_layers
 from spikeback.doctor.spikes import Layer, stuck
 from spikeback.errors import UsageError
 from spikeback.nn import LIF
@@ -28,12 +31,14 @@ def unit_currents(net: nn.Module, x: Tensor, y: Tensor) -> nn.Module:
     Raises:
         UsageError: a layer's current did not come near 1, or it is still silent.
     """
-    for name in survey(net, x, len(y))[0]:
+    names = [*spiking_layers(net)]
+    look = partial(survey, net, x, len(y), names, layouts_of(net, x, len(y), names))
+    for name in look()[0]:
         for _ in range(TRIES):
-            layers, feeds = survey(net, x, len(y))
+            layers, feeds = look()
             if not _adjust(net, layers[name], feeds[name]):
                 break
-    layers = survey(net, x, len(y))[0]
+    layers = look()[0]
     off = [
         f"{name} ({layer.current_mean:.2g} ± {layer.current_std:.2g})" for name, layer in layers.items() if _off(layer)
     ]

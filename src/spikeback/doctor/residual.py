@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from spikeback.doctor.case import Case
+from spikeback.doctor.neurons import spiking_layers
 from spikeback.doctor.undisturbed import entering, listening
 from spikeback.foreign import first
 from spikeback.nn import LIF, BasicBlock
@@ -41,7 +42,7 @@ def residual_shares(case: Case, branches: dict[str, Any]) -> dict[str, float]:
     with torch.no_grad(), ExitStack() as hooks:
         for block, norm in branches.items():
             hooks.enter_context(listening(norm, lambda _, out, block=block: branch.update({block: out.float()})))
-            if neurons := neurons_in(case.net, block):
+            if neurons := [*spiking_layers(case.net.get_submodule(block)).values()]:
                 heard = lambda x, block=block: compare(block, first(x).float())
                 hooks.enter_context(entering(neurons[-1], heard))
         case.logits()

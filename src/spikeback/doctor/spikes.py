@@ -6,6 +6,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from spikeback.doctor.adapters import events
 from spikeback.doctor.finite import require_finite_current
 from spikeback.doctor.neurons import Neuron, neuron_of
 from spikeback.errors import UsageError
@@ -53,26 +54,30 @@ class Seen:
         self.neuron = neuron_of(module)
         self.currents: list[Tensor] = []
         self.spikes: list[Tensor] = []
-        self.rates: list[Tensor] = []  # (T, ...): means over the samples
+        self.rates: list[Tensor] = []  # (T, ...): spikes, a mean over the samples
+        self.firing: list[Tensor] = []  # (T, ...): share of the samples with a spike or several
 
     def add(self, current: Any, spikes: Any) -> None:
         require_finite_current(self.name, current)
         c, s = (self.layout.time_first(first(z).detach(), self.batch) for z in (current, spikes))
         self.currents.append(c[:, :SAMPLES].float())
         self.spikes.append(s[:, :SAMPLES].float().clone())  # a residual sum may be taken in place, on top of them
-        self.rates.append(s.sum(1, dtype=torch.float32) / self.batch)
+        count = events(self.module, s)
+        self.rates.append(count.sum(1, dtype=torch.float32) / self.batch)
+        self.firing.append(self.rates[-1] if count is s else (count > 0).sum(1, dtype=torch.float32) / self.batch)
 
     def layer(self) -> Layer:
         """The numbers of the layer; those of currents and membranes are of the first samples only."""
-        current, some, rates = (self._joined(calls) for calls in (self.currents, self.spikes, self.rates))
-        overall = rates.mean(0)
+        current, some = (self._joined(calls, 2) for calls in (self.currents, self.spikes))
+        rates, firing = (self._joined(calls, 1) for calls in (self.rates, self.firing))
+        overall, firing = rates.mean(0), firing.mean(0)
         layer = Layer(
             self.name,
             type(self.module).__module__.partition(".")[0],
             rate=overall.mean().item(),
             rate_by_step=rates.flatten(1).mean(1).tolist(),
             silent=(overall == 0).float().mean().item(),
-            saturated=(overall >= 1).float().mean().item(),
+            saturated=(firing >= 1).float().mean().item(),
             current_mean=current.mean().item(),
             current_std=current.std(correction=0).item(),
         )
@@ -81,7 +86,7 @@ class Seen:
                 _membranes(layer, self.neuron, current, some)
         return layer
 
-    def _joined(self, calls: list[Tensor]) -> Tensor:
+    def _joined(self, calls: list[Tensor], axes: int) -> Tensor:
         """Calls of one time step each, in a row; calls over all time, of a layer in several places, side by side."""
         if len(calls) == 1:
             return calls[0]
@@ -92,8 +97,7 @@ class Seen:
                 f"layer {self.name!r} is called with different shapes, one time step at a time: several places seem to "
                 "share it; give each place a neuron of its own"
             )
-        parts = [z.flatten(2) if calls is not self.rates else z.flatten(1) for z in calls]
-        return torch.cat(parts, -1)
+        return torch.cat([z.flatten(axes) for z in calls], -1)
 
 
 def _membranes(layer: Layer, neuron: Neuron, current: Tensor, spikes: Tensor) -> None:

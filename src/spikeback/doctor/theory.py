@@ -131,14 +131,15 @@ class Rectifier(nn.ReLU):
 
 
 def plain_layers(case: Case) -> bool:
-    """Whether every spiking layer takes one tensor and puts out one, so that ReLU can stand in for it.
+    """Whether every spiking layer takes one tensor and puts out one of its shape, so that ReLU can stand in for it.
 
-    Neurons that hand their state around (norse's, snnTorch's) do not.
+    Neurons that hand their state around (norse's, snnTorch's) do not, nor do those with weights of their own.
     """
     plain: list[bool] = []
 
     def heard(_module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        plain.append(len(args) == 1 and not kwargs and isinstance(output, Tensor))
+        alone = len(args) == 1 and not kwargs and isinstance(output, Tensor)
+        plain.append(alone and args[0].shape == output.shape)
 
     with undisturbed(case.net), torch.no_grad(), ExitStack() as hooks:
         for layer in case.layers.values():

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from itertools import takewhile
+from textwrap import indent
 from typing import Any, Literal, cast
 
 from spikeback.doctor.causes import cause_of, chaotic
@@ -43,7 +44,7 @@ class Verdict:
         depth = f"{self.effective_depth} of {len(self.blocks)} blocks get more than 1 % of the last block's gradient."
         lines = [f"{self.kind}: {self.cause} {depth}"]
         for number, remedy in enumerate(self.remedies, start=1):
-            lines += [f"{number}. {remedy.title}: {remedy.why}", f"     {remedy.code}"]
+            lines += [f"{number}. {remedy.title}: {remedy.why}", indent(remedy.code, " " * 5)]
         return "\n".join(lines)
 
 

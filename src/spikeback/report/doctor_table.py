@@ -70,7 +70,8 @@ def doctor_text(facts: Facts, width: int = 100) -> str:
     console = Console(file=io.StringIO(), width=width, color_system=None, force_terminal=False, legacy_windows=False)
     console.print(doctor_table(facts, width))
     table = "\n".join(line.rstrip() for line in console.file.getvalue().rstrip().split("\n"))  # pyright: ignore
-    verdict = [_wrapped(line, width) for line in facts["verdict"]["text"].split("\n")]
+    lines = [*facts["verdict"]["text"].split("\n"), *facts.get("notes", [])]
+    verdict = [_wrapped(line, width) for line in lines]
     return "\n".join([head, "", table, "", *verdict])
 
 
