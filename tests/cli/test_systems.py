@@ -31,11 +31,14 @@ from spikeback.train.processes import placement
 Patch = pytest.MonkeyPatch
 
 
-def without(owner: Any, *names: str) -> Callable[[Patch], None]:
-    return lambda patch: [patch.delattr(owner, name, raising=False) for name in names] and None
+Take = Callable[[Patch], Any]
 
 
-def without_module(*names: str) -> Callable[[Patch], None]:
+def without(owner: Any, *names: str) -> Take:
+    return lambda patch: [patch.delattr(owner, name, raising=False) for name in names]
+
+
+def without_module(*names: str) -> Take:
     """As on a system whose Python lacks these modules, of which copies of ours are made."""
 
     def take(patch: Patch) -> None:
@@ -65,8 +68,8 @@ def on_a_mac(patch: Patch) -> None:
     patch.setattr(ctypes, "CDLL", lambda name, *rest: load(name, *rest) if name else pytest.fail("there is no glibc"))
 
 
-def together(*takes: Callable[[Patch], None]) -> Callable[[Patch], None]:
-    return lambda patch: [take(patch) for take in takes] and None
+def together(*takes: Take) -> Take:
+    return lambda patch: [take(patch) for take in takes]
 
 
 LINUX_ONLY = {
@@ -91,9 +94,7 @@ LINUX_ONLY = {
 
 @pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("take", LINUX_ONLY.values(), ids=LINUX_ONLY)
-def test_training_starts_without(
-    take: Callable[[Patch], None], monkeypatch: Patch, command: Any, tiny: list[str], tmp_path: Path
-) -> None:
+def test_training_starts_without(take: Take, monkeypatch: Patch, command: Any, tiny: list[str], tmp_path: Path) -> None:
     take(monkeypatch)
     short = ["--train.epochs", 1, "--data.limit", 32, "--train.precision", "auto", "--train.probe", 8]
     outcome = command("fit", *tiny, *short, "--out", tmp_path / "run")

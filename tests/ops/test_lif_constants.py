@@ -93,11 +93,11 @@ def test_so_does_a_network_whose_neurons_are_fused(
 def test_a_layer_of_ones_own_that_computes_its_leak_is_refused() -> None:
     class Learning(sb.LIF):
         def forward(self, x: Tensor, *rest: Any) -> Any:
-            self.tau = self.w.sigmoid()
+            self.tau: Any = torch.sigmoid(self.get_parameter("w"))
             return super().forward(x, *rest)
 
     layer = Learning()
-    layer.w = nn.Parameter(torch.tensor(0.0))
+    layer.register_parameter("w", nn.Parameter(torch.tensor(0.0)))
     with pytest.raises(UsageError, match="lif: tau cannot be learnt"):
         layer(torch.randn(2, 4, 3))
 
@@ -106,7 +106,8 @@ def test_a_layer_of_ones_own_that_computes_its_leak_is_refused() -> None:
 def test_a_tensor_that_is_a_number_is_taken_as_it(backend: str | None) -> None:
     x = torch.randn(4, 50)
     expected, _ = sb.lif(x, 0.25, 0.5, TANH, backend=backend)
-    for number in (torch.tensor, lambda value: nn.Parameter(torch.tensor(value)).detach()):
+    numbers: list[Callable[[float], Any]] = [torch.tensor, lambda value: nn.Parameter(torch.tensor(value)).detach()]
+    for number in numbers:
         spikes, _ = sb.lif(x, number(0.25), number(0.5), TANH, backend=backend)
         assert torch.equal(spikes, expected)
         layer = sb.LIF(number(0.25), number(0.5), TANH)

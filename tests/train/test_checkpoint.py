@@ -119,7 +119,9 @@ def test_best_that_nothing_else_holds_is_refused(state: str, tmp_path: Path) -> 
         checkpoint(best, 0.1, 0.2)
     if state == "damaged":
         break_off(best)
-    with pytest.raises(UsageError, match=f"{best} is {state}.* those of epoch 1: remove {tmp_path} and add --resume"):
+    with pytest.raises(
+        UsageError, match=f"{best} is {state}.* those of epoch 1: move {tmp_path} elsewhere and add --resume"
+    ):
         keep_best(tmp_path, last, pytest.fail)
 
 

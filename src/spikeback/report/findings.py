@@ -52,7 +52,7 @@ def still_rising(results: Results) -> str:
     pictures = results["dataset"]["held_out"] or results["dataset"]["test"]  # the authors' rule holds nothing out
     rising, gains, window, epochs = [], [], 0, 0
     for trial in results["trials"]:
-        curve = finite(trial["history"].get("held_out_accuracy", []))
+        curve = finite((trial.get("history") or {}).get("held_out_accuracy", []))
         if len(curve) < 2:
             continue
         epochs, window = len(curve), max(len(curve) // 10, min(3, len(curve) // 2))
@@ -78,7 +78,7 @@ def diverged(results: Results) -> str:
     """
     found = []
     for trial in results["trials"]:
-        history, branches = trial["history"], len(trial["gradients"].get("blocks", ()))
+        history, branches = trial.get("history") or {}, len((trial.get("gradients") or {}).get("blocks", ()))
         losses, weights = finite(history.get("train_loss", [])), finite(history.get("weight", []))
         guess = math.log(len(results["dataset"]["classes"])) * (1 + (weights[-1] if weights else 0.0) * branches)
         if losses and losses[-1] > 10 * guess:
