@@ -58,10 +58,10 @@ def load_folder(root: Path, size: int | None = None) -> PictureSet:
         provenance += f"; {listing.folders['val'].name}/ is held out" if "val" in rows else ""
     if size:
         provenance += f"; resized to {size} x {size}"
-    parted = [Pictures(images[part], labels[part]) for part in (train, test)]
+    train, test = (Pictures(images[part], labels[part]) for part in (train, test))
     classes = tuple(next(iter(trees.values())))
     return PictureSet(
-        name, provenance, classes, *parted, symmetric=cifar, held_out=rows.get("val"), notes=listing.notes
+        name, provenance, classes, train, test, symmetric=cifar, held_out=rows.get("val"), notes=listing.notes
     )
 
 
