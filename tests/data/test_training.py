@@ -123,7 +123,7 @@ def test_simulated_dvs_of_a_folder_of_pictures(tmp_path: Path, draw_picture: Cal
     )
     dataset = train(tmp_path, data, "dvs")["dataset"]
     assert (dataset["name"], dataset["shape"]) == ("simulated DVS of pictures", [3, 2, 8, 8])
-    assert dataset["options"]["mirror"] == -1
+    assert dataset["options"]["mirror"] is None  # nobody knows what a folder's pictures mean
     assert "not comparable with results on CIFAR10-DVS" in dataset["provenance"]
 
 

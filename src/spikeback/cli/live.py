@@ -80,7 +80,9 @@ def train(
         follow(Run(recipe, out, kind, command), methods, seeds, resume)
         return
     try:
-        run.data(seeds[0])  # reading many pictures has a bar of its own
+        data = run.data(seeds[0])  # reading many pictures has a bar of its own
+        for line in (*(f"note: {note}" for note in data.notes), f"training samples: {data.augmented}"):
+            say(line)
         with Live(progress, console=console, transient=True) as display:
 
             def finished(results: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ import torch
 from jsonargparse import ArgumentParser
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from spikeback.cli.trained import add_trained, load_trained
 
@@ -29,13 +30,13 @@ def run(config: Any, console: Console, command: str) -> None:
         counts += torch.bincount(y, minlength=len(hits))
     console.print(
         f"{trained.path}: {data.describe()['name']}, {int(counts.sum()):,} test pictures, {trained.precision}",
-        soft_wrap=True,
-    )
+        soft_wrap=True, markup=False,
+    )  # fmt: skip
     table = Table()
     table.add_column("class")
     table.add_column("accuracy %", justify="right")
     for name, hit, count in zip(data.classes, hits, counts, strict=True):
-        table.add_row(name, f"{100 * hit / count:.1f}")
+        table.add_row(Text(name), f"{100 * hit / count:.1f}")
     table.add_section()
     table.add_row("all", f"{100 * hits.sum() / counts.sum():.1f}")
     console.print(table)

@@ -10,11 +10,14 @@ from jsonargparse import ArgumentParser
 from torch import Tensor, nn, tensor
 
 from spikeback.data import DataModule, DataSet
+from spikeback.data.folder import decode_one
+from spikeback.data.pictures import middle
 from spikeback.errors import UsageError
 from spikeback.shortcut import ShortcutNet
 from spikeback.train import Recipe
 from spikeback.train.checkpoint import read_checkpoint
 from spikeback.train.environment import resolve_precision
+from spikeback.train.foreign import BEST, EXAMPLE, LAST
 
 
 @dataclass
@@ -52,6 +55,16 @@ class Trained:
         """Without autograd, in the precision of the training."""
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bf16-mixed"):
             yield
+
+    def view(self, path: Path) -> Tensor:
+        """A picture, uint8 (C, H, W), scaled and cropped as those that the network was tested on.
+
+        Raises UsageError if it is broken.
+        """
+        channels, height, width = self.shape
+        if self.recipe.data.name == "imagenet":
+            return middle(decode_one(path, channels=channels), height)
+        return decode_one(path, (height, width), channels)
 
     def data(self, root: str | None, pictures: DataSet | None = None) -> DataModule:
         """The data it was trained on, from the folder `root` if one is given, normalised as in training.
@@ -98,19 +111,21 @@ def read_trained(path: Path) -> Trained:
     card = content.card
     try:
         recipe = Recipe.from_dict(card["recipe"])
-    except (KeyError, TypeError) as error:
-        raise UsageError(f"{path}: the recipe is of another version of spikeback ({error})") from error
-    *steps, channels, _, _ = card["shape"]
-    model = recipe.branches.build(recipe.model.build(len(card["classes"]), channels, *steps))
+        *steps, channels, _, _ = card["shape"]
+        facts = card["method"], card["seed"], card["classes"], tuple(card["shape"])
+        mean, std, weights = tensor(card["mean"]), tensor(card["std"]), content.record["history"]["weight"]
+        model = recipe.branches.build(recipe.model.build(len(card["classes"]), channels, *steps))
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:  # a UsageError is a ValueError
+        raise UsageError(
+            f"{path} is of another version of spikeback, which its run's results.json names ({error}); read it with "
+            "that version"
+        ) from error
     try:
         model.load_state_dict(content.model)
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip()
         raise UsageError(f"{path}: the weights do not fit {recipe.model.name}: {first}") from error
-    return Trained(
-        path, model.eval(), recipe, card["method"], card["seed"], card["classes"], tuple(card["shape"]),
-        tensor(card["mean"]), tensor(card["std"]), content.record["history"]["weight"],
-    )  # fmt: skip
+    return Trained(path, model.eval(), recipe, *facts, mean, std, weights)
 
 
 def checkpoints(run: Path, name: str) -> list[Path]:
@@ -118,8 +133,17 @@ def checkpoints(run: Path, name: str) -> list[Path]:
     if run.is_file():
         return [run]
     if not run.is_dir():
-        raise UsageError(f"no run {run}: name a trial's folder, e.g. runs/demo/evolutionary-seed0")
+        raise UsageError(f"no run {run}: {EXAMPLE}")
     found = [run / name] if (run / name).is_file() else sorted(run.glob(f"*/{name}"))
     if not found:
-        raise UsageError(f"{run} has 0 trials with {name}")
+        raise UsageError(f"{run} has 0 trials with {name}; {_near(run, name)}")
     return found
+
+
+def _near(run: Path, name: str) -> str:
+    """What to give instead of a folder in which no such checkpoint lies."""
+    other = LAST if name == BEST else BEST
+    if (run / other).is_file() or any(run.glob(f"*/{other}")):
+        return f"it has {other}: add --checkpoint {Path(other).stem}"
+    deeper = sorted({path.parent for path in run.glob(f"*/*/{name}")})
+    return f"did you mean {' or '.join(map(str, deeper[:3]))}?" if deeper else EXAMPLE

@@ -9,6 +9,7 @@ PICTURES = ("embedded", "fashion-mnist", "folder", "cifar10", "cifar100", "image
 RECORDINGS = ("recordings", "cifar10-dvs", "nmnist", "dvs128-gesture", "simulated-dvs")
 SOURCES = (*PICTURES, *RECORDINGS, "tonic:<Name>")
 LARGEST = 4096  # pixels a side: beyond, one picture takes 50 MB and a batch all memory
+EIGHTH = 8  # of a picture's shorter side, rounded down, is what it is shifted by: 4 pixels of CIFAR's 32
 FILMED = "simulated-dvs"
 ACT_ON = {
     "axes": ("recordings", "cifar10-dvs"),

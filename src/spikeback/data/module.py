@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from spikeback.data.augment import Augmentation, AugmentedDataset, BatchDataset, EpochSampler, RandomViews, in_words
-from spikeback.data.config import DataConfig
+from spikeback.data.config import EIGHTH, DataConfig
 from spikeback.data.load import load
 from spikeback.data.pictures import DataSet, Split, as_input, channel_statistics
 from spikeback.data.share import Share
@@ -18,7 +18,6 @@ from spikeback.data.split import balanced_order, hold_out, split_hash
 from spikeback.errors import UsageError
 
 Batch = tuple[Tensor, Tensor]
-EIGHTH = 8  # of the shorter side, rounded down, is what pictures are shifted by: 4 pixels of CIFAR's 32
 
 
 class DataModule(lightning.LightningDataModule):

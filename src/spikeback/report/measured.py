@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from spikeback.data.config import FILMED, PICTURES, SIDE, EventConfig
+from spikeback.data.config import EIGHTH, FILMED, PICTURES, SIDE, EventConfig
 from spikeback.errors import UsageError
 from spikeback.models.registry import own_width
 from spikeback.report.tables import Results
@@ -102,11 +102,13 @@ def protocol(config: Mapping[str, Any]) -> dict[str, Any]:
     idle = {o for o in options if o.startswith("data.events.") and o.removeprefix("data.events.") not in acting}
     idle |= set() if name in PICTURES else {"model.time_steps"}
     options["model.width"] = options["model.width"] or own_width(options["model.name"])
-    options["data.flip"] = options["data.flip"] is not False
+    options["data.flip"] = name != "folder" if options["data.flip"] is None else options["data.flip"]
     if name == FILMED:
         options["data.events.sensor"] = options["data.events.sensor"] or SIDE
     if name in SAMPLES:
         options["data.size"] = options["data.size"] or SAMPLES[name].side
+    if options["data.crop_padding"] is None and options["data.size"]:
+        options["data.crop_padding"] = options["data.size"] // EIGHTH
     return {option: value for option, value in options.items() if option not in idle.union(NOT_PROTOCOL)}
 
 
@@ -114,8 +116,15 @@ def protocol_of(results: Results) -> dict[str, Any]:
     """`protocol` of the recipe of a run, and what its empty and automatic options came to."""
     dataset, options = results["dataset"], protocol(results["config"])
     became = {"data.size": dataset["shape"][-1], "train.precision": results["environment"]["precision"]}
+    done = dataset["options"]
     if len(dataset["shape"]) == 4:  # frames of events
-        became |= {"data.split": dataset["split"], "data.flip": dataset["options"]["mirror"] is not None}
+        became["data.split"] = dataset["split"]
+    elif "crop_padding" in done:
+        became["data.crop_padding"] = done["crop_padding"]
+    else:  # of an earlier version, which mirrored pictures unless it was told not to
+        became["data.flip"] = results["config"]["data"]["flip"] is not False
+    if "mirror" in done:
+        became["data.flip"] = done["mirror"] is not None
     return options | became
 
 

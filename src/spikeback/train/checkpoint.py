@@ -15,10 +15,9 @@ from torch import Tensor
 
 from spikeback.errors import UsageError
 from spikeback.files import append_line, write_atomic
+from spikeback.train.foreign import BEST, EXAMPLE, LAST, PREVIOUS, instead, kind_of
 from spikeback.train.recipe import Method
 from spikeback.values import json_ready
-
-LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -60,11 +59,12 @@ class Checkpoints(Checkpoint):
 class EventLog(Callback):
     """One JSON line for each thing that happened to a trial: started, resumed, recovered, epoch, finished.
 
-    Without a `path` none: another process writes them.
+    Without a `path` none: another process writes them. `augmented`: what is done to the training samples, noted at the
+    start.
     """
 
-    def __init__(self, path: Path | None, method: Method, seed: int) -> None:
-        self.path, self.trial = path, {"method": method.name, "seed": seed}
+    def __init__(self, path: Path | None, method: Method, seed: int, augmented: str = "") -> None:
+        self.path, self.trial, self.augmented = path, {"method": method.name, "seed": seed}, augmented
 
     def write(self, event: str, **values: Any) -> None:
         if self.path is None:
@@ -73,7 +73,8 @@ class EventLog(Callback):
         append_line(self.path, json.dumps(json_ready(line)))
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.write("resumed" if trainer.global_step else "started", step=trainer.global_step)
+        event = "resumed" if trainer.global_step else "started"
+        self.write(event, step=trainer.global_step, augmentation=self.augmented)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.write("epoch", epoch=trainer.current_epoch + 1, step=trainer.global_step)
@@ -96,12 +97,10 @@ def read_checkpoint(path: Path) -> Content:
     """What a checkpoint holds, but for the optimiser.
 
     Raises:
-        UsageError: no such file, or not a checkpoint of ours, or a damaged one.
+        UsageError: no such file, or not a checkpoint of ours, or a damaged one: says what it is, and what to give.
     """
     if not path.is_file():
-        raise UsageError(
-            f"no checkpoint {path}; if its trial was trained, remove the trial's folder and train it again"
-        )
+        raise UsageError(f"no checkpoint {path}; {EXAMPLE}")
     try:
         with zipfile.ZipFile(path) as archive:  # torch.load takes numbers whose checksum is wrong
             if damaged := archive.testzip():
@@ -112,9 +111,9 @@ def read_checkpoint(path: Path) -> Content:
     except (MemoryError, PermissionError):  # say nothing about the file
         raise
     except Exception as error:  # whatever unpickling a foreign file may raise
-        raise UsageError(
-            f"{path} is not a spikeback checkpoint ({type(error).__name__}); if it was one, it is damaged: remove it"
-        ) from error
+        damaged = "; if it was one, it is damaged" if path.suffix == ".ckpt" else ""
+        what = f"is not a spikeback checkpoint, or not of this version, but {kind_of(path)}"
+        raise UsageError(f"{path} {what}{damaged}; {instead(path)}") from error
 
 
 def _below(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -50,11 +50,23 @@ def check_resumable(
 ) -> None:
     """Raise UsageError unless trials of this recipe can join `results`; note another environment in them."""
     check_recipe(results["config"], recipe, folder)
-    if results["dataset"] != dataset:
+    if (before := _as_now(results)) != dataset:
+        options = {key: before["options"].get(key) for key in ("crop_padding", "mirror")}
+        if before | {"options": before["options"] | dataset["options"]} == dataset:
+            raise UsageError(f"--resume: {folder} was made with other augmentation, {options}; name another --out")
         raise UsageError(f"--resume: {folder} was made with other pictures ({results['dataset']['name']})")
     if environment != results["environment"]:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         results.setdefault("resumed", []).append({"started": now, "environment": environment})
+
+
+def _as_now(results: dict[str, Any]) -> dict[str, Any]:
+    """The `dataset` object with what earlier versions did not write: how pictures were augmented."""
+    dataset, config = results["dataset"], results["config"]["data"]
+    if len(dataset["shape"]) == 4:
+        return dataset
+    former = {"crop_padding": config["crop_padding"], "mirror": None if config["flip"] is False else -1}
+    return dataset | {"options": former | dataset["options"]}
 
 
 def check_recipe(old: dict[str, Any], recipe: Recipe, path: Path) -> None:

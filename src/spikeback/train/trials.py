@@ -139,7 +139,7 @@ def run_trial(run: Run, method: Method, seed: int, resume: bool = False) -> dict
         "mean": data.mean.tolist(),
         "std": data.std.tolist(),
     }
-    log = EventLog(folder / "events.jsonl" if run.writes else None, method, seed)
+    log = EventLog(folder / "events.jsonl" if run.writes else None, method, seed, data.augmented)
 
     def tell(line: str) -> None:
         run.say(line)

@@ -87,8 +87,8 @@ def test_pictures_on_disk_of_other_content_have_their_own_entry(options: FrameOp
     def frames(bright: int) -> Tensor:
         pixels = np.full((8, 8, 3), bright, np.uint8)
         pixels[:4] = 20
-        for part in ("train", "val"):
-            file = tmp_path / part / "n01440764" / "1.bmp"  # as many bytes, whatever the pixels
+        for folder in [f"{part}/{wnid}" for part in ("train", "val") for wnid in ("n01440764", "n01443537")]:
+            file = tmp_path / folder / "1.bmp"  # as many bytes, whatever the pixels
             file.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels).save(file)
             os.utime(file, (bright, bright))
