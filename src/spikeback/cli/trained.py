@@ -114,7 +114,7 @@ def read_trained(path: Path) -> Trained:
         recipe = Recipe.from_dict(card["recipe"])
         *steps, channels, _, _ = card["shape"]
         facts = card["method"], card["seed"], card["classes"], tuple(card["shape"])
-        statistics, weights = [tensor(card["mean"]), tensor(card["std"])], content.record["history"]["weight"]
+        mean, std, weights = tensor(card["mean"]), tensor(card["std"]), content.record["history"]["weight"]
         model = recipe.branches.build(recipe.model.build(len(card["classes"]), channels, *steps))
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:  # a UsageError is a ValueError
         raise UsageError(
@@ -126,7 +126,7 @@ def read_trained(path: Path) -> Trained:
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip()
         raise UsageError(f"{path}: the weights do not fit {recipe.model.name}: {first}") from error
-    return Trained(path, model.eval(), recipe, *facts, *statistics, weights)
+    return Trained(path, model.eval(), recipe, *facts, mean, std, weights)
 
 
 def checkpoints(run: Path, name: str) -> list[Path]:

@@ -50,12 +50,9 @@ def load_folder(root: Path, size: int | None = None) -> PictureSet:
     provenance += division.words
     if size:
         provenance += f"; resized to {size} x {size}"
-    parted = [Pictures(images[part], labels[part]) for part in (division.train, division.test)]
-    classes = tuple(next(iter(trees.values())))
-    return PictureSet(
-        name, provenance, classes, parted[0], parted[1], symmetric=cifar, held_out=division.held_out,
-        notes=listing.notes,
-    )  # fmt: skip
+    train, test = (Pictures(images[part], labels[part]) for part in (division.train, division.test))
+    classes, held_out = tuple(next(iter(trees.values()))), division.held_out
+    return PictureSet(name, provenance, classes, train, test, symmetric=cifar, held_out=held_out, notes=listing.notes)
 
 
 @dataclass(frozen=True)

@@ -111,9 +111,9 @@ def read_checkpoint(path: Path) -> Content:
     except (MemoryError, PermissionError):  # say nothing about the file
         raise
     except Exception as error:  # whatever unpickling a foreign file may raise
-        raise UsageError(
-            f"{path} is not a spikeback checkpoint, or not of this version, but {kind_of(path)}; {instead(path)}"
-        ) from error
+        damaged = "; if it was one, it is damaged" if path.suffix == ".ckpt" else ""
+        what = f"is not a spikeback checkpoint, or not of this version, but {kind_of(path)}"
+        raise UsageError(f"{path} {what}{damaged}; {instead(path)}") from error
 
 
 def _below(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
