@@ -9,8 +9,10 @@ import torch
 from jsonargparse import ArgumentParser
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from spikeback.cli.trained import add_trained, load_trained
+from spikeback.report.fitted import Fitted
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -33,9 +35,9 @@ def run(config: Any, console: Console, command: str) -> None:
     )
     table = Table()
     table.add_column("class")
-    table.add_column("accuracy %", justify="right")
+    table.add_column("accuracy %", justify="right", no_wrap=True)
     for name, hit, count in zip(data.classes, hits, counts, strict=True):
-        table.add_row(name, f"{100 * hit / count:.1f}")
+        table.add_row(Text(name), f"{100 * hit / count:.1f}")
     table.add_section()
     table.add_row("all", f"{100 * hits.sum() / counts.sum():.1f}")
-    console.print(table)
+    console.print(Fitted(table))
