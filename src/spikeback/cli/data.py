@@ -54,7 +54,7 @@ def run(config: Any, console: Console, command: str) -> None:
         console.print(f"refused: {finding.refused}", soft_wrap=True, markup=False)
     console.print(f"{finding.checked:,} files opened, {len(finding.broken)} broken, {len(finding.missing)} missing")
     if any(finding.samples.values()):
-        console.print(f"contact sheet  {contact_sheet(finding.samples, options.sheet)}")
+        console.print(f"contact sheet  {contact_sheet(finding.samples, options.sheet)}", soft_wrap=True)
     if not finding.whole:
         raise SystemExit(1)
 

@@ -109,7 +109,9 @@ def train(
         raise ended(f"{error}: {kept}; to go on: {again}") from error
     console.print(console_table(results))
     console.print(verdict(results), markup=False, highlight=False)
-    console.print(f"report   {report}\nresults  {out / 'results.json'}, results.csv, {len(plots)} plots")
+    console.print(
+        f"report   {report}\nresults  {out / 'results.json'}, results.csv, {len(plots)} plots", soft_wrap=True
+    )
 
 
 def _line(trial: dict[str, Any], count: int, of: int) -> str:

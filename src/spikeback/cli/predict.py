@@ -32,4 +32,4 @@ def run(config: Any, console: Console, command: str) -> None:
     for path, row in zip(paths, probabilities.tolist(), strict=True):
         writer.writerow([path, trained.classes[row.index(max(row))], *(f"{p:.6f}" for p in row)])
     write_atomic(config.out, text.getvalue())
-    console.print(f"{len(paths)} pictures -> {config.out}")
+    console.print(f"{len(paths)} pictures -> {config.out}", soft_wrap=True)
