@@ -66,7 +66,7 @@ SHOWN = {  # of a line of a table
 
 @pytest.mark.parametrize("encoding", SHOWN)
 def test_what_a_terminal_cannot_show_is_replaced(encoding: str, printed: Callable[..., str]) -> None:
-    assert printed(encoding, lambda: Terminal().say(SHOWN["utf-8"])) == f"{SHOWN[encoding]}\n"
+    assert printed(encoding, lambda: Terminal().print(SHOWN["utf-8"])) == f"{SHOWN[encoding]}\n"
 
 
 def test_a_command_without_its_characters(printed: Callable[..., str]) -> None:
@@ -116,3 +116,12 @@ def test_another_broken_pipe_is_no_success(monkeypatch: pytest.MonkeyPatch, refu
 
     monkeypatch.setattr("spikeback.cli.tables.result_files", broken)
     assert "a process" in refused("tables", code=1)
+
+
+def test_a_folder_named_like_markup(printed: Callable[..., str], tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "[red]" / name).mkdir(parents=True)
+        for i in range(2):
+            Image.new("L", (8, 8), 20 * i).save(tmp_path / "[red]" / name / f"{i}.png")
+    sheet = tmp_path / "[red]" / f"{'long' * 40}.png"
+    assert f"contact sheet  {sheet}\n" in printed("utf-8", "data", "check", tmp_path / "[red]", "--sheet", sheet)

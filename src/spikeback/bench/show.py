@@ -5,8 +5,10 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from spikeback.bench.numbers import whole
+from spikeback.report.fitted import Fitted
 
 EIGHTHS = " ▏▎▍▌▋▊▉"
 Cell = Callable[[dict[str, Any]], str]
@@ -32,7 +34,7 @@ def show(results: dict[str, Any], console: Console) -> None:
     console.print(f"checked: {results['checked']}", soft_wrap=True, markup=False)
 
 
-def arms_table(results: dict[str, Any], width: int) -> Table:
+def arms_table(results: dict[str, Any], width: int) -> Fitted:
     """One row an arm: a bar, the median and its interval in milliseconds, peak memory, pictures a second."""
     repetitions, threads = (results["options"][key] for key in ("repetitions", "threads"))
     more = MORE.get(results["bench"], {})
@@ -52,22 +54,23 @@ def arms_table(results: dict[str, Any], width: int) -> Table:
             )
         else:
             table.add_row(arm["name"], "", "", "-")
-    return table
+    return Fitted(table)
 
 
-def comparisons_table(results: dict[str, Any]) -> Table:
+def comparisons_table(results: dict[str, Any]) -> Fitted:
     """One row a comparison: median and interval of what was taken within each repetition, and what is expected."""
     table = Table()
     for column in ("comparison", "median", "95 % interval", "expected", ""):
-        table.add_column(column, justify="left" if column in ("comparison", "") else "right")
-    marks = {True: "[green]✓", False: "[red]✗", None: ""}
+        words = column in ("comparison", "")
+        table.add_column(column, justify="left" if words else "right", no_wrap=not words)
+    marks = {True: Text("✓", "green"), False: Text("✗", "red"), None: ""}
     for entry in results["comparisons"]:
         low, high = (f"{value:.3g}" for value in entry["interval"])
         bounds = {"≤": entry["most"], "≥": entry["least"]}
         expected = " ".join(f"{sign} {bound:g}" for sign, bound in bounds.items() if bound is not None)
         median = f"{entry['median']:.3g}"
         table.add_row(entry["title"], median, f"{low} - {high}", expected, marks[entry["met"]])
-    return table
+    return Fitted(table)
 
 
 def bar(share: float, width: int) -> str:

@@ -12,6 +12,7 @@ from spikeback.bench.plans import Machine, Plan
 from spikeback.data import DataConfig
 from spikeback.errors import UsageError
 from spikeback.files import as_path, write_atomic
+from spikeback.report.fitted import Fitted
 from spikeback.train import TrainConfig
 
 DATA = """Train ResNet-20 (He) for a few steps and print which share of the time it waits for data.
@@ -150,10 +151,10 @@ def _data(options: Any, console: Console) -> None:
     figures = waiting(DataConfig(**options.data.as_dict()), options.steps, options.precision)
     table = Table(title=f"{figures['dataset']}, batches of {figures['batch_size']}, {figures['num_workers']} workers")
     for column in ("step ms", "of it waiting for data ms", "share", "expected"):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
     step, waited, share = (figures[name] for name in ("step_ms", "wait_ms", "share"))
     table.add_row(f"{step:.1f}", f"{waited:.2f}", f"{share:.1%}", f"< {EXPECTED:.0%}")
-    console.print(table)
+    console.print(Fitted(table))
     text = json.dumps(figures, indent=1)
     console.print_json(text)
     if options.out:

@@ -5,9 +5,11 @@ from typing import Any
 from jsonargparse import ArgumentParser
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from spikeback.errors import UsageError
 from spikeback.files import as_path
+from spikeback.report.fitted import Fitted
 
 CHECK = """Say what a folder is: which dataset, samples of each class, hashes, and which files are broken or missing.
 
@@ -57,13 +59,13 @@ def run(config: Any, console: Console, command: str) -> None:
         raise SystemExit(1)
 
 
-def _table(counts: dict[str, dict[str, int]]) -> Table:
+def _table(counts: dict[str, dict[str, int]]) -> Fitted:
     """One row a half: samples, classes, and the range over classes."""
     table = Table()
     for column in ("", "samples", "classes", "in a class"):
-        table.add_column(column, justify="left" if column == "" else "right")
+        table.add_column(column, justify="left" if column == "" else "right", no_wrap=column != "")
     for half, classes in counts.items():
         sizes = classes.values()
         each = "" if not sizes else f"{min(sizes):,}" if min(sizes) == max(sizes) else f"{min(sizes):,}-{max(sizes):,}"
-        table.add_row("all" if half == "." else half, f"{sum(sizes):,}", f"{len(sizes):,}", each)
-    return table
+        table.add_row("all" if half == "." else Text(half), f"{sum(sizes):,}", f"{len(sizes):,}", each)
+    return Fitted(table)

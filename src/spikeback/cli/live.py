@@ -60,7 +60,9 @@ def train(
             raise _ended(error, out, f"{len(display.done)} of {len(display.names)}", again) from error
     console.print(console_table(results))
     console.print(verdict(results), markup=False, highlight=False)
-    console.print(f"report   {report}\nresults  {out / 'results.json'}, results.csv, {len(plots)} plots")
+    console.print(
+        f"report   {report}\nresults  {out / 'results.json'}, results.csv, {len(plots)} plots", soft_wrap=True
+    )
 
 
 class Display:

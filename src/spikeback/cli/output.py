@@ -15,14 +15,13 @@ ALIKE = str.maketrans("–−×±…│✓✗≤≥∙·█▉▊▋▌▍▎▏
 
 
 class Terminal(Console):
-    """rich's console, but a reader that has gone is an exception like any other."""
+    """rich's console, but text is no markup, as a folder may be named [a], and a reader that left is an exception."""
+
+    def __init__(self) -> None:
+        super().__init__(markup=False)
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError
-
-    def say(self, line: object) -> None:
-        """Print a line as it is: no markup, and it breaks where the terminal's edge is, so that it can be copied."""
-        self.print(str(line), markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from torch import nn
 
 from spikeback.cli.study import Cell
 from spikeback.data import DataModule
+from spikeback.report.fitted import Fitted
 from spikeback.train import Method, Recipe
 from spikeback.train.environment import resolve_precision
 from spikeback.train.results import flat
@@ -91,19 +92,19 @@ def _timed(call: Callable[[], None]) -> float:
     return min(times[1:])
 
 
-def plan_table(cells: list[Cell], jobs: int) -> Table:
+def plan_table(cells: list[Cell], jobs: int) -> Fitted:
     """Trials that are missing and their minutes: one row a cell; of several cells all, and all by `jobs` at a time."""
     table = Table(box=box.SIMPLE_HEAD, caption=CAPTION, caption_justify="left", show_edge=False, pad_edge=False)
     for axis in cells[0].point:
-        table.add_column(axis, no_wrap=True)
+        table.add_column(Text(axis))
     for header in ("trials", "s/trial", "minutes"):
-        table.add_column(header, justify="right")
+        table.add_column(header, justify="right", no_wrap=True)
     expected = expect(cells)
     for cell, (trials, seconds) in zip(cells, expected, strict=True):
         mean = f"{seconds / trials:.0f}" if trials else "–"
         table.add_row(*map(Text, cell.point.values()), str(trials), mean, f"{seconds / 60:.1f}")
     if len(cells) == 1:
-        return table
+        return Fitted(table)
     table.add_section()
     trials, seconds = (sum(column) for column in zip(*expected, strict=True))
     busy = [0.0] * jobs  # until when; the next run goes to the one that is free first
@@ -112,4 +113,4 @@ def plan_table(cells: list[Cell], jobs: int) -> Table:
     blank = [""] * (len(cells[0].point) - 1)
     table.add_row("all", *blank, str(trials), "", f"{seconds / 60:.0f}")
     table.add_row(f"all, --jobs {jobs}", *blank, str(trials), "", f"{max(busy) / 60:.0f}")
-    return table
+    return Fitted(table)

@@ -22,4 +22,4 @@ def run(config: Any, console: Console, command: str) -> None:
     console.print(console_table(results))
     if results["trials"]:
         console.print(verdict(results), markup=False, highlight=False)
-    console.print(f"report   {write_report(results, path.parent / 'report.html')}")
+    console.print(f"report   {write_report(results, path.parent / 'report.html')}", soft_wrap=True)

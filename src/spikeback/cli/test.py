@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from spikeback.cli.trained import add_trained, load_trained
+from spikeback.report.fitted import Fitted
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -34,9 +35,9 @@ def run(config: Any, console: Console, command: str) -> None:
     )  # fmt: skip
     table = Table()
     table.add_column("class")
-    table.add_column("accuracy %", justify="right")
+    table.add_column("accuracy %", justify="right", no_wrap=True)
     for name, hit, count in zip(data.classes, hits, counts, strict=True):
         table.add_row(Text(name), f"{100 * hit / count:.1f}")
     table.add_section()
     table.add_row("all", f"{100 * hits.sum() / counts.sum():.1f}")
-    console.print(table)
+    console.print(Fitted(table))

@@ -28,6 +28,7 @@ from spikeback.doctor.phases import (
 from spikeback.errors import UsageError
 from spikeback.files import as_path, write_atomic
 from spikeback.report.doctor import gain_scatter, phase_diagram
+from spikeback.report.fitted import Fitted
 from spikeback.report.style import save
 
 SCHEMA = 1
@@ -85,12 +86,12 @@ def _by_surrogate(nets: list[dict[str, Any]]) -> list[tuple[str, dict[str, Any]]
     return [*kinds.items()]
 
 
-def _table(nets: list[dict[str, Any]]) -> Table:
+def _table(nets: list[dict[str, Any]]) -> Fitted:
     table = Table(title="gain of a block by theory over measured: median (lowest to highest)")
     for column in ("network", "surrogate", "V_th", "T", "theory / measured"):
-        table.add_column(column)
+        table.add_column(column, no_wrap=column in ("V_th", "T"))
     for net in nets:
         found = agreement([net])
         row = f"{found['median']:.2f} ({found['lowest']:.2f} to {found['highest']:.2f})"
         table.add_row(net["model"], net["surrogate"], f"{net['threshold']:g}", str(net["time_steps"]), row)
-    return table
+    return Fitted(table)

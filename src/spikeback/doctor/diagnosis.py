@@ -65,9 +65,9 @@ class Diagnosis:
     @property
     def table(self) -> Any:
         """A `rich` table with bars, one row a block; `print(diagnosis)` shows it."""
-        from spikeback.report.doctor import doctor_table
+        from spikeback.report.doctor import DoctorTable
 
-        return doctor_table(self._shown)
+        return DoctorTable(self._shown)
 
     def plot(self) -> Any:
         """A matplotlib figure: gradient, gain, activity and fidelity by block."""

@@ -2,11 +2,12 @@
 
 from spikeback.report.doctor_page import write_diagnosis
 from spikeback.report.doctor_plots import diagnosis_figure, save_diagnosis
-from spikeback.report.doctor_table import doctor_table, doctor_text
+from spikeback.report.doctor_table import DoctorTable, doctor_table, doctor_text
 from spikeback.report.study_plots import gain_scatter, gradient_ratio_by_depth, phase_diagram, within
 from spikeback.report.training_plots import branch_shares, doctor_over_time, first_layer_histogram
 
 __all__ = [
+    "DoctorTable",
     "branch_shares",
     "diagnosis_figure",
     "doctor_over_time",

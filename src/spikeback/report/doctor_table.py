@@ -3,21 +3,23 @@
 import io
 import math
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from rich import box
 from rich.cells import cell_len
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from spikeback.report.fitted import Fitted
 from spikeback.report.tables import MISSING, power_of_ten
 
 Facts = Mapping[str, Any]
 EIGHTHS = " ▏▎▍▌▋▊▉"
 LONGEST = 24  # of a block's name and of a bar, in characters
-SHORTEST = 6  # of a bar
+SHORTEST = 8  # of a bar, whose header is "gradient"
 STYLES = {
     "healthy": "green", "vanishing": "yellow", "exploding": "red", "dead": "bold red", "saturated": "magenta",
     "chaotic": "cyan", "statistics": "blue",
@@ -37,7 +39,17 @@ class Column(NamedTuple):
         return max(cell_len(line) for text in (self.header, *self.cells) for line in text.split("\n"))
 
 
-def doctor_table(facts: Facts, width: int = 80) -> Table:
+@dataclass
+class DoctorTable:
+    """`doctor_table`, as wide as the console that it is printed on."""
+
+    facts: Facts
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        yield doctor_table(self.facts, options.max_width)
+
+
+def doctor_table(facts: Facts, width: int = 80) -> Fitted:
     """One row a block from the input to the output, for a console of `width` columns; without what was not measured.
 
     The bar is the block's gradient over the last block's on a log axis whose ends the header names; │ marks 1.
@@ -57,11 +69,11 @@ def doctor_table(facts: Facts, width: int = 80) -> Table:
         caption_justify="left",
     )  # fmt: skip
     for i, column in enumerate(columns):
-        left = i < 2 or column.header == "kind"
-        table.add_column(column.header, justify="left" if left else "right", no_wrap=True, min_width=column.width)
+        words = i == 0 or column.header == "kind"
+        table.add_column(column.header, justify="left" if words or i == 1 else "right", no_wrap=not words)
     for cells in zip(*(column.cells for column in columns), strict=True):
         table.add_row(*(Text(cell, STYLES.get(cell, "")) for cell in cells))
-    return table
+    return Fitted(table)
 
 
 def doctor_text(facts: Facts, width: int = 100) -> str:

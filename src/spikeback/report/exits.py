@@ -9,6 +9,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from spikeback.report.fitted import Fitted
 from spikeback.report.plots import RESERVED
 from spikeback.report.tables import by_method, percent, plus_minus
 
@@ -46,7 +47,7 @@ def _spread(values: Sequence[float]) -> dict[str, float | None]:
     return {"mean": statistics.fmean(values), "std": statistics.stdev(values) if len(values) > 1 else None}
 
 
-def exits_table(facts: dict[str, Any]) -> Table:
+def exits_table(facts: dict[str, Any]) -> Fitted:
     """Accuracy of every exit alone and of their weighted sums, a column a method."""
     rows = facts["methods"]
     table = _table("test accuracy of every exit alone, %", ["exit", "MACs %"], [row["method"] for row in rows])
@@ -55,10 +56,10 @@ def exits_table(facts: dict[str, Any]) -> Table:
     table.add_section()
     for name, title in SUMS.items():
         table.add_row(title, percent(facts["exits"][-1]["early"]), *(_cell(row["sums"][name]) for row in rows))
-    return table
+    return Fitted(table)
 
 
-def early_table(facts: dict[str, Any]) -> Table:
+def early_table(facts: dict[str, Any]) -> Fitted:
     """The threshold chosen on held-out pictures, on the test pictures: what it saves, and what it costs."""
     headers = ["main branch %", "early exit %", "change", "MACs %", "leave early %", "threshold"]
     table = _table(
@@ -70,14 +71,14 @@ def early_table(facts: dict[str, Any]) -> Table:
         cells = [_cell(row["accuracy"][-1]), _cell(chosen["accuracy"]), change]
         cells += [_cell(chosen["macs"]), _cell(chosen["early"]), f"{chosen['threshold']['mean']:.3g}"]
         table.add_row(Text(row["method"]), *cells)
-    return table
+    return Fitted(table)
 
 
 def _table(title: str, left: Sequence[str], right: Sequence[str]) -> Table:
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for header in (*left, *right):
         first = header == left[0]
-        table.add_column(Text(header), justify="left" if first else "right", no_wrap=True, overflow="fold")
+        table.add_column(Text(header), justify="left" if first else "right", no_wrap=not first)
     return table
 
 

@@ -8,6 +8,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from spikeback.report.fitted import Fitted
 from spikeback.report.page import render_page
 from spikeback.report.paper_blocks import Block
 
@@ -18,7 +19,7 @@ TITLE = "The paper's tables, ours beside them"
 
 
 def terminal(blocks: Sequence[Block], terms: str, width: int) -> Group:
-    """The blocks for a terminal of 80 columns or more; below 116 without two columns."""
+    """The blocks for a terminal; below 116 columns without two of theirs."""
     parts: list[Any] = []
     for block in blocks:
         parts += [Text(block.title, style="bold"), *([Text(block.lead)] if block.lead else []), _table(block, width)]
@@ -27,20 +28,20 @@ def terminal(blocks: Sequence[Block], terms: str, width: int) -> Group:
     return Group(*parts, Text(terms))
 
 
-def _table(block: Block, width: int) -> Table:
+def _table(block: Block, width: int) -> Fitted:
     cramped = width < ROOMY and block.headers[-1] != "paper %"
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 0 if cramped else 1, 0, 0))
     table.collapse_padding = True
     shown = [i for i, header in enumerate(block.headers) if not (cramped and header in ("type", "dataset"))]
     for name in (block.headers[i] for i in shown):
         words = name in ("method", "type", "recipe", "command")
-        table.add_column(name, justify="left" if name in LEFT else "right", no_wrap=not words, overflow="fold")
+        table.add_column(name, justify="left" if name in LEFT else "right", no_wrap=not words)
     for cells, kind in zip(block.rows, block.kinds, strict=True):
         row = [Text(cells[i].replace(" ± ", "±")) for i in shown]  # two columns that 80 cannot spare
         for i, cell in zip(shown, row, strict=True):
             cell.stylize("bold" if kind == "own" and block.headers[i] in BOLD else "")
         table.add_row(*row, style="italic" if kind == "reading" else "")
-    return table
+    return Fitted(table)
 
 
 def markdown(blocks: Sequence[Block], terms: str, references: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from spikeback.report.fitted import Fitted
 from spikeback.report.tables import MISSING, plus_minus, scientific, summarise
 
 CAPTION = (
@@ -34,18 +35,19 @@ def _cells(row: dict[str, Any]) -> list[str]:
     return [*row["point"].values(), row["method"], str(row["seeds"]), *accuracies, *gradients]
 
 
-def sweep_table(axes: Sequence[str], rows: list[dict[str, Any]]) -> Table:
-    """The rows for a console of 80 columns: without what sweep.md has room for."""
+def sweep_table(axes: Sequence[str], rows: list[dict[str, Any]]) -> Fitted:
+    """The rows for a console: without what sweep.md has room for."""
     table = Table(box=box.SIMPLE_HEAD, caption=CAPTION, caption_justify="left", show_edge=False, pad_edge=False)
     table.collapse_padding = True
     shown = [i for i, header in enumerate((*axes, *HEADERS)) if header not in ("seeds", "best %")]
     for i in shown:
         header = (*(axis.rpartition(".")[2] for axis in axes), *HEADERS)[i]
-        table.add_column(header.replace(", ", "\n"), justify="left" if i <= len(axes) else "right", overflow="fold")
+        words = i <= len(axes)
+        table.add_column(Text(header.replace(", ", "\n")), justify="left" if words else "right", no_wrap=not words)
     for row in rows:
         cells = _cells(row)
         table.add_row(*(Text(cells[i].replace(" ± ", "±")) for i in shown))
-    return table
+    return Fitted(table)
 
 
 def sweep_markdown(sweep: Mapping[str, Any]) -> str:

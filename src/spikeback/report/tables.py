@@ -14,6 +14,7 @@ from rich.text import Text
 
 from spikeback.errors import UsageError
 from spikeback.files import write_atomic
+from spikeback.report.fitted import Fitted
 
 Results = Mapping[str, Any]
 SCHEMA = 1
@@ -149,8 +150,8 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-def console_table(results: Results) -> Table:
-    """The summary for a console of 80 columns or more, drawn again and again as trials finish: empty before the first.
+def console_table(results: Results) -> Fitted:
+    """The summary for a console, drawn again and again as trials finish: empty before the first.
 
     Raises:
         UsageError: trials of another schema.
@@ -161,10 +162,10 @@ def console_table(results: Results) -> Table:
     table.collapse_padding = True
     for header in HEADERS:
         name = header == "method"
-        table.add_column(header, justify="left" if name else "right", no_wrap=not name, overflow="fold", max_width=24)
+        table.add_column(header, justify="left" if name else "right", no_wrap=not name)
     for row in rows:
         table.add_row(*map(Text, row))  # Text: a method's [name] is not markup
-    return table
+    return Fitted(table)
 
 
 def markdown(results: Results) -> str:
