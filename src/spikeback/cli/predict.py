@@ -25,6 +25,7 @@ from spikeback.data.pictures import normalise
 from spikeback.data.tree import left_out
 from spikeback.errors import UsageError
 from spikeback.files import as_path, write_atomic
+from spikeback.report.fitted import Fitted
 
 TABLE = "predictions.csv"
 BATCH = 256  # pictures at a time
@@ -57,7 +58,7 @@ def run(config: Any, console: Console, command: str) -> None:
         console.print(f"note: {line}", soft_wrap=True, markup=False)
     for error in broken:
         console.print(f"broken: {error}", soft_wrap=True, markup=False)
-    console.print(_counts(found, trained.classes))
+    console.print(Fitted(_counts(found, trained.classes)))
     console.print(f"{len(found):,} pictures -> {table}", soft_wrap=True, markup=False)
     if broken:
         raise SystemExit(1)
@@ -105,7 +106,7 @@ def _counts(found: dict[Path, list[float]], classes: list[str]) -> Table:
     shown = classes if len(classes) <= SHOWN else [name for name, _ in counts.most_common(SHOWN)]
     table = Table()
     table.add_column("class")
-    table.add_column("pictures", justify="right")
+    table.add_column("pictures", justify="right", no_wrap=True)
     for name in shown:
         table.add_row(Text(name), f"{counts[name]:,}")
     if rest := len(found) - sum(counts[name] for name in shown):
