@@ -203,7 +203,7 @@ def test_gradients_by_step_are_those_of_autograd(name: str) -> None:
         keep = lambda _m, _i, out, calls=calls: calls.append(out[0] if isinstance(out, tuple) else out)
         hook = net.get_submodule(layer).register_forward_hook(keep)
         reset_state(net)
-        out = net(x)
+        out: Any = net(x)
         hook.remove()
         loss = nn.functional.cross_entropy((out[0] if isinstance(out, tuple) else out).mean(0), y)
         grads = torch.autograd.grad(loss, calls)

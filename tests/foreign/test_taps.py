@@ -175,7 +175,7 @@ def test_branch_logits_by_hand(name: str) -> None:
     model = sb.ShortcutNet(net, taps=list(channels), num_classes=K, example=x)
     tap, width = next(iter(channels.items()))
     calls: list[Tensor] = []
-    hook = net.get_submodule(tap).register_forward_hook(lambda _m, _i, out: calls.append(out))
+    hook = net.get_submodule(tap).register_forward_hook(lambda *call: calls.append(call[2]))
     side = model.logits(x)[1][tap]
     hook.remove()
     z = torch.stack(calls) if len(calls) > 1 else calls[0]

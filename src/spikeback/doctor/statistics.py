@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from spikeback.doctor.blocks import home
-from spikeback.doctor.case import Case, forward, mean_cross_entropy
+from spikeback.doctor.case import Case, forward, layouts_of, mean_cross_entropy
 from spikeback.doctor.draws import Draws
 from spikeback.doctor.undisturbed import same_draws, undisturbed
 from spikeback.errors import UsageError
@@ -74,7 +74,10 @@ def refresh(net: nn.Module, x: Tensor, y: Tensor) -> nn.Module:
         norms[name].running_var.copy_(variance)
         if norms[name].num_batches_tracked is not None:
             norms[name].num_batches_tracked.clamp_(min=1)
-    if not y.is_floating_point() and (found := evaluation(Case(net, x, y, [], {})))["sick"]:
+    if (
+        not y.is_floating_point()
+        and (found := evaluation(Case(net, x, y, [], {}, layouts_of(net, x, len(y), []))))["sick"]
+    ):
         raise UsageError(
             f"statistics: with refreshed statistics the network still gets only {found['running_accuracy']:.0%} of the "
             f"batch right, not {found['own_accuracy']:.0%}; nothing was changed"

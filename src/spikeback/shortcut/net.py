@@ -80,6 +80,7 @@ class ShortcutNet(nn.Module):
             if example is None:
                 raise UsageError(f"{type(net).__name__} has {_missing(unknown)}")
             self._measure(example)
+        assert self.num_classes is not None
         like = next((p for p in net.parameters() if p.is_floating_point()), torch.empty(()))
         with torch.random.fork_rng(devices=[]):
             branches = {_key(tap): Branch(self.channels[tap], self.num_classes) for tap in self.taps}
