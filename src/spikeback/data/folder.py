@@ -36,7 +36,7 @@ def load_folder(root: Path, size: int | None = None) -> PictureSet:
     labels = torch.tensor([label for tree in trees for label, files in enumerate(tree.values()) for _ in files])
     images = decode(paths, (size, size) if size else None)
 
-    name = root.resolve().name
+    name = as_text(root.resolve().name)
     provenance = f"pictures from the folder {name}"
     if _is_cifar10_jpeg(trees):
         provenance += ", of CIFAR-10's classes and size, as JPEG: not comparable with published CIFAR-10 numbers"
