@@ -9,8 +9,11 @@ from spikeback.errors import WriteError
 
 
 def as_path(path: str | Path) -> Path:
-    """A path that a user gave; `~` is the home folder, as in the shell, which does not see it in --out=~/run."""
-    return Path(os.path.expanduser(path))  # noqa: PTH111 - of an unknown user, ~name is a name like any other
+    """A path that a user gave. `~` is the home folder, as in the shell, which does not see it in --out=~/run; names are
+    UTF-8 on the disk, where the locale knows fewer letters as well.
+    """
+    name = os.fsdecode(os.fspath(path).encode(errors="surrogateescape"))
+    return Path(os.path.expanduser(name))  # noqa: PTH111 - of an unknown user, ~name is a name like any other
 
 
 def read_text(path: Path) -> str:
@@ -18,9 +21,11 @@ def read_text(path: Path) -> str:
     return path.read_text(encoding="utf-8-sig")
 
 
-def as_text(name: str) -> str:
-    """A file's name as text: read as UTF-8 where Python could not, and what is not even that replaced."""
-    return name.encode(errors="surrogateescape").decode(errors="replace")
+def as_text(name: str, errors: str = "replace") -> str:
+    """A name from the file system or the command line as text: UTF-8 also where the locale, and so Python, knows fewer
+    letters. What is not even that is replaced.
+    """
+    return name.encode(errors="surrogateescape").decode(errors=errors)
 
 
 def write_atomic(path: str | Path, data: bytes | str, previous: Path | None = None) -> Path:

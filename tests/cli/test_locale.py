@@ -15,7 +15,7 @@ from PIL import Image
 from spikeback.cli.options import read_recipe
 from spikeback.data import load, read_events, read_pictures
 from spikeback.data.events.animate import animate
-from spikeback.files import as_path
+from spikeback.files import as_path, as_text
 from spikeback.report import write_csv, write_report
 
 Command = Callable[..., Any]
@@ -115,3 +115,11 @@ def test_the_home_folder_in_python(home: Path) -> None:
     assert animate(torch.ones(2, 2, 4, 4), "~/a.gif") == home / "a.gif"
     assert as_path("~nobody-of-this-name/x") == Path("~nobody-of-this-name/x")
     assert not any(Path.cwd().iterdir())
+
+
+def test_names_that_python_could_not_read() -> None:
+    greek, latin = "\udcce\udcbb", "caf\udce9"  # what Python makes of λ where the locale is ASCII; and of no UTF-8
+    assert (as_text(greek), as_text("λ"), as_text(latin)) == ("λ", "λ", "caf\ufffd")
+    assert as_text(greek + latin, "surrogateescape") == f"λ{latin}"
+    assert as_path(greek) == as_path("λ") == Path("λ")
+    assert as_path(latin) == Path(latin)

@@ -14,7 +14,7 @@ import spikeback
 from spikeback.cli.interrupt import Interrupted, interruptible
 from spikeback.cli.output import Terminal, forgiving_output, reader_left
 from spikeback.errors import TrainingError, UsageError
-from spikeback.files import as_path
+from spikeback.files import as_path, as_text
 from spikeback.values import near
 
 CHOICES = (  # of argparse and of jsonargparse, in a message on a word that is none of them
@@ -146,7 +146,7 @@ def build_parser() -> tuple[Parser, dict[str, Any]]:
 def main(argv: list[str] | None = None) -> None:
     """Entry point of the command."""
     with forgiving_output():
-        _main(sys.argv[1:] if argv is None else argv)
+        _main([as_text(word, "surrogateescape") for word in (sys.argv[1:] if argv is None else argv)])
 
 
 def _main(argv: list[str]) -> None:

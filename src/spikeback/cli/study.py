@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 from spikeback.cli.main import Parser, tidy
 from spikeback.cli.options import add_recipe, recipe_of
 from spikeback.errors import UsageError
+from spikeback.files import as_path, as_text
 from spikeback.train import Method, Recipe
 from spikeback.train.results import check_recipe, flat, read_results
 from spikeback.train.trials import trials_of
@@ -37,7 +38,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        return self.folder.name
+        return as_text(self.folder.name)
 
     def results(self) -> dict[str, Any] | None:
         """What is in the folder's results.json; None where there is none. Raises UsageError if of another recipe."""
@@ -68,16 +69,17 @@ def cells_of(base: Recipe, vary: Any, methods: list[str], seeds: list[int], out:
     cells: list[Cell] = []
     for names in product(*axes.values()):
         point = dict(zip(axes, names, strict=True))
-        folder = out / "-".join(map(_slug, names))
+        cell = "-".join(map(_slug, names))
+        folder = as_path(out / cell)
         options: dict[str, Any] = {}
         for axis, name in point.items():
             if both := options.keys() & axes[axis][name].keys():
                 raise UsageError(f"vary.{axis}.{name}: {min(both)} is set by another axis as well; keep it in one")
             options |= axes[axis][name]
-        if folder in (cell.folder for cell in cells):
-            raise UsageError(f"vary: two cells would have the folder {folder.name!r}; give their points other names")
+        if folder in (other.folder for other in cells):
+            raise UsageError(f"vary: two cells would have the folder {cell!r}; give their points other names")
         where = "vary." + " x ".join(f"{axis}.{name}" for axis, name in point.items())
-        recipe = _varied(base, {"title": f"{base.title}: {folder.name}", **options}, where)
+        recipe = _varied(base, {"title": f"{base.title}: {cell}", **options}, where)
         recipe.train.threads = recipe.train.threads or 1
         cells.append(Cell(folder, point, options, recipe, trials))
     return cells

@@ -17,7 +17,7 @@ from spikeback.data.pictures import Pictures, PictureSet, fit, normalise
 from spikeback.data.split import hold_out
 from spikeback.data.tree import HALVES, WHOLE, Classes, Kind, Listing, entries, list_classes
 from spikeback.errors import UsageError
-from spikeback.files import as_path
+from spikeback.files import as_path, as_text
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")  # those of torchvision
 PICTURES = Kind("pictures", SUFFIXES)
@@ -40,7 +40,7 @@ def load_folder(root: Path, size: int | None = None) -> PictureSet:
     trees, division = listing.trees, divide(listing)
     images, labels = decode(division.paths, (size, size) if size else None), division.labels
 
-    name = root.resolve().name
+    name = as_text(root.resolve().name)
     provenance, cifar = f"pictures from the folder {name}", _is_cifar10_jpeg(list(trees.values()))
     if cifar:
         provenance += ", of CIFAR-10's classes and size, as JPEG: not comparable with published CIFAR-10 numbers"
