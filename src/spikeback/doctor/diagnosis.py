@@ -11,6 +11,7 @@ from spikeback.doctor import passes as extra
 from spikeback.doctor.blocks import home
 from spikeback.doctor.case import Case, Criterion, examine, with_input_gradient
 from spikeback.doctor.measure import Pass, propagate
+from spikeback.doctor.onednn import avoided, note
 from spikeback.doctor.residual import residual_norms, residual_shares
 from spikeback.doctor.theory import RELU, Stateless, observe, plain_layers, predict, relu_twin
 from spikeback.doctor.undisturbed import undisturbed
@@ -129,7 +130,7 @@ def diagnose(
         if not 0 <= value < math.inf:
             raise UsageError(f"{name} must be a number of at least 0, got {value}")
     case = examine(net, x, y, weight, blocks, is_spiking, loss)
-    with undisturbed(net):
+    with undisturbed(net), avoided(net):
         net.train()
         leaf = with_input_gradient(case)
         found = propagate(net, case.blocks, leaf.loss, case.layers, case.batch, leaf.x)
@@ -143,6 +144,7 @@ def diagnose(
         "lr": lr,
         "residual": bool(residual_norms(net)),
         "branches": isinstance(net, ShortcutNet),
+        "note": note(net),
         "blocks": [_block(name, case, found, more) for name in case.blocks],
         "layers": [{**asdict(layer), "block": home(layer.name, case.blocks)} for layer in found.layers],
         "weights": _weights(case, found, lr),

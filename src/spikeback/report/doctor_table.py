@@ -71,7 +71,8 @@ def doctor_text(facts: Facts, width: int = 100) -> str:
     console.print(doctor_table(facts, width))
     table = "\n".join(line.rstrip() for line in console.file.getvalue().rstrip().split("\n"))  # pyright: ignore
     verdict = [_wrapped(line, width) for line in facts["verdict"]["text"].split("\n")]
-    return "\n".join([head, "", table, "", *verdict])
+    note = ["", _wrapped(f"Note: {facts['note']}", width)] if facts.get("note") else []
+    return "\n".join([head, "", table, "", *verdict, *note])
 
 
 def _wrapped(line: str, width: int) -> str:
