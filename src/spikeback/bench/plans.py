@@ -18,7 +18,8 @@ NETS = "spikeback.bench.nets"
 NEURONS = "spikeback.bench.neurons"
 CONVOLUTION = "spikeback.bench.convolutions:both_ways"
 DEPTHS = (18, 34)  # ResNets whose branches are measured
-SMALL = {"width": 8, "time_steps": 1, "batch": 1, "size": 16}  # a miniature of any of these networks
+# a miniature of any of these networks; PyTorch's convolutions of fewer channels can crash (docs/onednn.md)
+SMALL = {"width": 16, "time_steps": 1, "batch": 1, "size": 16}
 PLAIN, PACKED = "spikeback.nn:plain", "spikeback:packed_spikes"
 
 

@@ -12,6 +12,7 @@ from spikeback.doctor.feeds import survey
 from spikeback.doctor.finite import watching
 from spikeback.doctor.knob import Knob
 from spikeback.doctor.measure import propagate
+from spikeback.doctor.onednn import avoided
 from spikeback.doctor.passes import fidelity as measure_fidelity
 from spikeback.doctor.residual import neurons_in, residual_norms, residual_shares
 from spikeback.doctor.spikes import stuck
@@ -112,7 +113,7 @@ def calibrate(
         raise UsageError(
             f"calibrate: no spikeback.LIF in {type(net).__name__}, and other neurons have no gain to set{way}"
         )
-    with undisturbed(net):
+    with undisturbed(net), avoided(net):
         net.train()
         case = examine(net, x, _labels(net, x) if y is None else y, blocks=blocks)
         with watching(case.layers), torch.no_grad():

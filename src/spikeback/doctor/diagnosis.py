@@ -12,6 +12,7 @@ from spikeback.doctor.blocks import home
 from spikeback.doctor.case import Case, Criterion, about, examine, with_input_gradient
 from spikeback.doctor.feeds import Feed, fed_by, traced
 from spikeback.doctor.measure import Pass, propagate
+from spikeback.doctor.onednn import avoided, note
 from spikeback.doctor.readout import notes, unfamiliar, without_readouts
 from spikeback.doctor.remedies import fitted
 from spikeback.doctor.residual import residual_norms, residual_shares
@@ -136,7 +137,7 @@ def diagnose(
         if not 0 <= value < math.inf:
             raise UsageError(f"{name} must be a number of at least 0, got {value}")
     case = examine(net, x, y, weight, blocks, is_spiking, loss)
-    with undisturbed(net):
+    with undisturbed(net), avoided(net):
         net.train()
         leaf = with_input_gradient(case)
         with traced(net, case.layers) as feeds, same_draws():  # the draws of the descent test
@@ -162,7 +163,7 @@ def diagnose(
         "frozen": [sum(not p.requires_grad for p in net.parameters()), len([*net.parameters()])],
         "evaluation": (evaluated := evaluation(case)),
         "stale_blocks": stale_blocks(evaluated, case.blocks),
-        "notes": notes(unknown, found.readouts),
+        "notes": [*notes(unknown, found.readouts), *([said] if (said := note(net)) else [])],
     }
     verdict = judge(facts)
     remedies = fitted(verdict.remedies, net, x, y, [layer.name for layer in found.layers])

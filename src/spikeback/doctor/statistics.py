@@ -74,10 +74,8 @@ def refresh(net: nn.Module, x: Tensor, y: Tensor) -> nn.Module:
         norms[name].running_var.copy_(variance)
         if norms[name].num_batches_tracked is not None:
             norms[name].num_batches_tracked.clamp_(min=1)
-    if (
-        not y.is_floating_point()
-        and (found := evaluation(Case(net, x, y, [], {}, layouts_of(net, x, len(y), []))))["sick"]
-    ):
+    case = Case(net, x, y, [], {}, layouts_of(net, x, len(y), []))
+    if not y.is_floating_point() and (found := evaluation(case))["sick"]:
         raise UsageError(
             f"statistics: with refreshed statistics the network still gets only {found['running_accuracy']:.0%} of the "
             f"batch right, not {found['own_accuracy']:.0%}; nothing was changed"

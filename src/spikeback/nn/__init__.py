@@ -1,9 +1,19 @@
 """Modules: the neuron, normalisation, and the blocks networks are made of."""
 
-from spikeback.nn.block import BasicBlock, ConvNorm, Stack
+from spikeback.nn.block import BasicBlock, Conv2d, ConvNorm, Stack
 from spikeback.nn.neuron import LIF
 from spikeback.nn.norm import BatchNorm2d, TdBatchNorm2d
 from spikeback.ops.lif import plain
 from spikeback.ops.processes import local_statistics
 
-__all__ = ["LIF", "BasicBlock", "BatchNorm2d", "ConvNorm", "Stack", "TdBatchNorm2d", "local_statistics", "plain"]
+__all__ = [
+    "LIF",
+    "BasicBlock",
+    "BatchNorm2d",
+    "Conv2d",
+    "ConvNorm",
+    "Stack",
+    "TdBatchNorm2d",
+    "local_statistics",
+    "plain",
+]

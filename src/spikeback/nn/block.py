@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from spikeback.nn.fuse import fused, is_watched
 from spikeback.nn.neuron import LIF
 from spikeback.nn.norm import halve_variance, norm_for
+from spikeback.nn.pointwise import is_strided, strided
 from spikeback.ops.convolution import convolve, is_faster
 from spikeback.ops.lif.layout import is_channels_last
 
@@ -72,22 +73,19 @@ def neuron_for(prototype: nn.Module | None) -> nn.Module:
 class Conv2d(nn.Conv2d):
     """`nn.Conv2d`, with the kernels of ops/convolution.py where they are faster: 3x3 with stride 1 or 2.
 
-    It keeps clear of a kernel of oneDNN that writes beyond its memory: on processors with AVX2 and no AVX-512, its
-    weight gradient of a channels-last 1x1 convolution with a stride does so for some channel counts that are no
-    multiple of 8 (seen with valgrind in PyTorch 2.14, `jit_avx2_1x1_convolution_bwd_weights_t`). Such a convolution is
-    a linear layer over the channels.
+    On the CPU a 1x1 convolution with a stride is a linear layer, clear of a fault of PyTorch's (nn/pointwise.py).
     """
 
     def forward(self, input: Tensor) -> Tensor:
         if is_faster(self, input):
             y = convolve(input, self.weight, self.stride[0])
             return y if self.bias is None else y + self.bias[:, None, None]
-        odd = self.in_channels % 8 or self.out_channels % 8
-        if not odd or (self.kernel_size, self.padding, self.groups) != ((1, 1), (0, 0), 1):
-            return super().forward(input)
-        down, right = self.stride
-        pixels = input[:, :, ::down, ::right].movedim(1, -1)  # (N, C, H, W) -> (N, H, W, C)
-        return nn.functional.linear(pixels, self.weight.flatten(1), self.bias).movedim(-1, 1)
+        return super().forward(input)
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if is_strided(self, input):
+            return strided(input, weight, bias, self.stride)
+        return super()._conv_forward(input, weight, bias)
 
 
 class ConvNorm(nn.Sequential):
