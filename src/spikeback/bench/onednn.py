@@ -28,7 +28,7 @@ CHECKER = "libc_malloc_debug.so.0"  # from version 2.34 of glibc on MALLOC_CHECK
 SECONDS = 10  # after which a layer counts as hanging
 TOGETHER = 50  # layers that a child runs, one after the other
 LAYERS = ("pytorch", "ours", "linear", "conv1d")
-OK, WRONG = "ok", "wrong"
+OK, WRONG, ERROR = "ok", "wrong", "error"
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Case:
 
 
 def crashes(cases: Sequence[Case], isa: str | None = None, progress: bool = False) -> list[str]:
-    """What became of each case: "ok", "wrong" (numbers), or the name of the signal that ended its process.
+    """What became of each case: "ok", "wrong" (numbers), "error" (an exception), or the signal that ended its process.
 
     `isa` limits the instructions that oneDNN uses, by its names (AVX2, AVX512_CORE, AVX512_CORE_BF16, ...); more than
     the processor has cannot be tried. SIGALRM stands for a layer that did not end.
@@ -166,7 +166,7 @@ def _fork(cases: Sequence[Case]) -> list[str]:
         answers = [OK if letter == ord("y") else WRONG for letter in pipe.read()]
     _, status = os.waitpid(child, 0)
     if os.WIFEXITED(status) and os.WEXITSTATUS(status):
-        raise SystemExit(f"{cases[len(answers)]} cannot be run")
+        answers.append(ERROR)
     if os.WIFSIGNALED(status):
         answers.append(signal.Signals(os.WTERMSIG(status)).name)
     return answers

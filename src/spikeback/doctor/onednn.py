@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from functools import partial
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from spikeback.nn.block import Conv2d
 from spikeback.nn.pointwise import is_strided, strided
@@ -35,9 +35,9 @@ def note(net: nn.Module) -> str | None:
         return None
     return (
         f"{names[0]}{f' and {len(names) - 1} more' if names[1:] else ''}: a 1x1 convolution with a stride and few "
-        "input channels. Where images are channels-last, its weight gradient in PyTorch can crash the process on this "
-        "processor, in float32 and in bfloat16. Put spikeback.nn.Conv2d in the place of nn.Conv2d, or keep images and "
-        "network contiguous (docs/onednn.md)."
+        "input channels. If images are channels-last, or have one channel, its weight gradient in PyTorch can crash "
+        "the process on this processor, in float32 and in bfloat16. Put spikeback.nn.Conv2d in the place of nn.Conv2d "
+        "(docs/onednn.md)."
     )
 
 
@@ -46,7 +46,7 @@ def avoided(net: nn.Module) -> Iterator[None]:
     """Within, these layers are computed as `spikeback.nn.Conv2d` computes them."""
     layers = list(exposed(net).values())
     for layer in layers:
-        layer._conv_forward = partial(_conv_forward, layer.stride)
+        layer._conv_forward = partial(_conv_forward, layer.stride)  # pyright: ignore[reportAttributeAccessIssue]
     try:
         yield
     finally:
@@ -54,5 +54,5 @@ def avoided(net: nn.Module) -> Iterator[None]:
             del layer._conv_forward
 
 
-def _conv_forward(stride: tuple[int, ...], x: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
-    return strided(x, *rest, stride)
+def _conv_forward(stride: tuple[int, ...], x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return strided(x, weight, bias, stride)
