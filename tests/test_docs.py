@@ -22,6 +22,15 @@ def test_readme_shows_the_committed_demo() -> None:
     assert f'"{headline(exploding)}"' in readme
 
 
+def test_readme_shows_what_is_supported_of_other_frameworks() -> None:
+    columns = json.loads((ROOT / "docs/results/peers/supported.json").read_text())
+    lines = [f"| | {' | '.join(columns)} |", f"|---|{'---:|' * len(columns)}"]
+    for label in next(iter(columns.values())):
+        cells = ["{} of {}".format(*column[label]) for column in columns.values()]
+        lines.append(f"| {label} | {' | '.join(cells)} |")
+    assert "\n".join(lines) in (ROOT / "README.md").read_text()
+
+
 def test_files_that_readme_and_docs_point_to_exist() -> None:
     for page in [ROOT / "README.md", *ROOT.glob("docs/*.md")]:
         for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text()):

@@ -1,11 +1,16 @@
-"""README's table of what is known of the networks of four frameworks is what these tests find."""
+"""What is known of the networks of four frameworks, counted; README shows it.
 
+`SPIKEBACK_WRITE=1 pytest tests/foreign/test_supported.py` writes the file anew.
+"""
+
+import json
+import os
 from pathlib import Path
 
 import torch
 
 import spikeback as sb
-from spikeback.doctor.adapters import spikes
+from spikeback.doctor.adapters import reads_out, spikes
 from spikeback.doctor.neurons import neuron_of
 from spikeback.doctor.settings import threshold_of
 
@@ -13,23 +18,24 @@ from ..doctor.peer_classes import neurons
 from ..doctor.peers import need
 from .test_peers import NETS, K, made
 
-README = Path(__file__).parents[2] / "README.md"
+FILE = Path(__file__).parents[2] / "docs/results/peers/supported.json"
 PACKAGES = {"SpikingJelly": "spikingjelly", "snnTorch": "snntorch", "norse": "norse", "sinabs": "sinabs"}
 
 
-def of_neurons(framework: str) -> dict[str, str]:
+def of_neurons(framework: str) -> dict[str, list[int]]:
     """How many of the neuron classes that a package offers are known, and how far."""
     modules = [make() for make in neurons()[framework].values()]
     spiking = [module for module in modules if spikes(module)]
-    share = lambda some: f"{len(some)} of {len(spiking)}"
+    silent = [module for module in modules if not spikes(module) and reads_out(module)]
+    share = lambda some: [len(some), len(spiking)]
     return {
-        "neuron classes recognised": str(len(modules)),
+        "neuron classes recognised": [len(spiking + silent), len(modules)],
         "that spike, with the membrane replayed exactly": share([m for m in spiking if neuron_of(m) is not None]),
         "that spike, with a threshold that remedies can set": share([m for m in spiking if threshold_of(m)]),
     }
 
 
-def of_networks(framework: str) -> dict[str, str]:
+def of_networks(framework: str) -> dict[str, list[int]]:
     """What works on the networks of `NETS`, of how many."""
     wanted = {  # of every block, in the rows of a diagnosis
         "branches, rates, fidelity, gradients by time step": ("fidelity", "gradient_by_step", "rate"),
@@ -46,19 +52,14 @@ def of_networks(framework: str) -> dict[str, str]:
         whole = lambda key, found=found: all(row[key] is not None for row in found.blocks)
         for label, keys in wanted.items():
             counts[label] += all(map(whole, keys))
-    return {f"networks tried: {label}": f"{count} of {len(names)}" for label, count in counts.items()}
+    return {f"networks tried: {label}": [count, len(names)] for label, count in counts.items()}
 
 
-def table() -> str:
-    """The table, a column a framework."""
-    columns = {name: of_neurons(name) | of_networks(name) for name in PACKAGES}
-    lines = [f"| | {' | '.join(columns)} |", f"|---|{'---:|' * len(columns)}"]
-    for label in next(iter(columns.values())):
-        lines.append(f"| {label} | {' | '.join(column[label] for column in columns.values())} |")
-    return "\n".join(lines)
-
-
-def test_readme_says_what_is_supported_how_far() -> None:
+def test_the_committed_file_says_what_is_supported_how_far() -> None:
     for package in PACKAGES.values():
         need(package)
-    assert table() in README.read_text(encoding="utf-8")
+    found = {name: of_neurons(name) | of_networks(name) for name in PACKAGES}
+    if os.environ.get("SPIKEBACK_WRITE"):
+        FILE.parent.mkdir(parents=True, exist_ok=True)
+        FILE.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    assert json.loads(FILE.read_text(encoding="utf-8")) == found
