@@ -4,10 +4,9 @@
     python -m spikeback.bench.onednn --isa AVX512_CORE_BF16 AVX2    # as on processors of these kinds
     python -m spikeback.bench.onednn --layer ours                   # spikeback.nn.Conv2d: nothing is found
 
-Every layer runs once forwards and backwards in a child process, so that a crash is counted and not suffered. The
-children check every block of memory when it is freed (glibc's MALLOC_CHECK_), so a write just beyond a block is a crash
-as well. Pictures, weights and gradients are small whole numbers; the results are compared with those of float64, for
-which PyTorch does not use oneDNN. It needs Linux. docs/onednn.md says what is known.
+Every layer runs once forwards and backwards in a child process, so that a crash is counted and not suffered. The child
+checks every block of memory when it is freed (glibc's MALLOC_CHECK_). Images, weights and gradients are small whole
+numbers; results are compared with those of float64, which oneDNN has no part in. docs/onednn.md says what is known.
 """
 
 import argparse
