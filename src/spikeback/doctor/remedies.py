@@ -62,8 +62,8 @@ def _chosen(kind: str, cause: str, facts: dict[str, Any]) -> list[Remedy]:
     if kind in ("healthy", "statistics"):
         return [*([_STATISTICS] if kind == "statistics" else []), *_rates(facts, small=False)]
     repairs = {
-        "leak": [_LEAK, _THRESHOLD], "threshold": [_THRESHOLD], "initialisation": [_VARIANCE], "width": [_WIDTH],
-        "norm": [_GAMMA, _THRESHOLD], "bias": [_BIAS, _THRESHOLD], "zero": [_ZERO],
+        "leak": [_LEAK, _THRESHOLD], "threshold": [_THRESHOLD], "width": [_WIDTH], "zero": [_ZERO],
+        "initialisation": [_VARIANCE, _THRESHOLD], "norm": [_GAMMA, _THRESHOLD], "bias": [_BIAS, _THRESHOLD],
     }  # fmt: skip
     if cause in ("input", "zero"):
         return repairs.get(cause, [])

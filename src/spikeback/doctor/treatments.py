@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor, nn
 
 from spikeback.doctor.case import layouts_of
+from spikeback.doctor.causes import LARGE
 from spikeback.doctor.feeds import survey
 from spikeback.doctor.neurons import neuron_of
 from spikeback.doctor.settings import Setting, Undo, assign, leak_of, line, threshold_of, wider
@@ -62,7 +63,7 @@ class Treatment:
 
 
 def set_thresholds(net: nn.Module, x: Tensor, batch: int, names: Collection[str]) -> Treatment | None:
-    """Thresholds of half the current's spread above its mean for layers that are stuck, until none is.
+    """Thresholds of half the current's spread above its mean for layers that are stuck, or far above theirs.
 
     A layer whose input comes to life gets another current, so all that were set are set again until nothing changes;
     what is still stuck then gets half of it (if it is silent), or twice.
@@ -73,7 +74,8 @@ def set_thresholds(net: nn.Module, x: Tensor, batch: int, names: Collection[str]
         for _ in range(len(names) + EXTRA):
             layers = survey(net, x, batch, names, layouts)[0]
             sick = [name for name, layer in layers.items() if stuck(layer.silent, layer.saturated)]
-            moved = _moved(net, layers, {*sick, *chosen}, factors, chosen)
+            low = [name for name, layer in layers.items() if layer.current_std > LARGE * (layer.threshold or math.inf)]
+            moved = _moved(net, layers, {*sick, *low, *chosen}, factors, chosen)
             if not moved and sick:
                 for name in sick:
                     factors[name] *= 0.5 if layers[name].silent > 0.5 else 2.0

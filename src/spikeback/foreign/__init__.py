@@ -3,7 +3,8 @@
 Known frameworks are recognised by the names of their classes: none of them is imported.
 """
 
-from spikeback.foreign.layout import BATCH_FIRST, WORDS, Layout, Layouts, measure_layouts
+from spikeback.foreign.layout import BATCH_FIRST, WORDS, Layout, Layouts
+from spikeback.foreign.measure import measure_layouts
 from spikeback.foreign.state import (
     RESETS,
     first,

@@ -97,12 +97,13 @@ def warn_of_memory(net: nn.Module, run: Callable[[Tensor], Tensor], x: Tensor) -
     modules = dict(net.named_modules())
     alike = lambda name: len(before[name]) == len(after[name]) and all(map(torch.equal, before[name], after[name]))
     found = [name for name in modules if not alike(name) and not is_stateful(modules[name])]
-    where = f"{found[0]!r} ({type(modules[found[0]]).__name__})" if found else "some module"
-    kind = type(modules[found[0]]).__name__ if found else "MyNeuron"
+    if not found:  # it draws at random in a way of its own
+        return
+    kind = type(modules[found[0]]).__name__
     warnings.warn(
-        f"{type(net).__name__} gives other logits when it sees the same input again: {where} remembers the last batch, "
-        "and spikeback does not know how to make it forget; before the network is wrapped or diagnosed, say "
-        f"spikeback.register_stateful({kind}, {kind}.reset), with the method that makes it forget",
+        f"{type(net).__name__} gives other logits when it sees the same input again: {found[0]!r} ({kind}) remembers "
+        "the last batch, and spikeback does not know how to make it forget; before the network is wrapped or "
+        f"diagnosed, say spikeback.register_stateful({kind}, {kind}.reset), with the method that makes it forget",
         UserWarning, stacklevel=2,
     )  # fmt: skip
 
@@ -113,7 +114,8 @@ def forked_randomness() -> AbstractContextManager[None]:
 
 
 def _attributes(module: nn.Module) -> Iterator[Tensor]:
-    """Tensors among a module's own attributes and buffers."""
-    for value in (*vars(module).values(), *module._buffers.values()):
-        if isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
-            yield value.detach()
+    """Tensors among a module's own attributes and buffers, one level of dictionary or list deep."""
+    for name, value in vars(module).items():
+        items = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else [value]
+        if name != "_parameters":
+            yield from (t.detach() for t in items if isinstance(t, Tensor) and not isinstance(t, nn.Parameter))
