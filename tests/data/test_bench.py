@@ -74,5 +74,5 @@ def test_an_unknown_name_lists_the_choices(capsys: pytest.CaptureFixture[str]) -
     with pytest.raises(SystemExit):
         main(["fit", "--data", "cifar"])
     said = capsys.readouterr().err
-    assert "'cifar' is unknown; choose from embedded, fashion-mnist, folder, cifar10" in said
+    assert "'cifar' is unknown (did you mean 'cifar10'?); choose from embedded, fashion-mnist, folder, cifar10" in said
     assert said.count("\n") == 1

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import spikeback as sb
+from spikeback.errors import UsageError
 from spikeback.nn import BatchNorm2d, ConvNorm, fuse, plain
 from spikeback.ops import native
 
@@ -129,7 +130,7 @@ def test_branches_leave_no_hook_and_cost_no_fusion_at_inference(make_net: Any, r
     model = sb.ShortcutNet(net, "block")
     model(x, 1.0)
     assert len(runs) == 17  # blocks are tapped at their outputs: no neuron is listened to
-    with pytest.raises(RuntimeError):
+    with pytest.raises(UsageError):
         model(torch.randn(3, 7, 8, 8), 1.0)  # a wrong number of channels
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in net.modules())
     runs.clear()

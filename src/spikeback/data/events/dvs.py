@@ -19,7 +19,6 @@ from spikeback.data.events.read import read_events
 from spikeback.data.events.sets import FrameOptions, decode, manifest_hash, naming, read_sample
 from spikeback.data.tree import entries
 from spikeback.errors import UsageError
-from spikeback.values import instead
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 SENSOR = (128, 128)
@@ -125,5 +124,5 @@ def split_rows(split: str) -> tuple[Tensor, Tensor]:
         for row in first:
             row[rng.permutation(PER_CLASS)[:count]] = True
     else:
-        raise UsageError(f"--data.split '{split}' is unknown{instead(split, SPLITS)}, e.g. random-0")
+        raise UsageError(f"--data.split '{split}' is unknown; choose from {', '.join(SPLITS)}, e.g. random-0")
     return torch.from_numpy(np.flatnonzero(first)), torch.from_numpy(np.flatnonzero(~first))
