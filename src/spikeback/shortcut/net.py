@@ -24,6 +24,7 @@ from spikeback.foreign import (
 from spikeback.models.network import Network
 from spikeback.nn.block import firing_rates
 from spikeback.nn.neuron import LIF
+from spikeback.values import instead, near
 
 
 class Branch(nn.Linear):
@@ -64,7 +65,7 @@ class ShortcutNet(nn.Module):
     ) -> None:
         super().__init__()
         if read not in ("spikes", "current"):
-            raise UsageError(f"no read {read!r}; choose from spikes, current")
+            raise UsageError(f"no read {read!r}{instead(read, ('spikes', 'current'))}")
         info = _feature_info(net)
         self.net, self.read = net, read
         self.taps = _choose(net, info, taps)
@@ -110,7 +111,7 @@ class ShortcutNet(nn.Module):
         keep = [keep] if isinstance(keep, str) else list(keep)
         unknown = [tap for tap in keep if tap not in self.taps]
         if unknown:
-            raise UsageError(f"no branch at {unknown[0]!r}; choose from {', '.join(self.taps)}")
+            raise UsageError(f"no branch at {unknown[0]!r}{instead(unknown[0], self.taps)}")
         reset_state(self.net)
         if not keep:
             return self.net
@@ -266,7 +267,7 @@ def _choose(net: nn.Module, info: dict[str, dict[str, Any]], taps: str | Collect
     modules = dict(net.named_modules())
     for name in names:
         if not name or name not in modules:
-            raise UsageError(f"no module {name!r}; choose from {_names(net)}")
+            raise UsageError(f"no module {name!r}{near(name, [*filter(None, modules)])}; choose from {_names(net)}")
     if len(set(names)) < len(names):
         raise UsageError(f"taps name a module twice: {', '.join(names)}")
     return tuple(names)
