@@ -130,7 +130,9 @@ def test_number_of_classes_must_fit_the_logits(frames: Tensor) -> None:
 
 
 def test_unknown_tap_lists_the_choices(make_net: MakeNet) -> None:
-    with pytest.raises(UsageError, match=r"no module 'layer9'; choose from .*layer1.*layer2") as error:
+    with pytest.raises(
+        UsageError, match=r"no module 'layer9' \(did you mean 'layer4'\?\); choose from .*layer1.*layer2"
+    ) as error:
         sb.ShortcutNet(make_net(), taps=["layer1", "layer9"])
     assert "\n" not in str(error.value)
 
@@ -167,3 +169,12 @@ def test_tap_that_runs_another_number_of_times_than_steps_is_an_error() -> None:
 
     with pytest.raises(UsageError, match=r"body\.neuron"):
         sb.ShortcutNet(Twice(), taps=["body.neuron"], num_classes=5, example=torch.randn(3, 4, 3, 8, 8))
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.25])
+def test_an_image_of_another_dtype_is_said_so(frames: Tensor, weight: float) -> None:
+    model = sb.ShortcutNet(Foreign(), taps=["body.neuron"], num_classes=5, example=frames)
+    with pytest.raises(UsageError, match=r"uint8.*x\.float\(\) / 255"):
+        model(frames.abs().byte(), weight)
+    with pytest.raises(UsageError, match=r"uint8.*x\.float\(\) / 255"):
+        sb.ShortcutNet(Foreign(), taps=["body.neuron"], num_classes=5, example=frames.abs().byte())

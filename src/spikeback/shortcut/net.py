@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any, Literal, cast
 
@@ -21,6 +21,7 @@ from spikeback.foreign import (
     reset_state,
     warn_of_memory,
 )
+from spikeback.inputs import explained
 from spikeback.models.network import Network
 from spikeback.nn.block import firing_rates
 from spikeback.nn.neuron import LIF
@@ -141,7 +142,9 @@ class ShortcutNet(nn.Module):
         """Logits of the network (T, B, K), or (1, B, K) from those of ours that can pool rates over time, and T."""
         if not per_step and isinstance(self.net, Network):
             return self._check(self.net(x, per_step=False), x), self.net.time_steps if x.ndim == 4 else x.shape[0]
-        main = self._check(first(self.net(x)), x)
+        with nullcontext() if torch.compiler.is_compiling() else explained(self.net, x):
+            output = self.net(x)
+        main = self._check(first(output), x)
         return main, main.shape[0]
 
     @contextmanager
@@ -182,7 +185,8 @@ class ShortcutNet(nn.Module):
 
         def run(x: Tensor) -> Tensor:
             reset_state(twin)
-            return self._check(first(twin(x)), x)
+            with explained(twin, x):
+                return self._check(first(twin(x)), x)
 
         with forked_randomness():
             found = measure_layouts(twin, run, example, self.sites.values())
