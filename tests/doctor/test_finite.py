@@ -122,7 +122,7 @@ def test_the_first_layer_whose_current_overflows() -> None:
     for call in [sb.diagnose, sb.calibrate, lambda n, x, y: sb.calibrate(n, x, y, gain=None, fidelity=0.7)]:
         message = refused(call, net, X)
         assert "layer 'layer1.0.lif2' is the first" in message
-    alike = residual_net((2, 1), width=4)  # as the network that this remedy is for
+    alike: Any = residual_net((2, 1), width=4)  # as the network that this remedy is for
     alike.layer1[0].conv2[1].register_forward_hook(overflowing)
     assert "layer 'layer1.0.lif2' is the first" in refused(remedies(small_net())[0], alike, X)
 

@@ -206,7 +206,7 @@ def test_gradients_by_step_are_those_of_autograd(name: str) -> None:
         out: Any = net(x)
         hook.remove()
         loss = nn.functional.cross_entropy((out[0] if isinstance(out, tuple) else out).mean(0), y)
-        grads = torch.autograd.grad(loss, calls)
+        grads = [*torch.autograd.grad(loss, calls)]
         g = torch.stack(grads) if len(grads) > 1 else grads[0]
         if isinstance(net, Sinabs):
             g = (g if g.ndim == 5 else g.unflatten(0, (batch, steps))).transpose(0, 1)
