@@ -41,10 +41,8 @@ class Heard:
 
     calls: list[Tensor] = field(default_factory=list)
     features: int | None = None  # axes besides time and samples
-    leading: int | None = None
-    counts: tuple[Literal["first", "last"], int] | None = (
-        None  # where the channels of the last layer were, and how many
-    )
+    leading: int | None = None  # axes of time and samples
+    counts: tuple[Literal["first", "last"], int] | None = None  # where the last layer had its channels, and how many
 
 
 def measure_layouts(
