@@ -31,7 +31,7 @@ needs_checks = pytest.mark.skipif(not checks_memory(), reason=f"no {CHECKER}, gl
 STEPS = """
 import sys, torch
 import spikeback as sb
-for name in ("spiking_resnet18", "spiking_resnet20", "spiking_vgg11"):
+for name in ("spiking_resnet18", "spiking_resnet20"):
     for width in sys.argv[1:]:
         net = sb.create_model(name, num_classes=5, width=int(width), time_steps=1)
         model = sb.ShortcutNet(net.to(memory_format=torch.channels_last), "block")
