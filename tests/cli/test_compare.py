@@ -78,7 +78,9 @@ DATASET = {
     "hash": sha256,
     "split_hash": sha256,
     "split": either(None),
-    "options": lambda v: sorted(v) == ["mean", "std"] and all(len(values) == 1 for values in v.values()),
+    "options": lambda v: (
+        sorted(v) == ["crop_padding", "mean", "mirror", "std"] and all(len(v[key]) == 1 for key in ("mean", "std"))
+    ),
 }
 REGIME = {
     "surrogate": text,

@@ -17,7 +17,8 @@ from spikeback.doctor import PASSES
 Command = Callable[..., Any]
 FILES = {"report.html", "diagnosis.json", "diagnosis.png", "diagnosis.svg"}
 TOP = {"schema", "net", "residual", "branches", "batch_size", "time_steps", "loss", "lr", "blocks", "layers", "weights",
-       "verdict", "command", "notes"}  # fmt: skip
+       "verdict", "command", "notes", "alike", "constant", "classes", "frozen", "evaluation",
+       "stale_blocks"}  # fmt: skip
 BLOCK = {"name", "kind", "gradient", "gradient_by_step", "gain", "predicted", "relu", "relu_predicted", "rate",
          "rate_by_step", "silent", "saturated", "active", "derivative", "second_moment", "fidelity", "unrelated",
          "relu_fidelity", "coherence", "descent", "participation", "share"}  # fmt: skip

@@ -191,8 +191,8 @@ def test_lightning_resumes_with_the_batches_of_the_uninterrupted_run(picture_set
         (
             "name",
             "cifar",
-            "--data.name 'cifar' is unknown; choose from embedded, fashion-mnist, folder, cifar10, cifar100, "
-            "imagenet, cifar10-dvs, nmnist, dvs128-gesture, simulated-dvs, tonic:<Name>",
+            "--data.name 'cifar' is unknown (did you mean 'cifar10'?); choose from embedded, fashion-mnist, folder, "
+            "cifar10, cifar100, imagenet, recordings, cifar10-dvs, nmnist, dvs128-gesture, simulated-dvs, tonic:<Name>",
         ),
         ("size", 0, "--data.size must be at least 1, not 0"),
         ("size", 100000, "--data.size must be at most 4096, not 100000"),

@@ -230,3 +230,60 @@ def test_without_an_example_the_first_batch_tells() -> None:
     x[:, 1] += 1
     changed = (model.logits(x)[1]["merged"] != before).flatten(2).any(2).any(0)
     assert changed.tolist() == [False, True, False]
+
+
+class Encoded(nn.Module):
+    """A random encoder, and samples first inside: (B, F) -> (B*T, F) -> (T, B, K)."""
+
+    def __init__(self, draw: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.draw, self.enter, self.fc = draw, nn.Linear(16, 6), nn.Linear(6, K)
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = torch.relu(self.enter(self.draw(x.repeat_interleave(3, 0))))
+        return self.fc(z).unflatten(0, (-1, 3)).transpose(0, 1)
+
+
+DRAWS: dict[str, Callable[[Tensor], Tensor]] = {
+    "rates": lambda x: (torch.rand_like(x) <= x).float(),
+    "bernoulli": torch.bernoulli,
+    "poisson": lambda x: torch.poisson(3 * x),
+    "noise": lambda x: x + torch.randn(x.shape),
+    "in place": lambda x: x + torch.empty_like(x).uniform_(),
+    "normal": lambda x: torch.normal(x, 1.0),
+}
+
+
+@pytest.mark.parametrize("name", DRAWS)
+@pytest.mark.parametrize("batch", [2, 3, 8])
+def test_chance_does_not_hide_where_samples_are(name: str, batch: int) -> None:
+    model = sb.ShortcutNet(Encoded(DRAWS[name]), taps=["enter"], num_classes=K, example=torch.rand(batch, 16))
+    assert model.layouts["enter"].axes == "BT"
+
+
+def test_what_one_sample_could_not_tell_the_first_batch_does() -> None:
+    model = sb.ShortcutNet(Encoded(lambda x: x), taps=["enter"], num_classes=K, example=torch.rand(1, 16))
+    model.logits(torch.rand(4, 16))
+    assert model.layouts["enter"].axes == "BT"
+
+
+def test_one_time_step_at_first_and_more_later() -> None:
+    net = sb.Unrolled(nn.Sequential(nn.Conv2d(3, 6, 3), Neuron(), nn.Flatten(), nn.Linear(6 * 36, K)), 4)
+    model = sb.ShortcutNet(net, taps=["net.0"], num_classes=K, example=torch.rand(1, 2, 3, 8, 8))
+    assert model(torch.rand(4, 2, 3, 8, 8), 0.25).shape == (4, 2, K)
+
+
+class Twice(nn.Module):
+    """(T, B, F) -> (T, B, K), a layer in two places."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shared, self.fc = nn.Linear(4, 4), nn.Linear(4, K)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(torch.tanh(self.shared(torch.tanh(self.shared(x)))))
+
+
+def test_a_module_in_two_places_is_no_module_of_two_time_steps() -> None:
+    with pytest.raises(UsageError, match="called 2 times in one forward, each time with all time steps"):
+        sb.ShortcutNet(Twice(), taps=["shared"], num_classes=K, example=torch.randn(2, 2, 4))

@@ -26,6 +26,7 @@ from spikeback.shortcut import ShortcutNet
 from spikeback.values import instead, json_ready
 
 SCHEMA = 1
+CHUNKS = 8  # of a batch, for the coherence
 PASSES = ("fidelity", "coherence", "descent", "theory")
 MEASURED = (
     "coherence",
@@ -101,7 +102,7 @@ def diagnose(
     loss: Criterion | None = None,
     lr: float = 0.1,
     passes: Sequence[str] = PASSES,
-    chunks: int = 8,
+    chunks: int | None = None,
     noise: float = 0.01,
 ) -> Diagnosis:
     """Find out where a network's gradient dies, why, and what helps: one forward and backward pass in training mode.
@@ -120,7 +121,8 @@ def diagnose(
         lr: learning rate, for the ratio of update to weight.
         passes: what else to do, each some further passes: "fidelity" (and participation ratio), "coherence", "descent",
             "theory" (predicted gains, and those of the ReLU twin).
-        chunks: K, into how many parts the batch is cut for the coherence, 8 or more.
+        chunks: K, into how many parts the batch is cut for the coherence, 8 or more; None is 8, and no coherence of a
+            batch with fewer samples.
         noise: what fidelity is measured with, in standard deviations of x.
 
     Raises:
@@ -136,8 +138,16 @@ def diagnose(
     for name, value in {"lr": lr, "noise": noise}.items():
         if not 0 <= value < math.inf:
             raise UsageError(f"{name} must be a number of at least 0, got {value}")
-    case = examine(net, x, y, weight, blocks, is_spiking, loss)
-    with undisturbed(net), avoided(net):
+    with avoided(net):
+        return _diagnosis(examine(net, x, y, weight, blocks, is_spiking, loss), lr, passes, chunks, noise)
+
+
+def _diagnosis(case: Case, lr: float, passes: Sequence[str], chunks: int | None, noise: float) -> Diagnosis:
+    """The measurements of a case, and the verdict on them."""
+    net = case.net
+    if chunks is None and case.batch < CHUNKS:  # too few samples to tell signal from noise
+        passes = [name for name in passes if name != "coherence"]
+    with undisturbed(net):
         net.train()
         leaf = with_input_gradient(case)
         with traced(net, case.layers) as feeds, same_draws():  # the draws of the descent test
@@ -145,7 +155,7 @@ def diagnose(
         unreached = [name for name, norm in found.norms.items() if norm == 0]
         case = replace(case, blocks=without_readouts(case.blocks, found.readouts, unreached))
         unknown = unfamiliar(case)
-        more = _further(case, found, passes, chunks, noise, twin=not unknown)
+        more = _further(case, found, passes, CHUNKS if chunks is None else chunks, noise, twin=not unknown)
     order = [*feeds, *(layer.name for layer in found.layers)]  # of the first calls
     facts = {
         "schema": SCHEMA,
@@ -166,7 +176,7 @@ def diagnose(
         "notes": [*notes(unknown, found.readouts), *([said] if (said := note(net)) else [])],
     }
     verdict = judge(facts)
-    remedies = fitted(verdict.remedies, net, x, y, [layer.name for layer in found.layers])
+    remedies = fitted(verdict.remedies, net, case.x, case.y, [layer.name for layer in found.layers])
     verdict = replace(verdict, remedies=remedies)
     for row, kind in zip(facts["blocks"], verdict.blocks.values(), strict=True):
         row["kind"] = kind

@@ -78,8 +78,8 @@ class Layout:
         """
         rows, second = calls[0][0], calls[0][1] if len(calls[0]) > 2 else 0
         if len(calls) > 1:
-            one = {"B": (batch,), "T B": (1, batch)}.get(self.axes)  # shape of one time step
-            return one is not None and all(s[: len(one)] == one for s in calls) and steps in (None, len(calls))
+            one = {"T B": (1, batch), "B T": (batch, 1)}.get(self.axes, (batch,))  # shape of one time step
+            return all(tuple(s[: len(one)]) == one for s in calls) and steps in (None, len(calls))
         if self.axes == "B":
             return rows == batch
         if self.axes in ("TB", "BT"):

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from spikeback.errors import UsageError
+from spikeback.foreign.calm import Calm
 from spikeback.foreign.layout import BATCH_FIRST, WORDS, Axes, Layout, Layouts
 from spikeback.foreign.state import first, forked_randomness
 from spikeback.nn import LIF
@@ -41,7 +42,8 @@ class Heard:
 
     calls: list[Tensor] = field(default_factory=list)
     features: int | None = None  # axes besides time and samples
-    leading: int | None = None  # axes of time and samples
+    leading: int | None = None  # axes of time and samples, of an output with so many axes in all:
+    ndim: int = 0
     counts: tuple[Literal["first", "last"], int] | None = None  # where the last layer had its channels, and how many
 
 
@@ -96,27 +98,29 @@ def _listen(
     heard = {name: Heard() for name in names}
     latest = Heard()
 
-    def known(module: nn.Module) -> None:
+    def known(module: nn.Module, output: object) -> None:
         for kinds, features, where, attribute in LAYERS:
             if isinstance(module, kinds):
                 count = getattr(module, attribute)
                 latest.features, latest.leading = features, None
                 latest.counts = (where, count[-1] if isinstance(count, tuple) else count)
-        leading = _leading(module)
-        latest.leading = latest.leading if leading is None else leading
+        if (leading := _leading(module)) is not None:
+            latest.leading, latest.ndim = leading, first(output).ndim
 
     def keep(of: Heard, output: object) -> None:
         of.calls.append(first(output).detach().clone())
-        of.features, of.leading, of.counts = latest.features, latest.leading, latest.counts
+        of.features, of.counts = latest.features, latest.counts
+        of.leading = latest.leading if latest.ndim == of.calls[-1].ndim else None  # a container may add an axis
 
     with torch.no_grad(), forked_randomness(), ExitStack() as hooks:
         for module in net.modules():
             if isinstance(module, tuple(kind for kinds, *_ in LAYERS for kind in kinds)) or _leading(module):
-                hooks.callback(module.register_forward_hook(lambda m, _args, _out: known(m)).remove)
+                hooks.callback(module.register_forward_hook(lambda m, _args, out: known(m, out)).remove)
         for name, of in heard.items():
             hook = lambda _module, _args, output, of=of: keep(of, output)
             hooks.callback(net.get_submodule(name).register_forward_hook(hook).remove)
         torch.manual_seed(0)
+        hooks.enter_context(Calm())
         return run(x).detach(), heard
 
 
@@ -157,6 +161,7 @@ def _choose(name: str, heard: Heard, rolled: Heard, steps: int | None, batch: in
             f"{name!r} puts out {_said(shapes)}, which cannot be {steps or 'T'} time steps of {batch} samples: known "
             f"are {', '.join(WORDS.values())}, the last at every step or once for all"
         )
+    _refuse_shared(name, heard, rolled, batch)
     if batch > 1 and len(rolled.calls) == len(heard.calls):
         a, b = ([layout.joined(calls, batch) for layout in layouts] for calls in (heard.calls, rolled.calls))
         change = max(_change(p, q) for p, q in zip(heard.calls, rolled.calls, strict=True))
@@ -166,6 +171,21 @@ def _choose(name: str, heard: Heard, rolled: Heard, steps: int | None, batch: in
     odd = lambda l: (expected in (1, 2) and l.leading != expected, (l.axes in ("B T", "BT")) != batch_first)  # noqa: E741
     layout = min(layouts, key=odd)
     return replace(layout, channels=_channels(heard, shapes[0], layout.leading))
+
+
+def _refuse_shared(name: str, heard: Heard, rolled: Heard, batch: int) -> None:
+    """Raises UsageError for a module called several times, of which each call has all time steps, not one."""
+    if batch < 2 or len(heard.calls) < 2 or len(rolled.calls) != len(heard.calls):
+        return
+    pairs = [*zip(heard.calls, rolled.calls, strict=True)]
+    if not all(z.ndim > 2 and z.shape[1] == batch for z in heard.calls):
+        return
+    as_steps, as_whole = (sum(_moves(p, q, axis) for p, q in pairs) for axis in (0, 1))
+    if as_whole < 0.5 * as_steps:
+        raise UsageError(
+            f"{name!r} is called {len(pairs)} times in one forward, each time with all time steps: several places "
+            "share it; give each place a module of its own"
+        )
 
 
 def _channels(heard: Heard, shape: Sequence[int], leading: int) -> Literal["first", "last"]:

@@ -46,6 +46,9 @@ def reset_state(net: nn.Module) -> None:
         forget = _forgetting(module)
         if forget is not None:
             forget(module)
+            for name, value in vars(module).items():  # what its method leaves behind (snnTorch's SLSTM: its spikes)
+                if isinstance(value, Tensor) and value.grad_fn is not None:
+                    setattr(module, name, value.detach())
 
 
 def is_stateful(module: nn.Module) -> bool:

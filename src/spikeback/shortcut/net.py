@@ -77,6 +77,7 @@ class ShortcutNet(nn.Module):
             raise UsageError(f"num_classes is {num_classes}, but {type(net).__name__} has {known or 'at least 1'}")
         self.channels = {tap: info[tap]["num_chs"] for tap in self.taps if tap in info}
         self.layouts = {tap: Layout() for tap in self.channels} if isinstance(net, Network) else {}
+        self.tried: Layout | None = None  # where the input has its samples, if layouts were found with one sample only
         unknown = [tap for tap in self.taps if tap not in self.channels]
         if self.num_classes is None or unknown or (example is not None and len(self.layouts) < len(self.taps)):
             if example is None:
@@ -127,7 +128,7 @@ class ShortcutNet(nn.Module):
         return cast(Any, torch.compiler.disable)(self._evaluate)(x, per_step)
 
     def _evaluate(self, x: Tensor, per_step: bool) -> tuple[Tensor, dict[str, Tensor]]:
-        if len(self.layouts) < len(self.taps):
+        if len(self.layouts) < len(self.taps) or (self.tried and self._samples(x) > 1):
             self._measure(x)
         reset_state(self.net)
         with self._record() as seen:
@@ -181,7 +182,10 @@ class ShortcutNet(nn.Module):
     def _measure(self, example: Tensor) -> None:
         """Find layouts and channels of the taps, and the number of classes, in a dry run on a copy of the net."""
         state = {id(t): t.detach().clone() for m in self.net.modules() for t in loose_tensors(m)}
-        twin = copy.deepcopy(self.net, state)  # hidden state may hang in an autograd graph, which deepcopy refuses
+        try:
+            twin = copy.deepcopy(self.net, state)  # hidden state may hang in an autograd graph, which deepcopy refuses
+        except (AttributeError, RuntimeError, TypeError) as error:
+            raise UsageError(f"{type(self.net).__name__} cannot be copied for a dry run: {error}") from error
 
         def run(x: Tensor) -> Tensor:
             reset_state(twin)
@@ -191,7 +195,7 @@ class ShortcutNet(nn.Module):
         with forked_randomness():
             found = measure_layouts(twin, run, example, self.sites.values())
             warn_of_memory(twin, run, example)
-        self.num_classes = found.classes
+        self.num_classes, self.tried = found.classes, found.entry if found.batch == 1 else None
         for tap, site in self.sites.items():
             if site not in found.outputs:
                 raise UsageError(f"tap {tap!r}: no call in one forward of {type(self.net).__name__}")
@@ -200,6 +204,10 @@ class ShortcutNet(nn.Module):
             channels = self.channels.setdefault(tap, layout.width(shape))
             if channels != layout.width(shape):
                 raise UsageError(f"tap {tap!r}: feature_info says {channels} channels, but it puts out {shape}")
+
+    def _samples(self, x: Tensor) -> int:
+        """How many samples an input has, as far as one of a single sample could tell."""
+        return x.shape[1] if self.tried == Layout("T B") else x.shape[0]
 
     def _check(self, main: Tensor, x: Tensor) -> Tensor:
         """Main logits if they are (T, B, K)."""
@@ -271,7 +279,10 @@ def _choose(net: nn.Module, info: dict[str, dict[str, Any]], taps: str | Collect
     modules = dict(net.named_modules())
     for name in names:
         if not name or name not in modules:
-            raise UsageError(f"no module {name!r}{near(name, [*filter(None, modules)])}; choose from {_names(net)}")
+            hint = near(name, ["stage", "block"]) or near(name, [*filter(None, modules)])
+            raise UsageError(
+                f"no module {name!r}{hint}; choose from {_names(net)}, or 'stage' or 'block' for all of them"
+            )
     if len(set(names)) < len(names):
         raise UsageError(f"taps name a module twice: {', '.join(names)}")
     return tuple(names)

@@ -74,7 +74,9 @@ def _as_now(results: dict[str, Any]) -> dict[str, Any]:
 def check_recipe(old: dict[str, Any], recipe: Recipe, path: Path) -> None:
     """Raise UsageError that names every option in which a recipe differs from that of `path`, but for harmless ones."""
     if differ := differing(old, recipe.as_dict()):
-        config = (path if path.is_dir() else path.parents[1]) / "config.yaml"  # of a trial's checkpoint, its run's
+        config = (
+            path if path.is_dir() else path.absolute().parents[1]
+        ) / "config.yaml"  # of a trial's checkpoint, its run's
         own = f", or go on with that run by its own recipe, --config {config}" if config.is_file() else ""
         raise UsageError(
             f"--resume: {path} was made with another recipe, it differs in {', '.join(differ)}; name another --out for "

@@ -109,12 +109,14 @@ def _header(path: Path, file: BinaryIO) -> tuple[int, str]:
     """Leave `file` behind its last header line, and say at which byte that is and which camera is named ('': none)."""
     start, version, chip = 0, b"", b""
     while (line := file.readline()).startswith(b"#"):
+        if version and any(byte < 32 and byte not in b"\t\r\n" for byte in line):
+            break  # the first event's address begins with the byte of '#', as do some of a DAVIS
         if not line.endswith(b"\n") or b"\0" in line:
             raise UsageError(f"{path} is damaged: the header line at byte {start} has no end or is not text")
         version = version or (line.strip() if line.startswith(b"#!AER-DAT") else b"")
         chip = chip or line.partition(b"AEChip:")[2].strip()
         start += len(line)
-        if line.strip() == b"#End Of ASCII Header":  # an address may begin with the byte of '#'
+        if line.strip().replace(b"# ", b"#") == b"#End Of ASCII Header":
             break
     if version != b"#!AER-DAT2.0":
         named = f"names its version {version.decode('latin1')}" if version else "names no version"

@@ -26,7 +26,8 @@ def read_arrays(path: Path) -> Recording:
                 found = {name: found[name] for name in found.files}
         columns = pick(next(iter(found.values())) if isinstance(found, dict) and len(found) == 1 else found)
     except Exception as error:  # a broken archive raises whatever its decoder meets first
-        raise UsageError(f"{path} cannot be read as {path.suffix} with arrays t, x, y, p: {error}") from None
+        why = error if isinstance(error, LookupError | UsageError) else "it is damaged, or of another kind"
+        raise UsageError(f"{path} cannot be read as {path.suffix} with arrays t, x, y, p: {why}") from None
     return Recording(from_columns(str(path), columns), None, lambda i: f"number {i}")
 
 

@@ -71,7 +71,8 @@ def to_frames(
 def trial(events: np.ndarray, start: int | None, duration: int | None) -> np.ndarray:
     """The part of `events`, in order of time, from `start` on and before start + duration; see `to_frames`."""
     for name, value, least in (("start", start, -(2**63)), ("duration", duration, 1)):
-        if value is not None and not (isinstance(value, Integral) and least <= value < 2**63):
+        whole = isinstance(value, Integral) and not isinstance(value, bool)
+        if value is not None and not (whole and least <= value < 2**63):
             raise UsageError(f"{name} {value!r} must be a whole number of microseconds{' from 1 on' * (least == 1)}")
     t = events["t"]
     if not len(t) or (start is None and duration is None):
@@ -80,12 +81,15 @@ def trial(events: np.ndarray, start: int | None, duration: int | None) -> np.nda
     end = int(t[-1]) + 1 if duration is None else begin + int(duration)
     low, high = (bisect_left(t, bound) for bound in (begin, end))
     if low == high:
-        raise UsageError(f"no events from {begin} to {end} us; time runs from {t[0]} to {t[-1]} us: give another start")
+        span = f"from {begin} to {end} us" if end > begin else f"from {begin} us on"
+        raise UsageError(f"no events {span}; time runs from {t[0]} to {t[-1]} us: give another start")
     return events[low:high]
 
 
 def _events(events: np.ndarray) -> np.ndarray:
     """An array given by hand as EVENT (N,)."""
+    if not isinstance(events, np.ndarray):
+        raise UsageError(f"events must be a NumPy array with the fields t, x, y, p, not {type(events).__name__}")
     wanted = f"events are {events.dtype} of shape {events.shape}; expected {EVENT} of shape (N,)"
     if events.ndim != 1 and events.dtype.names:
         raise UsageError(wanted)
@@ -104,8 +108,8 @@ def _checked(
             raise UsageError(f"{name} {value!r} is unknown{instead(value, get_args(choices))}")
     sensor = checked_size(sensor, "sensor")
     size = sensor if size is None else checked_size((size, size) if isinstance(size, int) else size, "size")
-    if not isinstance(time_steps, int) or time_steps < 1:
-        raise UsageError(f"time_steps {time_steps} must be a whole number from 1 on")
+    if isinstance(time_steps, bool) or not isinstance(time_steps, Integral) or time_steps < 1:
+        raise UsageError(f"time_steps {time_steps!r} must be a whole number from 1 on")
     shape = time_steps, 2, *sensor
     if max(math.prod(shape), math.prod((time_steps, 2, *size))) > MOST:
         raise UsageError(f"time_steps {time_steps} of 2 x {sensor}, scaled to {size}, are more than {MOST} counts")
@@ -140,8 +144,8 @@ def _spans(t: np.ndarray, time_steps: int, by: By, start: int | None, duration: 
         position, whole = np.arange(len(t)), len(t)
     else:
         position = (t - (t[0] if start is None else start)).view("u8")  # no span is too long for uint64
-        whole = int(position[-1]) if duration is None else duration
-    span = whole // time_steps
+        whole = int(position[-1]) if duration is None else int(duration)
+    span = whole // int(time_steps)
     if span == 0:  # fewer events, or microseconds, than frames: all of them are left over
         return np.full(len(t), time_steps - 1)
     position //= span
