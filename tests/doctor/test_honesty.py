@@ -121,3 +121,42 @@ def test_randomness_in_evaluation_is_said(always: bool) -> None:
     x, y = 2 * torch.rand(16, 6), some_labels(16, 2)
     cause = sb.diagnose(net, x, y, blocks=["first", "second"], passes=()).verdict.cause
     assert ("draws at random in evaluation" in cause) == always
+
+
+def test_one_norm_far_too_large_is_named() -> None:
+    net = small_net(neuron=sb.LIF(surrogate=sb.surrogate.Rectangle(1.0)))
+    with torch.no_grad():
+        net.layer2[0].conv1[1].weight.mul_(1e3)
+    verdict = sb.diagnose(net, X, Y, passes=()).verdict
+    assert verdict.kind == "exploding"
+    assert "layer2.0.conv1.1" in verdict.cause
+    assert verdict.remedies[0].title == "norm weights"
+
+
+def test_zero_weights_with_a_bias_before_a_norm_are_no_small_gamma() -> None:
+    layers = nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4)
+    nn.init.zeros_(layers[2].weight)
+    over = lambda conv, norm: Merged(nn.Sequential(conv, norm))
+    net = nn.Sequential(over(*layers[:2]), sb.LIF(), over(*layers[2:]), sb.LIF(), Readout())
+    verdict = sb.diagnose(net, X.expand(2, *X.shape), Y, blocks=["0", "2"], passes=()).verdict
+    assert verdict.kind == "dead"
+    assert verdict.cause.startswith("zero weights: ")
+    assert "2.layer.0" in verdict.cause
+
+
+class Merged(nn.Module):
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+
+
+class Readout(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(x.mean((-2, -1)))

@@ -7,6 +7,8 @@ from typing import Any, Literal
 FAITHFUL = 0.5  # of the way from unrelated to equal inputs: below, the forward pass is chaotic
 OUT_OF_REACH = 0.05  # share of membranes inside the surrogate's support: below, its height is not what is wrong
 LARGE, SMALL = 5.0, 0.1  # spread of the current in thresholds; tau, or spread of the current
+ALONE = 100.0  # a spread in thresholds that is to blame even if it is that of one layer
+ROUNDING = 1e-5  # a spread of the current that is made of rounding
 UPDATE = (1e-5, 1e-1)  # of a weight's size: a step that changes it by less, or more, is too small, or too large
 
 Cause = tuple[str, str]
@@ -99,7 +101,7 @@ def _cause_of_statistics(found: dict[str, Any]) -> Cause:
 def _cause_of_dead(layer: dict[str, Any]) -> Cause:
     name, spread, threshold = layer["name"], layer["current_std"], layer["threshold"]
     silent = f"layer {name} does not fire"
-    if layer.get("zero") and spread == 0:
+    if layer.get("zero") and spread < ROUNDING:  # a norm makes something of the rounding of a bias
         return f"zero weights: {silent}; all weights of {layer['zero'][0]}, which feeds it, are 0.", "zero"
     if threshold is None:
         return f"{silent}; of its neurons only spikes are known.", "threshold"
@@ -188,9 +190,11 @@ def _cause_of_size(kind: str, facts: dict[str, Any]) -> Cause:
         f"a block passes on {mean:.2g} times the gradient it gets, "
         f"{'the first' if worst == ratios[0] else 'one'} is left with {worst:.1e} of the last block's"
     )
-    wild = [layer["current_std"] / layer["threshold"] for layer in layers]
-    if sum(spread > LARGE for spread in wild) * 2 > len(layers):
-        layer = sorted(layers, key=lambda layer: layer["current_std"] / layer["threshold"])[len(layers) // 2]
+    by_spread = sorted(layers, key=lambda layer: layer["current_std"] / layer["threshold"])
+    wild = [layer for layer in by_spread if layer["current_std"] > LARGE * layer["threshold"]]
+    alone = bool(wild) and wild[-1]["current_std"] > ALONE * wild[-1]["threshold"]
+    if len(wild) * 2 > len(layers) or alone:
+        layer = wild[-1] if alone else by_spread[len(layers) // 2]
         over = f"currents spread over {layer['current_std'] / layer['threshold']:.0f} thresholds"
         if _culprit(layer) == "threshold":
             return f"threshold: it is so low, {layer['threshold']:g}, that {over}; {passed}.", "threshold"
