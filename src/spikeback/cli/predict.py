@@ -53,7 +53,7 @@ def run(config: Any, console: Console, command: str) -> None:
             found[path] = outcome
     if not found:
         raise UsageError(str(broken[0]) if len(broken) == 1 else f"{len(broken):,} pictures, all broken: {broken[0]}")
-    write_atomic(table, _text(found, trained.classes).encode(errors="surrogateescape"))  # names as they are
+    write_atomic(table, _text(found, trained.classes))
     for line in left_out(others, PICTURES):
         console.print(f"note: {line}", soft_wrap=True, markup=False)
     for error in broken:
