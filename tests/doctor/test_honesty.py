@@ -160,3 +160,22 @@ class Readout(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc(x.mean((-2, -1)))
+
+
+class Both(nn.Module):
+    """Logits, and something of the same shape beside them, as tutorials return spikes and membranes."""
+
+    def __init__(self, beside: bool) -> None:
+        super().__init__()
+        self.net, self.beside = small_net(), beside
+
+    def forward(self, x: Tensor) -> Any:
+        logits = self.net(x)
+        return (logits, 2 * logits) if self.beside else logits
+
+
+def test_of_several_outputs_it_is_said_which_is_judged() -> None:
+    found = sb.diagnose(Both(True), X, Y, passes=())
+    assert any("returns 2 tensors of shape" in note for note in found.facts["notes"])
+    assert "the first is what is judged. If the loss" in " ".join(str(found).split())
+    assert sb.diagnose(Both(False), X, Y, passes=()).facts["notes"] == []

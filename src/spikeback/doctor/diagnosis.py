@@ -13,7 +13,7 @@ from spikeback.doctor.case import Case, Criterion, about, examine, with_input_gr
 from spikeback.doctor.feeds import Feed, fed_by, traced
 from spikeback.doctor.measure import Pass, propagate
 from spikeback.doctor.onednn import avoided, note
-from spikeback.doctor.readout import notes, unfamiliar, without_readouts
+from spikeback.doctor.readout import notes, several, unfamiliar, without_readouts
 from spikeback.doctor.remedies import fitted
 from spikeback.doctor.residual import residual_norms, residual_shares
 from spikeback.doctor.spikes import Layer
@@ -154,7 +154,7 @@ def _diagnosis(case: Case, lr: float, passes: Sequence[str], chunks: int | None,
             found = propagate(net, case.blocks, leaf.loss, case.layers, case.batch, leaf.x, case.layout)
         unreached = [name for name, norm in found.norms.items() if norm == 0]
         case = replace(case, blocks=without_readouts(case.blocks, found.readouts, unreached))
-        unknown = unfamiliar(case)
+        unknown, judged = unfamiliar(case), several(case)
         more = _further(case, found, passes, CHUNKS if chunks is None else chunks, noise, twin=not unknown)
     order = [*feeds, *(layer.name for layer in found.layers)]  # of the first calls
     facts = {
@@ -173,7 +173,7 @@ def _diagnosis(case: Case, lr: float, passes: Sequence[str], chunks: int | None,
         "frozen": [sum(not p.requires_grad for p in net.parameters()), len([*net.parameters()])],
         "evaluation": (evaluated := evaluation(case)),
         "stale_blocks": stale_blocks(evaluated, case.blocks),
-        "notes": [*notes(unknown, found.readouts), *([said] if (said := note(net)) else [])],
+        "notes": [*notes(unknown, found.readouts), *filter(None, (note(net), judged))],
     }
     verdict = judge(facts)
     remedies = fitted(verdict.remedies, net, case.x, case.y, [layer.name for layer in found.layers])

@@ -12,8 +12,9 @@ from spikeback.doctor.adapters import NEURONS, ancestors, reads_out
 from spikeback.doctor.case import Case
 from spikeback.doctor.undisturbed import listening
 from spikeback.errors import UsageError
-from spikeback.foreign import first
+from spikeback.foreign import first, reset_state
 from spikeback.nn import LIF
+from spikeback.shortcut import ShortcutNet
 
 FEW, MANY = 8, 32  # values: what spikes puts out few, of what takes in many
 SOME = 4096  # entries that are looked at
@@ -90,6 +91,22 @@ def notes(unknown: Mapping[str, str], readouts: Collection[str]) -> list[str]:
             f"type(m).__name__ in {sorted(set(unknown.values()))}."
         )
     return found
+
+
+def several(case: Case) -> str | None:
+    """What to say of a network that returns several tensors alike, such as spikes and membranes."""
+    if isinstance(case.net, ShortcutNet):
+        return None
+    reset_state(case.net)
+    with torch.no_grad():
+        output = case.net(case.x)
+    alike = [z for z in output if isinstance(z, Tensor)] if isinstance(output, tuple) else []
+    if len(alike) < 2 or alike[0].shape != alike[1].shape:
+        return None
+    return (
+        f"The network returns {len(alike)} tensors of shape {tuple(alike[0].shape)}, and the first is what is judged. If "
+        "the loss reads another, diagnose a network that returns that one alone."
+    )
 
 
 def _strangers(case: Case) -> dict[str, nn.Module]:
