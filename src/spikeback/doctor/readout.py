@@ -104,8 +104,8 @@ def several(case: Case) -> str | None:
     if len(alike) < 2 or alike[0].shape != alike[1].shape:
         return None
     return (
-        f"The network returns {len(alike)} tensors of shape {tuple(alike[0].shape)}, and the first is what is judged. If "
-        "the loss reads another, diagnose a network that returns that one alone."
+        f"The network returns {len(alike)} tensors of shape {tuple(alike[0].shape)}, and the first is what is judged. "
+        "If the loss reads another, diagnose a network that returns that one alone."
     )
 
 
