@@ -168,7 +168,7 @@ def _choose(name: str, heard: Heard, rolled: Heard, steps: int | None, batch: in
         layouts = [layouts[i] for i in _best([_moves(p, q, 1) for p, q in zip(a, b, strict=True)], change)]
     ndim = len(shapes[0])
     expected = heard.leading or (ndim - heard.features if heard.features else None)
-    odd = lambda l: (expected in (1, 2) and l.leading != expected, (l.axes in ("B T", "BT")) != batch_first)  # noqa: E741
+    odd = lambda one: (expected in (1, 2) and one.leading != expected, (one.axes in ("B T", "BT")) != batch_first)
     layout = min(layouts, key=odd)
     return replace(layout, channels=_channels(heard, shapes[0], layout.leading))
 
