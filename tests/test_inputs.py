@@ -179,3 +179,29 @@ def test_a_model_that_is_like_none() -> None:
         with pytest.raises(UsageError, match="; choose from") as error:
             sb.create_model(name)  # pyright: ignore[reportArgumentType]
         assert "did you mean" not in str(error.value)
+
+
+TIMED: dict[str, Callable[[], nn.Module]] = {
+    "ours": lambda: sb.create_model("spiking_resnet18", num_classes=5, width=4, time_steps=2),
+    "branches": lambda: sb.ShortcutNet(sb.create_model("spiking_resnet18", num_classes=5, width=4, time_steps=2)),
+    "unrolled": lambda: sb.Unrolled(nn.Sequential(nn.Conv2d(3, 5, 3), nn.Flatten(), nn.LazyLinear(5)), 2),
+}
+
+
+@pytest.mark.parametrize("kind", TIMED)
+def test_frames_that_look_batch_first_are_warned_of(kind: str) -> None:
+    net, x = TIMED[kind](), torch.rand(3, 2, 3, 8, 8)
+    with pytest.warns(UserWarning, match=r"batch first.*x.transpose\(0, 1\)") as said:
+        net(x)
+    assert len(said) == 1
+    assert net(x.transpose(0, 1)).shape == (2, 3, 5)  # as advised: no warning, which is an error here
+    for shape in ((2, 2), (1, 3), (3, 4), (4, 1)):  # nothing can tell
+        net(torch.rand(*shape, 3, 8, 8))
+    getattr(net, "net", net).time_steps = net.time_steps = 3
+    net(x)  # the other advice
+
+
+def test_calibrate_warns_of_frames_that_look_batch_first() -> None:
+    net, x = TIMED["ours"](), torch.rand(3, 2, 3, 8, 8)
+    with pytest.warns(UserWarning, match="batch first"):
+        sb.calibrate(net, x, batches=1)

@@ -1,5 +1,6 @@
 """What a network is given: where it does not fit, a sentence that says what was given and what to do."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -53,6 +54,20 @@ def wrong_dtype(x: Tensor, wanted: torch.dtype) -> str | None:
         return None
     other = f", or change the network by net.{CASTS[x.dtype]}()" if x.dtype in CASTS else ""
     return f"{what}: pass x.{cast}{other}"
+
+
+def warn_of_batch_first(x: Tensor, time_steps: int) -> None:
+    """Warn if frames seem to be (B, T, ...): the second axis is as long as T is, and the first is not.
+
+    Where B is T, too, or frames have another number of steps than the network, no shape can tell.
+    """
+    if x.shape[0] != time_steps and x.shape[1] == time_steps and not torch.compiler.is_compiling():
+        warnings.warn(
+            f"x looks batch first, (B, T, ...): {tuple(x.shape)} for a network of time_steps={time_steps}; frames are "
+            f"(T, B, ...): pass x.transpose(0, 1). If these are {x.shape[0]} steps of {x.shape[1]} samples, set the "
+            f"network's time_steps = {x.shape[0]}",
+            UserWarning, stacklevel=3,
+        )  # fmt: skip
 
 
 @contextmanager

@@ -214,3 +214,19 @@ def test_failure_leaves_the_gains_as_they_were() -> None:
     with pytest.raises(RuntimeError, match="the roof caved in"):
         sb.calibrate(net, pictures())
     assert_same(before, snapshot(net))
+
+
+def test_norms_that_are_nearly_faithful_enough_are_left_alone_and_it_is_said() -> None:
+    net = wide_net()
+    before = copy.deepcopy(net.state_dict())
+    torch.manual_seed(0)
+    target = last_fidelity(net) / 0.98
+    torch.manual_seed(0)
+    result = sb.calibrate(net, pictures(), some_labels(64, 10), gain=None, fidelity=target)
+    assert result.norm_scale == 1
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    assert result.fidelity is not None
+    assert 0.9 * target < result.fidelity < target
+    assert f"fidelity {target:g} was asked for, {result.fidelity:.3g} is reached" in result.note
+    assert "95 % of" in (sb.calibrate.__doc__ or "")
+    assert f"{result.fidelity:.3g}" in str(result)

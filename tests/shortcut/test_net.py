@@ -4,13 +4,16 @@ import copy
 from collections.abc import Callable
 from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import spikeback as sb
+from spikeback.doctor import decompose
 from spikeback.errors import UsageError
+from spikeback.train.losses import branch_loss
 
 MakeNet = Callable[..., Any]
 
@@ -139,7 +142,7 @@ def test_without_steps_logits_are_the_mean_over_time(make_net: MakeNet, pictures
 def test_frames_of_any_number_are_taken(make_net: MakeNet) -> None:
     model = sb.ShortcutNet(make_net(time_steps=2))
     for steps in (1, 3):
-        assert model(torch.randn(steps, 2, 3, 8, 8), 0.25).shape == (steps, 2, 5)
+        assert model(torch.randn(steps, 4, 3, 8, 8), 0.25).shape == (steps, 4, 5)
 
 
 def test_trunk_starts_from_the_weights_of_the_vanilla_arm(make_net: MakeNet) -> None:
@@ -169,3 +172,22 @@ def test_branches_start_random_by_the_seed(make_net: MakeNet) -> None:
 def test_every_parameter_learns_while_the_weight_is_positive(make_net: MakeNet, pictures: Tensor) -> None:
     model = sb.ShortcutNet(make_net(), taps="block")
     assert set(gradients(model, model(pictures, 0.25))) == {name for name, _ in model.named_parameters()}
+
+
+@pytest.mark.parametrize("weight", [float("nan"), float("inf"), -1.0, -1, "1", None])
+def test_lambda_out_of_range_is_refused(make_net: MakeNet, pictures: Tensor, weight: Any) -> None:
+    model, y = sb.ShortcutNet(make_net()), torch.zeros(3).long()
+    for use in (
+        lambda: model(pictures, weight),
+        lambda: branch_loss(model, pictures, y, weight, "losses"),
+        lambda: decompose(model, pictures, y, weight),
+        lambda: sb.diagnose(model, pictures, y, weight=weight, passes=()),
+    ):
+        with pytest.raises(UsageError, match="lambda"):
+            use()
+
+
+def test_lambda_may_be_a_tensor_or_any_real_number(make_net: MakeNet, pictures: Tensor) -> None:
+    model = sb.ShortcutNet(make_net()).eval()
+    for weight in (torch.tensor(0.5), np.float32(0.5), np.float64(0.5)):
+        assert torch.equal(model(pictures, cast(Any, weight)), model(pictures, 0.5))

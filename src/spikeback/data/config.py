@@ -3,6 +3,8 @@
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
+import numpy as np
+
 from spikeback.errors import UsageError
 from spikeback.values import check_whole, instead
 
@@ -65,6 +67,8 @@ class EventConfig:
 
     def __post_init__(self) -> None:
         _at_least("data.events", self, {"time_steps": 1, "roll": 0, "start": 0, "duration": 1, "seed": 0})
+        if isinstance(self.sensor, np.ndarray):
+            self.sensor = self.sensor.tolist()
         if isinstance(self.sensor, list):  # from a file
             if len(self.sensor) != 2:
                 raise UsageError(f"--data.events.sensor {self.sensor} must be one number or [height, width]")

@@ -89,11 +89,13 @@ def calibrate(
 
     Args:
         net: a network with `spikeback.LIF` neurons; those of a block share one gain. With `gain=None` any framework's.
-        x: pictures (B, ...) or frames (T, B, ...), as in training.
+        x: pictures (B, ...) or frames (T, B, ...), as in training; time first.
         y: labels (B,); None draws them.
         gain: ||dL/d(input)|| / ||dL/d(output)|| that every block is to have; None leaves surrogates alone.
         fidelity: correlation in (0, 1) that the last block's spikes for x and x + 1 % noise are to keep: the last norm
-            of every residual branch is scaled down until they do, by one factor for all. None leaves norms alone.
+            of every residual branch is scaled down until they do, by one factor for all. Norms with which it is at least 95 % of that are left
+            alone: the noise is drawn anew each time. `Calibration.fidelity` is what is reached, and `note` says so
+            where it is less. None leaves norms alone.
         width: change the surrogates' widths, not the heights of their derivatives.
         norms: the residual branches' last norms by dotted name; None knows those of our blocks, and of blocks that
             name them as torchvision does.
@@ -137,6 +139,7 @@ def calibrate(
                 residual_shares(case, residual_norms(net)), measure_fidelity(case, NOISE)[case.blocks[-1]]["fidelity"],
                 _missed({block: measured[block] for block in knobs}, gain or 1.0, batches),
             )  # fmt: skip
+            done.note = "; ".join(filter(None, (done.note, _less(done, fidelity))))
         except BaseException:
             _scale(weights, kept, 1.0)
             raise
@@ -175,6 +178,15 @@ def _missed(gains: dict[str, float | None], target: float, batches: int) -> str:
         f"{block} ({'no gradient' if gain is None else format(gain, '.3g')})" for block, gain in off.items()
     )
     return f"gain {target:g} was not reached within {batches} passes by {len(off)} of {len(gains)} blocks: {each}"
+
+
+def _less(done: Calibration, target: float | None) -> str:
+    """That the fidelity is below the one asked for, in one line; empty if it is not."""
+    reached = done.fidelity or 0.0
+    if target is None or reached >= target:
+        return ""
+    alone = f"; norms that reach {ENOUGH:.0%} of it are left alone" if done.norm_scale == 1 else ""
+    return f"fidelity {target:g} was asked for, {reached:.3g} is reached{alone}"
 
 
 def _tame(case: Case, weights: list[Tensor], kept: list[Tensor], target: float) -> float:

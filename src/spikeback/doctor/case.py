@@ -1,6 +1,5 @@
 """What is examined: a network on a batch, its loss, its spiking layers and its blocks."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,6 +19,7 @@ from spikeback.models.network import Network
 from spikeback.nn import LIF, BasicBlock, ConvNorm
 from spikeback.nn.block import Stack
 from spikeback.shortcut import ShortcutNet
+from spikeback.shortcut.net import check_weight
 
 OURS = (LIF, BasicBlock, ConvNorm, Stack)  # what they take and put out is (T, B, ...)
 ALIKE = 1e-6  # of the largest number of x: samples that differ by less are the same
@@ -122,8 +122,7 @@ def examine(
             f"x of shape {tuple(x.shape)} and y of shape {tuple(y.shape)} do not fit: x is (B, ...) or (T, B, ...), "
             "y is (B,)"
         )
-    if not math.isfinite(weight):
-        raise UsageError(f"weight must be a finite number, got {weight}")
+    check_weight(weight)
     if weight and not isinstance(net, ShortcutNet):
         raise UsageError(f"weight={weight} is for the branches of a ShortcutNet; {type(net).__name__} has none")
     require_finite(net, x, y)

@@ -14,6 +14,7 @@ from spikeback.doctor.undisturbed import listening, undisturbed
 from spikeback.errors import UsageError
 from spikeback.foreign import first
 from spikeback.shortcut import ShortcutNet
+from spikeback.shortcut.net import check_weight
 from spikeback.values import near
 
 Shares = dict[str, dict[str, dict[str, float]]]  # block -> source -> norm and share
@@ -48,6 +49,7 @@ def decompose(
     """
     if not isinstance(model, ShortcutNet):
         raise UsageError(f"decompose needs a ShortcutNet, which has branches, not a {type(model).__name__}")
+    check_weight(weight)
     names = find_blocks(model.net, spiking_layers(model.net)) if blocks is None else blocks
     modules = dict(model.net.named_modules())
     if isinstance(names, str) or not all(name in modules for name in names):

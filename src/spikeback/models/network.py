@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spikeback.inputs import check_input
+from spikeback.inputs import check_input, warn_of_batch_first
 from spikeback.nn.block import ConvNorm, firing_rates
 
 
@@ -36,9 +36,12 @@ class Network(nn.Module):
     def forward(self, x: Tensor, per_step: bool = True) -> Tensor:
         """Pictures (B, C, H, W) or frames (T, B, C, H, W) -> logits (T, B, K).
 
-        `per_step=False` returns their mean over time, (1, B, K), from firing rates: the readout is linear.
+        Time comes first. Frames that seem to be batch first, (B, T, C, H, W), because T is `time_steps`, are warned of;
+        where B is T, too, or frames have another number of steps, nothing can tell. `per_step=False` returns their mean over time, (1, B, K), from firing rates: the readout is linear.
         """
         check_input(x, self.encoder[0])
+        if x.ndim == 5:
+            warn_of_batch_first(x, self.time_steps)
         steps, frames = (self.time_steps, x[None]) if x.ndim == 4 else (x.shape[0], x)
         frames = frames.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)  # channels-last, as all that follows
         spikes = self.body(frames, steps)

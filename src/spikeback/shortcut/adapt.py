@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from spikeback.errors import UsageError
 from spikeback.foreign import first, reset_state
+from spikeback.inputs import warn_of_batch_first
 
 STATE = re.compile(r"(^|_)(states?|hidden|mem|membrane|syn|spk|hx|h|c|v)(_|\d*$)")  # what an argument for it is called
 AXES: dict[type[nn.Module], int] = {nn.Conv1d: 2, nn.Conv2d: 3, nn.Conv3d: 4}  # of one sample that a layer takes
@@ -38,11 +39,17 @@ class Unrolled(nn.Module):
         self.net, self.time_steps, self.frames, self.hand_on = net, time_steps, frames, hand_on
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, ...) or frames (T, B, ...) -> logits (T, B, K)."""
+        """(B, ...) or frames (T, B, ...), time first -> logits (T, B, K).
+
+        Frames that seem to be batch first, (B, T, ...), because T is `time_steps`, are warned of.
+        """
+        timed = self.has_time(x)
+        if timed and x.ndim > 1:
+            warn_of_batch_first(x, self.time_steps)
         reset_state(self.net)
         names, needed = _state_arguments(self.net)
         logits, state = [], (None,) * needed
-        for x_t in x if self.has_time(x) else x.expand(self.time_steps, *x.shape):
+        for x_t in x if timed else x.expand(self.time_steps, *x.shape):
             output = self.net(x_t, *state)
             logits.append(first(output))
             state = self._state(names, output) or state

@@ -1,6 +1,7 @@
 """ShortcutNet: side branches on any network during training, none at inference."""
 
 import copy
+import math
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -25,7 +26,7 @@ from spikeback.inputs import explained
 from spikeback.models.network import Network
 from spikeback.nn.block import firing_rates
 from spikeback.nn.neuron import LIF
-from spikeback.values import instead, near
+from spikeback.values import instead, is_number, near
 
 
 class Branch(nn.Linear):
@@ -92,8 +93,11 @@ class ShortcutNet(nn.Module):
     def forward(self, x: Tensor, weight: float | Tensor = 0.0, per_step: bool = True) -> Tensor:
         """Logits (T, B, K) = main + weight * sum(side); the number 0 (not a tensor of it) evaluates no branch.
 
-        `per_step=False` returns their mean over time, (1, B, K), and evaluates each branch once, on firing rates.
+        `weight` is lambda, a number of at least 0; the value of a tensor is not looked at, as that would wait for the
+        device. `per_step=False` returns their mean over time, (1, B, K), and evaluates each branch once, on firing
+        rates.
         """
+        check_weight(weight)
         if not isinstance(weight, Tensor) and weight == 0:
             reset_state(self.net)
             main, _ = self._main(x, per_step)
@@ -236,6 +240,13 @@ class ShortcutNet(nn.Module):
             f"tap {tap!r}: {shapes}, but the logits have T = {steps}, B = {batch}; at first it put out "
             f"{WORDS[layout.axes]}"
         )
+
+
+def check_weight(weight: float | Tensor) -> None:
+    """Raises UsageError unless lambda is a number from 0 on, as the schedules give; a tensor is not looked into."""
+    known = is_number(weight) or isinstance(weight, torch.SymFloat | torch.SymInt)  # the latter while it is compiled
+    if not (isinstance(weight, Tensor) or (known and 0 <= weight < math.inf)):
+        raise UsageError(f"weight (lambda) must be a number of at least 0, got {weight!r}: 1 is Eq. 6, 0 no branch")
 
 
 def _keep_output(

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from spikeback.doctor.case import mean_cross_entropy
 from spikeback.shortcut import ShortcutNet
+from spikeback.shortcut.net import check_weight
 
 
 def branch_loss(
@@ -16,6 +17,7 @@ def branch_loss(
     "logits" is Eq. 10: one cross-entropy of main + weight * sum(side). "losses" is deep supervision, the paper's
     introduction: cross-entropy of main + weight * the sum of each branch's own; it judges the main logits.
     """
+    check_weight(weight)
     if combine == "logits" or weight == 0:
         logits = model(x, weight, per_step=False)
         return mean_cross_entropy(logits, y), logits

@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from spikeback.data import to_frames
+from spikeback.data.config import EventConfig
 from spikeback.data.events import EVENT
 from spikeback.data.events.frames import Resize
+from spikeback.data.events.sets import FrameOptions
 from spikeback.errors import UsageError
 
 H, W = 3, 5
@@ -243,3 +245,24 @@ def test_arrays_that_are_no_events_are_named(events: np.ndarray, message: str) -
         events["x"] = events["y"] = 0
     with pytest.raises(UsageError, match=message):
         to_frames(events, 2, (H, W))
+
+
+@pytest.mark.parametrize("pair", [np.array([H, W]), [H, W], np.array([H, W], np.uint8), torch.tensor([H, W])])
+def test_any_sequence_of_two_whole_numbers_is_a_size(pair: Any) -> None:
+    events = random_events(50)
+    assert torch.equal(to_frames(events, 2, pair), to_frames(events, 2, (H, W)))
+    assert torch.equal(to_frames(events, 2, (H, W), 2 * np.asarray(pair)), to_frames(events, 2, (H, W), (2 * H, 2 * W)))
+    assert FrameOptions(size=pair).shape((9, 9)) == (10, 2, H, W)
+    assert FrameOptions(size=pair) == FrameOptions(size=(H, W))
+    assert EventConfig(sensor=np.asarray(pair)) == EventConfig(sensor=(H, W))  # pyright: ignore[reportArgumentType]
+
+
+def test_a_number_of_numpy_is_a_size() -> None:
+    events = random_events(50)
+    assert torch.equal(to_frames(events, 2, (H, W), np.int64(4)), to_frames(events, 2, (H, W), 4))  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("pair", [np.array([H, W, 2]), np.array([1.0 * H, W]), np.array(H), np.array([[H, W]]), "35"])
+def test_what_is_no_size_is_refused(pair: Any) -> None:
+    with pytest.raises(UsageError, match="sensor"):
+        to_frames(random_events(5), 2, pair)

@@ -1,15 +1,17 @@
 """The one form in which events travel through the library."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 
 import numpy as np
+from torch import Tensor
 
 from spikeback.errors import UsageError
 
 EVENT = np.dtype([("t", "<i8"), ("x", "<i2"), ("y", "<i2"), ("p", "u1")])  # t in microseconds; p 1 = ON, 0 = OFF
 Sensor = tuple[int, int]  # (height, width) in pixels
+Size = Sequence[int] | np.ndarray | Tensor  # the same, as it may be given
 FAR = 32767  # stands for every coordinate too large for int16: outside any sensor
 
 
@@ -32,9 +34,10 @@ def option(size: Sensor) -> str:
     return f"sensor={size} (recordings: --data.events.sensor [{size[0]},{size[1]}])"
 
 
-def checked_size(size: Sensor, name: str) -> Sensor:
-    """(height, width) as Python's numbers; raises UsageError unless they are two positive whole numbers."""
-    match size:
+def checked_size(size: Size, name: str) -> Sensor:
+    """(height, width), any sequence or array, as Python's numbers; raises UsageError unless they are two positive whole
+    numbers."""
+    match size.tolist() if isinstance(size, np.ndarray | Tensor) else size:
         case (Integral() as height, Integral() as width) if 0 < height <= FAR and 0 < width <= FAR:
             return int(height), int(width)
     raise UsageError(f"{name} {size!r} must be (height, width) in pixels, each from 1 to {FAR}")

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from spikeback.data.events.clock import ordered
 from spikeback.data.events.columns import from_columns, pick
-from spikeback.data.events.dtype import EVENT, Sensor, checked_size
+from spikeback.data.events.dtype import EVENT, Sensor, Size, checked_size
 from spikeback.errors import UsageError
 from spikeback.values import instead
 
@@ -27,8 +27,8 @@ MOST = 1 << 30  # counts in all frames together: 8 GB while they are made
 def to_frames(
     events: np.ndarray,
     time_steps: int,
-    sensor: Sensor,
-    size: int | Sensor | None = None,
+    sensor: Size,
+    size: int | Size | None = None,
     by: By = "count",
     mode: Mode = "count",
     resize: Resize = "nearest",
@@ -41,7 +41,7 @@ def to_frames(
         events: structured array (N,) of EVENT, as `read_events` returns it, or with such fields of whole numbers, as
             tonic's; in order of time.
         time_steps: T.
-        sensor: (height, width) of the camera in pixels.
+        sensor: (height, width) of the camera in pixels, any sequence of two whole numbers.
         size: (H, W) to scale the frames to, or one number for both; None: the sensor's.
         by: "count", N // T events a frame, or "time", the recording's span // T microseconds a frame, or duration // T.
             What is left over goes into the last frame; a span without events is an empty frame.
@@ -100,14 +100,16 @@ def _events(events: np.ndarray) -> np.ndarray:
 
 
 def _checked(
-    time_steps: int, sensor: Sensor, size: int | Sensor | None, by: By, mode: Mode, resize: Resize
+    time_steps: int, sensor: Size, size: int | Size | None, by: By, mode: Mode, resize: Resize
 ) -> tuple[tuple[int, int, int, int], Sensor]:
     """The shape before scaling, (T, 2, H, W), and the size after it. Raises UsageError naming the option."""
     for name, value, choices in (("by", by, By), ("mode", mode, Mode), ("resize", resize, Resize)):
         if value not in get_args(choices):
             raise UsageError(f"{name} {value!r} is unknown{instead(value, get_args(choices))}")
     sensor = checked_size(sensor, "sensor")
-    size = sensor if size is None else checked_size((size, size) if isinstance(size, int) else size, "size")
+    if isinstance(size, Integral):
+        size = int(size), int(size)
+    size = sensor if size is None else checked_size(size, "size")
     if isinstance(time_steps, bool) or not isinstance(time_steps, Integral) or time_steps < 1:
         raise UsageError(f"time_steps {time_steps!r} must be a whole number from 1 on")
     shape = time_steps, 2, *sensor

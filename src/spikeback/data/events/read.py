@@ -11,7 +11,7 @@ from spikeback.data.events.aedat2 import Axes, read_aedat2
 from spikeback.data.events.aedat3 import read_aedat3
 from spikeback.data.events.clock import Policy, ordered
 from spikeback.data.events.columns import read_arrays
-from spikeback.data.events.dtype import FAR, Recording, Sensor, checked_size, option
+from spikeback.data.events.dtype import FAR, Recording, Sensor, Size, checked_size, option
 from spikeback.data.events.nmnist import read_nmnist
 from spikeback.errors import UsageError
 from spikeback.files import as_path
@@ -23,7 +23,7 @@ REMEDY = "policy 'warn' would drop them"
 
 
 def read_events(
-    path: str | Path, axes: Axes = "jaer", sensor: Sensor | None = None, policy: Policy = "raise"
+    path: str | Path, axes: Axes = "jaer", sensor: Size | None = None, policy: Policy = "raise"
 ) -> np.ndarray:
     """Read a recording: a structured array (N,) of EVENT, t int64 in microseconds, x and y int16, p uint8, 1 = ON.
 
@@ -49,7 +49,7 @@ def read_events(
 
 
 def read_with_sensor(
-    path: str | Path, axes: Axes = "jaer", sensor: Sensor | None = None, policy: Policy = "raise"
+    path: str | Path, axes: Axes = "jaer", sensor: Size | None = None, policy: Policy = "raise"
 ) -> tuple[np.ndarray, Sensor | None]:
     """`read_events`, and the (height, width) that the format or the header says; None if neither does."""
     for name, value, choices in (("axes", axes, get_args(Axes)), ("policy", policy, get_args(Policy))):

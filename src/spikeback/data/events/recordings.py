@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from spikeback.data.events.cache import Blocks, cache_folder, cached, stamps
-from spikeback.data.events.dtype import Sensor
+from spikeback.data.events.dtype import Sensor, Size, checked_size
 from spikeback.data.events.frame_set import FrameSet
 from spikeback.data.events.nmnist import NMNIST
 from spikeback.data.events.parallel import parallel
@@ -21,7 +21,7 @@ from spikeback.errors import UsageError
 RECORDINGS = Kind("recordings", SUFFIXES)
 
 
-def recordings(root: Path, options: FrameOptions | None = None, sensor: Sensor | None = None) -> FrameSet:
+def recordings(root: Path, options: FrameOptions | None = None, sensor: Size | None = None) -> FrameSet:
     """Recordings of any format that `read_events` knows, from root/train/<class>/* and root/test/<class>/*, or
     root/<class>/*, divided as `load_folder` divides pictures; `options` None: 10 frames of the sensor's size.
 
@@ -30,7 +30,11 @@ def recordings(root: Path, options: FrameOptions | None = None, sensor: Sensor |
     """
     options, listing = options or FrameOptions(), list_folder(root, RECORDINGS)
     division = divide(listing)
-    sensor = sensor or common_sensor(division.paths, _sizes(root, division.paths, options))
+    sensor = (
+        common_sensor(division.paths, _sizes(root, division.paths, options))
+        if sensor is None
+        else checked_size(sensor, "sensor")
+    )
     whole = decode_files("recordings", root, division.paths, division.labels, sensor, options)
     name, halves = root.resolve().name, (division.train, division.test)
     manifest = manifest_hash(root, *([division.paths[row] for row in rows.tolist()] for rows in halves))

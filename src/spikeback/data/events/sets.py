@@ -15,7 +15,7 @@ from torch import Tensor
 from spikeback.data.events.aedat2 import Axes
 from spikeback.data.events.cache import Blocks, cache_folder, cached, stamps
 from spikeback.data.events.clock import Policy
-from spikeback.data.events.dtype import Sensor
+from spikeback.data.events.dtype import Sensor, checked_size
 from spikeback.data.events.frame_set import Frames, FrameSet
 from spikeback.data.events.frames import By, Mode, Resize, largest_count, to_frames, warning_of_cuts
 from spikeback.data.events.homes import home
@@ -48,6 +48,10 @@ class FrameOptions:
     duration: int | None = None
     cache: Path | None = None
     workers: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.size is not None and not isinstance(self.size, int):
+            object.__setattr__(self, "size", checked_size(self.size, "size"))  # an array compares element by element
 
     def shape(self, sensor: Sensor) -> tuple[int, int, int, int]:
         """(T, 2, H, W) of a sample from a camera of (height, width)."""
