@@ -6,8 +6,8 @@ from spikeback.doctor.decompose import decompose
 from spikeback.doctor.diagnosis import PASSES, Diagnosis, diagnose
 from spikeback.doctor.measure import block_gradients, firing_rate, keep_histogram, propagate
 from spikeback.doctor.remedies import Remedy
-from spikeback.doctor.undisturbed import undisturbed
 from spikeback.doctor.verdict import Verdict
+from spikeback.foreign.undisturbed import undisturbed
 
 __all__ = [
     "PASSES",

@@ -16,8 +16,9 @@ from spikeback.doctor.onednn import avoided
 from spikeback.doctor.passes import fidelity as measure_fidelity
 from spikeback.doctor.residual import neurons_in, residual_norms, residual_shares
 from spikeback.doctor.spikes import stuck
-from spikeback.doctor.undisturbed import same_draws, undisturbed
 from spikeback.errors import UsageError
+from spikeback.foreign.randomness import same_draws
+from spikeback.foreign.undisturbed import undisturbed
 from spikeback.nn import LIF
 
 NOISE = 0.01  # of x's deviation: what fidelity is measured with
@@ -93,9 +94,9 @@ def calibrate(
         y: labels (B,); None draws them.
         gain: ||dL/d(input)|| / ||dL/d(output)|| that every block is to have; None leaves surrogates alone.
         fidelity: correlation in (0, 1) that the last block's spikes for x and x + 1 % noise are to keep: the last norm
-            of every residual branch is scaled down until they do, by one factor for all. Norms with which it is at least 95 % of that are left
-            alone: the noise is drawn anew each time. `Calibration.fidelity` is what is reached, and `note` says so
-            where it is less. None leaves norms alone.
+            of every residual branch is scaled down until they do, by one factor for all. Norms with which it is at
+            least 95 % of that are left alone, as the noise is drawn anew each time. `Calibration.fidelity` is what is
+            reached; where it is less than asked for, `note` says so. None leaves norms alone.
         width: change the surrogates' widths, not the heights of their derivatives.
         norms: the residual branches' last norms by dotted name; None knows those of our blocks, and of blocks that
             name them as torchvision does.
@@ -153,7 +154,7 @@ def _level(case: Case, knobs: dict[str, Knob], target: float, batches: int) -> d
     case = with_input_gradient(case)
 
     def measure() -> dict[str, float | None]:
-        with same_draws():
+        with same_draws(case.net):
             return propagate(case.net, case.blocks, case.loss, x=case.x).gains
 
     for knob in knobs.values():

@@ -13,8 +13,8 @@ from spikeback.doctor.calibrate import calibrate
 from spikeback.doctor.case import examine
 from spikeback.doctor.finite import require_finite
 from spikeback.doctor.measure import propagate
-from spikeback.doctor.undisturbed import undisturbed
 from spikeback.errors import UsageError
+from spikeback.foreign.undisturbed import undisturbed
 from spikeback.shortcut import ShortcutNet
 
 KEPT = ("rate", "silent", "active")  # of a block's last spiking layer

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from spikeback.doctor.blocks import find_blocks
 from spikeback.doctor.finite import require_finite
 from spikeback.doctor.neurons import spiking_layers
-from spikeback.doctor.undisturbed import undisturbed
 from spikeback.errors import UsageError
 from spikeback.foreign import BATCH_FIRST, Layout, Layouts, first, measure_layouts, reset_state, warn_of_memory
+from spikeback.foreign.undisturbed import undisturbed
 from spikeback.inputs import check_labels, explained
 from spikeback.models.network import Network
 from spikeback.nn import LIF, BasicBlock, ConvNorm

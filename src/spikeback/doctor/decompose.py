@@ -10,9 +10,9 @@ from spikeback.doctor.blocks import find_blocks
 from spikeback.doctor.case import mean_cross_entropy
 from spikeback.doctor.finite import require_finite
 from spikeback.doctor.neurons import spiking_layers
-from spikeback.doctor.undisturbed import listening, undisturbed
 from spikeback.errors import UsageError
 from spikeback.foreign import first
+from spikeback.foreign.undisturbed import listening, undisturbed
 from spikeback.shortcut import ShortcutNet
 from spikeback.shortcut.net import check_weight
 from spikeback.values import near

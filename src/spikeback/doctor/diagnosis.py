@@ -19,9 +19,10 @@ from spikeback.doctor.residual import residual_norms, residual_shares
 from spikeback.doctor.spikes import Layer
 from spikeback.doctor.statistics import evaluation, stale_blocks
 from spikeback.doctor.theory import RELU, Stateless, observe, plain_layers, predict, relu_twin
-from spikeback.doctor.undisturbed import same_draws, undisturbed
 from spikeback.doctor.verdict import Verdict, judge
 from spikeback.errors import UsageError
+from spikeback.foreign.randomness import same_draws
+from spikeback.foreign.undisturbed import undisturbed
 from spikeback.shortcut import ShortcutNet
 from spikeback.values import instead, json_ready
 
@@ -150,7 +151,7 @@ def _diagnosis(case: Case, lr: float, passes: Sequence[str], chunks: int | None,
     with undisturbed(net):
         net.train()
         leaf = with_input_gradient(case)
-        with traced(net, case.layers) as feeds, same_draws():  # the draws of the descent test
+        with traced(net, case.layers) as feeds, same_draws(net):  # the draws of the descent test
             found = propagate(net, case.blocks, leaf.loss, case.layers, case.batch, leaf.x, case.layout)
         unreached = [name for name, norm in found.norms.items() if norm == 0]
         case = replace(case, blocks=without_readouts(case.blocks, found.readouts, unreached))
@@ -211,7 +212,10 @@ def _theory(case: Case, noise: float | None, twin: bool) -> extra.Figures:
     found: extra.Figures = {name: {"predicted": predicted[name]} for name in case.blocks}
     if not twin or not plain_layers(case):
         return found
-    net = relu_twin(case.net, case.layers)
+    try:
+        net = relu_twin(case.net, case.layers)
+    except (AttributeError, RuntimeError, TypeError):  # not every network can be copied
+        return found
     relu = replace(case, net=net)
     leaf = with_input_gradient(relu)
     try:

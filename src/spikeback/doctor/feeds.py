@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from spikeback.doctor.case import forward, layouts_of
 from spikeback.doctor.neurons import spiking_layers
 from spikeback.doctor.spikes import Layer, Seen
-from spikeback.doctor.undisturbed import entering, listening, undisturbed
 from spikeback.foreign import Layout, Layouts
+from spikeback.foreign.undisturbed import entering, listening, undisturbed
 
 
 @dataclass

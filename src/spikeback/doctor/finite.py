@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from spikeback.doctor.undisturbed import entering
 from spikeback.errors import UsageError
+from spikeback.foreign.undisturbed import entering
 
 
 def require_finite(net: nn.Module, x: Tensor, y: Tensor | None = None) -> None:

@@ -16,8 +16,8 @@ from spikeback.doctor.case import Case
 from spikeback.doctor.neurons import spiking_layers
 from spikeback.doctor.readout import watched
 from spikeback.doctor.spikes import Layer, Seen
-from spikeback.doctor.undisturbed import entering, listening, undisturbed
 from spikeback.foreign import Layout, first
+from spikeback.foreign.undisturbed import entering, listening, undisturbed
 
 LOGARITHMS = torch.linspace(-12, 2, 57)  # of a gradient's entries, to the base of 10
 

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from spikeback.doctor.case import Case
 from spikeback.doctor.draws import Draws, SharedDraws
-from spikeback.doctor.undisturbed import listening, same_draws
 from spikeback.errors import UsageError
 from spikeback.foreign import Layout, first
+from spikeback.foreign.randomness import same_draws, unseen
+from spikeback.foreign.undisturbed import listening
 from spikeback.shortcut.adapt import Unrolled
 
 STEP = 1e-3  # length of the descent test's step, relative to the block's weights
@@ -36,8 +37,11 @@ def fidelity(case: Case, noise: float) -> Figures:
         if not case.layouts.doubles:
             return _compare(case, [case.x, noisy])
         both = [case.beside(noisy)]  # in one pass: batch norm treats both halves the same
+        before = unseen(case.net)
         with Draws() as draws:
             figures = _compare(case, both)
+        if unseen(case.net) != before:  # halves of a batch cannot share these draws
+            return _compare(case, [case.x, noisy])
         if not draws.any:
             return figures
         with Draws() as single:
@@ -60,7 +64,7 @@ def _compare(case: Case, inputs: list[Tensor]) -> Figures:
     for x in inputs:
         with ExitStack() as hooks:
             if len(inputs) > 1:
-                hooks.enter_context(same_draws())
+                hooks.enter_context(same_draws(case.net))
             for name, likeness in found.items():
                 calls[name].append([])
                 heard = lambda _, out, of=calls[name][-1]: of.append(first(out))
@@ -191,9 +195,8 @@ def descent(case: Case, gradients: Mapping[str, Tensor]) -> Figures:
 
 
 def _loss(case: Case) -> float:
-    """The loss, always with the same random numbers; the caller keeps the random state (`undisturbed`)."""
-    torch.manual_seed(0)
-    with torch.no_grad():
+    """The loss, always with the same random numbers."""
+    with same_draws(case.net), torch.no_grad():
         return case.criterion(case.logits(), case.y).item()
 
 

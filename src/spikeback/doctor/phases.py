@@ -11,7 +11,7 @@ from spikeback.doctor.case import examine
 from spikeback.doctor.mean_field import critical_height, mean_field
 from spikeback.doctor.measure import propagate
 from spikeback.doctor.theory import observe, predict
-from spikeback.doctor.undisturbed import undisturbed
+from spikeback.foreign.undisturbed import undisturbed
 from spikeback.models import create_model
 from spikeback.nn import LIF
 from spikeback.ops.surrogate import ATan, Rectangle, Surrogate, Tanh, Triangle

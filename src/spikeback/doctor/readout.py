@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from spikeback.doctor.adapters import NEURONS, ancestors, reads_out
 from spikeback.doctor.case import Case
-from spikeback.doctor.undisturbed import listening
 from spikeback.errors import UsageError
 from spikeback.foreign import first, reset_state
+from spikeback.foreign.undisturbed import listening
 from spikeback.nn import LIF
 from spikeback.shortcut import ShortcutNet
 

@@ -14,8 +14,8 @@ from spikeback.doctor.repair import redraw, unit_currents
 from spikeback.doctor.residual import residual_norms
 from spikeback.doctor.statistics import refresh
 from spikeback.doctor.treatments import raise_leaks, set_thresholds, widen
-from spikeback.doctor.undisturbed import all_or_nothing
 from spikeback.errors import UsageError
+from spikeback.foreign.undisturbed import all_or_nothing
 from spikeback.nn import LIF
 from spikeback.ops.surrogate import Rectangle
 from spikeback.shortcut import ShortcutNet, TimeAveraged

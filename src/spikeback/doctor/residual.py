@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from spikeback.doctor.case import Case
 from spikeback.doctor.neurons import spiking_layers
-from spikeback.doctor.undisturbed import entering, listening
 from spikeback.foreign import first
+from spikeback.foreign.undisturbed import entering, listening
 from spikeback.nn import LIF, BasicBlock
 
 NORMS = ("bn3", "bn2", "norm3", "norm2")  # what other libraries call a residual branch's last norm

@@ -10,8 +10,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from spikeback.doctor.blocks import home
 from spikeback.doctor.case import Case, forward, layouts_of, mean_cross_entropy
 from spikeback.doctor.draws import Draws
-from spikeback.doctor.undisturbed import same_draws, undisturbed
 from spikeback.errors import UsageError
+from spikeback.foreign.randomness import same_draws
+from spikeback.foreign.undisturbed import undisturbed
 
 SIGNIFICANT = 3.0  # standard deviations: fewer samples lost may be chance
 LOST = 0.1  # share of the batch that must be lost
@@ -36,7 +37,7 @@ def evaluation(case: Case) -> dict[str, Any]:
     the farthest first.
     """
     norms = running_norms(case.net)
-    with undisturbed(case.net), same_draws(), Draws() as draws:
+    with undisturbed(case.net), same_draws(case.net), Draws() as draws:
         case.net.eval()
         with_running = forward(case.net, case.x, case.weight)
     if not norms:
@@ -86,7 +87,7 @@ def refresh(net: nn.Module, x: Tensor, y: Tensor) -> nn.Module:
 def _own_statistics(net: nn.Module, x: Tensor, weight: float = 0.0) -> tuple[Moments, Tensor]:
     """Mean and variance of what enters each norm, averaged over its calls, and the logits that they make."""
     norms = running_norms(net)
-    with undisturbed(net), same_draws():
+    with undisturbed(net), same_draws(net):
         net.eval()
         for norm in norms.values():
             norm.reset_running_stats()

@@ -39,8 +39,8 @@ from spikeback.doctor.backward import AVERAGE_POOLS, BATCH_NORMS, CONVOLUTIONS, 
 from spikeback.doctor.case import Case
 from spikeback.doctor.jacobian import ENTRIES, NEURONS
 from spikeback.doctor.neurons import Neuron, neuron_of, spiking_layers
-from spikeback.doctor.undisturbed import undisturbed
 from spikeback.foreign import RESETS, Layout, Layouts, first, loose_tensors, reset_state
+from spikeback.foreign.undisturbed import undisturbed
 from spikeback.nn.fuse import by_batch
 
 RELU = Neuron(0.0, 0.0, 1.0, "none", False, lambda current, spikes: current.float(), lambda u: (u > 0).float())

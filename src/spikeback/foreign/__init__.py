@@ -8,7 +8,6 @@ from spikeback.foreign.measure import measure_layouts
 from spikeback.foreign.state import (
     RESETS,
     first,
-    forked_randomness,
     loose_tensors,
     register_stateful,
     reset_state,
@@ -22,7 +21,6 @@ __all__ = [
     "Layout",
     "Layouts",
     "first",
-    "forked_randomness",
     "loose_tensors",
     "measure_layouts",
     "register_stateful",

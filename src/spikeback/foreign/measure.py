@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from spikeback.errors import UsageError
 from spikeback.foreign.calm import Calm
 from spikeback.foreign.layout import BATCH_FIRST, WORDS, Axes, Layout, Layouts
-from spikeback.foreign.state import first, forked_randomness
+from spikeback.foreign.randomness import same_draws
+from spikeback.foreign.state import first
 from spikeback.nn import LIF
 
 # Axes besides those of time and samples, which of them counts channels, and the attribute that says how many.
@@ -112,14 +113,13 @@ def _listen(
         of.features, of.counts = latest.features, latest.counts
         of.leading = latest.leading if latest.ndim == of.calls[-1].ndim else None  # a container may add an axis
 
-    with torch.no_grad(), forked_randomness(), ExitStack() as hooks:
+    with torch.no_grad(), same_draws(net), ExitStack() as hooks:
         for module in net.modules():
             if isinstance(module, tuple(kind for kinds, *_ in LAYERS for kind in kinds)) or _leading(module):
                 hooks.callback(module.register_forward_hook(lambda m, _args, out: known(m, out)).remove)
         for name, of in heard.items():
             hook = lambda _module, _args, output, of=of: keep(of, output)
             hooks.callback(net.get_submodule(name).register_forward_hook(hook).remove)
-        torch.manual_seed(0)
         hooks.enter_context(Calm())
         return run(x).detach(), heard
 
@@ -224,8 +224,7 @@ def _refuse_batch_first(
     """Raises UsageError if the first axis of logits (T, B, K) moves with the first axis of x: they are (B, T, K)."""
     if logits.ndim != 3 or logits.shape[0] < 2 or x.shape[0] % logits.shape[0]:
         return
-    with torch.no_grad(), forked_randomness():
-        torch.manual_seed(0)
+    with torch.no_grad(), same_draws(net):
         shifted = run(x.roll(x.shape[0] // logits.shape[0], 0)).detach()
     time_first, samples_first = _moves(logits, rolled, 1), _moves(logits, shifted, 0)
     if samples_first < 0.25 * _change(logits, shifted) and samples_first < 0.5 * time_first:

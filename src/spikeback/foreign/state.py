@@ -2,13 +2,13 @@
 
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from spikeback.errors import UsageError
+from spikeback.foreign.randomness import same_draws
 
 # The method of one layer (not of a class) by which it forgets, by framework and base class.
 FORGET = {
@@ -89,11 +89,10 @@ def warn_of_memory(net: nn.Module, run: Callable[[Tensor], Tensor], x: Tensor) -
     `run` starts from a fresh neuron state, as far as that is known.
     """
     outputs, tensors = [], []
-    with torch.no_grad(), forked_randomness():
-        for _ in range(2):
-            torch.manual_seed(0)
+    for _ in range(2):
+        with torch.no_grad(), same_draws(net):
             outputs.append(run(x).detach())
-            tensors.append({name: [t.clone() for t in _attributes(m)] for name, m in net.named_modules()})
+        tensors.append({name: [t.clone() for t in _attributes(m)] for name, m in net.named_modules()})
     if outputs[0].shape == outputs[1].shape and torch.allclose(*outputs, equal_nan=True):
         return
     before, after = tensors
@@ -109,11 +108,6 @@ def warn_of_memory(net: nn.Module, run: Callable[[Tensor], Tensor], x: Tensor) -
         f"diagnosed, say spikeback.register_stateful({kind}, {kind}.reset), with the method that makes it forget",
         UserWarning, stacklevel=2,
     )  # fmt: skip
-
-
-def forked_randomness() -> AbstractContextManager[None]:
-    """Inside, random numbers may be drawn and seeds be set; afterwards the random state is what it was."""
-    return torch.random.fork_rng([torch.cuda.current_device()] if torch.cuda.is_available() else [])
 
 
 def _attributes(module: nn.Module) -> Iterator[Tensor]:

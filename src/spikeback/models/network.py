@@ -37,7 +37,8 @@ class Network(nn.Module):
         """Pictures (B, C, H, W) or frames (T, B, C, H, W) -> logits (T, B, K).
 
         Time comes first. Frames that seem to be batch first, (B, T, C, H, W), because T is `time_steps`, are warned of;
-        where B is T, too, or frames have another number of steps, nothing can tell. `per_step=False` returns their mean over time, (1, B, K), from firing rates: the readout is linear.
+        where B is T, too, or frames have another number of steps, nothing can tell.
+        `per_step=False` returns their mean over time, (1, B, K), from firing rates: the readout is linear.
         """
         check_input(x, self.encoder[0])
         if x.ndim == 5:

@@ -9,6 +9,7 @@ from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from spikeback.errors import UsageError
 from spikeback.foreign import (
@@ -16,12 +17,11 @@ from spikeback.foreign import (
     WORDS,
     Layout,
     first,
-    forked_randomness,
-    loose_tensors,
     measure_layouts,
     reset_state,
     warn_of_memory,
 )
+from spikeback.foreign.undisturbed import undisturbed
 from spikeback.inputs import explained
 from spikeback.models.network import Network
 from spikeback.nn.block import firing_rates
@@ -46,8 +46,8 @@ class ShortcutNet(nn.Module):
             dotted module names.
         num_classes: K; None takes the net's `num_classes`, else that of the dry run.
         example: a batch of inputs for a dry run, which finds where taps have their time, samples and channels. Without
-            it that is done with the first batch, if `feature_info` tells the channels. The dry run is on a copy of the
-            net: buffers, neuron state and random state stay as they are.
+            it that is done with the first batch, if `feature_info` tells the channels. The dry run leaves the net as it
+            was: buffers, modes, neuron state and random state.
         read: what a branch reads: the tapped block's output "spikes", or the membrane "current" into its last `LIF`.
 
     Branches draw their initial weights from a forked generator, so the trunk starts as it would without them.
@@ -184,21 +184,18 @@ class ShortcutNet(nn.Module):
         return neurons[-1]
 
     def _measure(self, example: Tensor) -> None:
-        """Find layouts and channels of the taps, and the number of classes, in a dry run on a copy of the net."""
-        state = {id(t): t.detach().clone() for m in self.net.modules() for t in loose_tensors(m)}
-        try:
-            twin = copy.deepcopy(self.net, state)  # hidden state may hang in an autograd graph, which deepcopy refuses
-        except (AttributeError, RuntimeError, TypeError) as error:
-            raise UsageError(f"{type(self.net).__name__} cannot be copied for a dry run: {error}") from error
+        """Find layouts and channels of the taps, and the number of classes, in a dry run that leaves no trace."""
+        lazy = any(map(is_lazy, self.net.parameters()))  # their first batch gives these their shape for good
+        net = copy.deepcopy(self.net) if lazy else self.net
 
         def run(x: Tensor) -> Tensor:
-            reset_state(twin)
-            with explained(twin, x):
-                return self._check(first(twin(x)), x)
+            reset_state(net)
+            with explained(net, x):
+                return self._check(first(net(x)), x)
 
-        with forked_randomness():
-            found = measure_layouts(twin, run, example, self.sites.values())
-            warn_of_memory(twin, run, example)
+        with undisturbed(net):
+            found = measure_layouts(net, run, example, self.sites.values())
+            warn_of_memory(net, run, example)
         self.num_classes, self.tried = found.classes, found.entry if found.batch == 1 else None
         for tap, site in self.sites.items():
             if site not in found.outputs:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from spikeback.foreign.randomness import kept_randomness, randomness_of
 from spikeback.nn import local_statistics
 
 
@@ -15,33 +16,27 @@ from spikeback.nn import local_statistics
 def undisturbed(net: nn.Module) -> Iterator[None]:
     """Put buffers, modes, hidden neuron state and random state back afterwards; parameters are the caller's to restore.
 
+    Random state is that of PyTorch, NumPy and Python, and of generators that modules hold.
     Batch norms take the statistics of this process's batch alone: a measurement does not wait for other processes.
     Hidden state is whatever a module keeps in its attributes, one level of dictionary, list or set deep.
     """
     kept = _kept(net)
     try:
-        with torch.random.fork_rng(_devices()), local_statistics():
+        with kept_randomness(net), local_statistics():
             yield
     finally:
         _put_back(*kept)
 
 
 @contextmanager
-def same_draws() -> Iterator[None]:
-    """What a network draws at random is the same in every such context, so that passes can be compared."""
-    with torch.random.fork_rng(_devices()):
-        torch.manual_seed(0)
-        yield
-
-
-@contextmanager
 def all_or_nothing(net: nn.Module) -> Iterator[None]:
     """If anything goes wrong while the context lasts, parameters, buffers, attributes and random state are put back."""
-    kept, state = _kept(net, parameters=True), torch.get_rng_state()
+    kept, put_back, state = _kept(net, parameters=True), randomness_of(net), torch.get_rng_state()
     try:
         yield
     except BaseException:
         _put_back(*kept)
+        put_back()
         torch.set_rng_state(state)
         raise
 
@@ -56,10 +51,6 @@ def _kept(net: nn.Module, parameters: bool = False) -> Kept:
     held = [*(v for _, kept in attributes for v in kept.values()), *(v for c, _ in containers for v in _items(c))]
     wanted = [t for t in held if isinstance(t, Tensor) and (parameters or not isinstance(t, nn.Parameter))]
     return attributes, containers, [(t, t.detach().clone()) for t in wanted if not is_lazy(t)]
-
-
-def _devices() -> list[int]:
-    return [torch.cuda.current_device()] if torch.cuda.is_available() else []
 
 
 def _put_back(attributes: list[Any], containers: list[Any], tensors: list[tuple[Tensor, Tensor]]) -> None:
