@@ -177,5 +177,8 @@ class Both(nn.Module):
 def test_of_several_outputs_it_is_said_which_is_judged() -> None:
     found = sb.diagnose(Both(True), X, Y, passes=())
     assert any("returns 2 tensors of shape" in note for note in found.facts["notes"])
-    assert "the first is what is judged. If the loss" in " ".join(str(found).split())
+    assert "the first is what is judged. To have another" in " ".join(str(found).split())
+    assert (
+        sb.diagnose(Both(True), X, Y, passes=(), loss=lambda out, y: mean_cross_entropy(out[1], y)).facts["notes"] == []
+    )
     assert sb.diagnose(Both(False), X, Y, passes=()).facts["notes"] == []

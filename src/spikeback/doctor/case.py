@@ -12,7 +12,7 @@ from spikeback.doctor.blocks import find_blocks
 from spikeback.doctor.finite import require_finite
 from spikeback.doctor.neurons import spiking_layers
 from spikeback.errors import UsageError
-from spikeback.foreign import BATCH_FIRST, Layout, Layouts, first, measure_layouts, reset_state, warn_of_memory
+from spikeback.foreign import BATCH_FIRST, Layout, Layouts, logits_of, measure_layouts, reset_state, warn_of_memory
 from spikeback.foreign.undisturbed import undisturbed
 from spikeback.inputs import check_labels, explained
 from spikeback.models.network import Network
@@ -24,7 +24,7 @@ from spikeback.shortcut.net import check_weight
 OURS = (LIF, BasicBlock, ConvNorm, Stack)  # what they take and put out is (T, B, ...)
 ALIKE = 1e-6  # of the largest number of x: samples that differ by less are the same
 
-Criterion = Callable[[Tensor, Tensor], Tensor]  # (logits, labels) of some samples -> their mean loss
+Criterion = Callable[[Any, Tensor], Tensor]  # (what the network returned, labels) of some samples -> their mean loss
 
 
 def mean_cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
@@ -43,7 +43,7 @@ class Case:
         blocks: dotted names, in network order.
         layers: spiking layers by dotted name.
         layouts: where the samples are in x, and in what blocks and layers put out.
-        criterion: mean loss of some of the samples.
+        criterion: mean loss of some of the samples; the default gets their logits, another all that the net returned.
     """
 
     net: nn.Module
@@ -72,11 +72,15 @@ class Case:
         """One forward pass from a fresh neuron state -> (T, B, K) or (B, K)."""
         return forward(self.net, self.x if x is None else x, self.weight)
 
+    def judged(self, output: Any) -> Any:
+        """What the criterion gets of what the network returned."""
+        return logits_of(output) if self.criterion is mean_cross_entropy else output
+
     def loss(self) -> Tensor:
         """Mean loss of the batch. Raises UsageError if labels or logits do not fit, or it is not finite."""
-        logits = self.logits()
-        self.check(logits)
-        loss = self.criterion(logits, self.y)
+        output = returned(self.net, self.x, self.weight)
+        self.check(logits_of(output))
+        loss = self.criterion(self.judged(output), self.y)
         if not (loss.ndim == 0 and torch.isfinite(loss)):
             what = f"is {loss.item()}" if loss.ndim == 0 else f"has shape {tuple(loss.shape)}, not a single number"
             raise UsageError(
@@ -97,11 +101,14 @@ class Case:
 
 def forward(net: nn.Module, x: Tensor, weight: float = 0.0) -> Tensor:
     """Logits, (T, B, K) or (B, K), from a fresh neuron state; `weight` is for a `ShortcutNet`."""
+    return logits_of(returned(net, x, weight))
+
+
+def returned(net: nn.Module, x: Tensor, weight: float = 0.0) -> Any:
+    """What a network returns, exactly as it does, from a fresh neuron state; `weight` is for a `ShortcutNet`."""
     reset_state(net)
     with explained(net, x):
-        output = net(x, weight) if isinstance(net, ShortcutNet) else net(x)
-    steps = type(output) is list and len(output) > 1 and all(isinstance(z, Tensor) and z.ndim == 2 for z in output)
-    return torch.stack(output) if steps else first(output)  # SpikingJelly's non-spiking nodes put out a list over time
+        return net(x, weight) if isinstance(net, ShortcutNet) else net(x)
 
 
 def examine(

@@ -118,7 +118,10 @@ def diagnose(
         weight: lambda, if `net` is a `ShortcutNet`.
         blocks: dotted module names in network order; None is those of `feature_info`, else what can be inferred.
         is_spiking: whether a module of another kind is a spiking layer (its membranes stay unknown).
-        loss: (logits, labels) -> mean loss; None is the cross-entropy of the time-mean.
+        loss: (output, labels) -> mean loss, where `output` is all that the network returns, exactly as it does: logits,
+            or a tuple of spikes and membranes. For the coherence it gets parts of the batch. None is the cross-entropy
+            of the logits' time-mean; where the first of several tensors holds spikes only, and another of the same
+            shape real numbers, that one is judged, the membrane potential, and a note says so.
         lr: learning rate, for the ratio of update to weight.
         passes: what else to do, each some further passes: "fidelity" (and participation ratio), "coherence", "descent",
             "theory" (predicted gains, and those of the ReLU twin).

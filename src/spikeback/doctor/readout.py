@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from spikeback.doctor.adapters import NEURONS, ancestors, reads_out
-from spikeback.doctor.case import Case
+from spikeback.doctor.case import Case, mean_cross_entropy
 from spikeback.errors import UsageError
-from spikeback.foreign import first, reset_state
+from spikeback.foreign import first
+from spikeback.foreign.outputs import judged_of, over_time, shapes_of
 from spikeback.foreign.undisturbed import listening
 from spikeback.nn import LIF
-from spikeback.shortcut import ShortcutNet
+from spikeback.shortcut import ShortcutNet, TimeAveraged, Unrolled
 
 FEW, MANY = 8, 32  # values: what spikes puts out few, of what takes in many
 SOME = 4096  # entries that are looked at
@@ -94,18 +95,24 @@ def notes(unknown: Mapping[str, str], readouts: Collection[str]) -> list[str]:
 
 
 def several(case: Case) -> str | None:
-    """What to say of a network that returns several tensors alike, such as spikes and membranes."""
-    if isinstance(case.net, ShortcutNet):
+    """What to say, under the default loss, of a network that returns several tensors alike: spikes and membranes."""
+    net, outputs = case.net, []
+    while isinstance(net, ShortcutNet | Unrolled | TimeAveraged):
+        net = net.net
+    with torch.enable_grad(), listening(net, lambda _, output: outputs.append(output)):
+        case.logits()
+    output = outputs[0] if len(outputs) == 1 else over_time(outputs)
+    if case.criterion is not mean_cross_entropy or not isinstance(output, tuple) or len(shapes_of(output)) < 2:
         return None
-    reset_state(case.net)
-    with torch.no_grad():
-        output = case.net(case.x)
-    alike = [z for z in output if isinstance(z, Tensor)] if isinstance(output, tuple) else []
-    if len(alike) < 2 or alike[0].shape != alike[1].shape:
-        return None
+    place = judged_of(output)
+    said = (
+        f"output[{place}] is what is judged, the membrane potential: output[0] holds only 0 and 1, spikes"
+        if place
+        else "the first is what is judged"
+    )
     return (
-        f"The network returns {len(alike)} tensors of shape {tuple(alike[0].shape)}, and the first is what is judged. "
-        "If the loss reads another, diagnose a network that returns that one alone."
+        f"The network returns {len(shapes_of(output))} tensors of shape {shapes_of(output)[0]}, and {said}. To have "
+        "another judged, give loss=..., which gets all that the network returns."
     )
 
 

@@ -8,9 +8,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from spikeback.doctor.blocks import home
-from spikeback.doctor.case import Case, forward, layouts_of, mean_cross_entropy
+from spikeback.doctor.case import Case, layouts_of, mean_cross_entropy, returned
 from spikeback.doctor.draws import Draws
 from spikeback.errors import UsageError
+from spikeback.foreign import logits_of
 from spikeback.foreign.randomness import same_draws
 from spikeback.foreign.undisturbed import undisturbed
 
@@ -39,14 +40,14 @@ def evaluation(case: Case) -> dict[str, Any]:
     norms = running_norms(case.net)
     with undisturbed(case.net), same_draws(case.net), Draws() as draws:
         case.net.eval()
-        with_running = forward(case.net, case.x, case.weight)
+        with_running = returned(case.net, case.x, case.weight)
     if not norms:
         return {"random": draws.any, "sick": False, "stale": []}
     own, with_own = _own_statistics(case.net, case.x, case.weight)
-    losses = [case.criterion(logits, case.y).item() for logits in (with_own, with_running)]
+    losses = [case.criterion(case.judged(output), case.y).item() for output in (with_own, with_running)]
     found: dict[str, Any] = {"random": draws.any, "own_loss": losses[0], "running_loss": losses[1]}
     if case.criterion is mean_cross_entropy:
-        right = [_predicted(logits) == case.y for logits in (with_own, with_running)]
+        right = [_predicted(logits_of(output)) == case.y for output in (with_own, with_running)]
         found |= {"own_accuracy": _mean(right[0]), "running_accuracy": _mean(right[1])}
         lost, won = int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())
         sick = lost - won > max(SIGNIFICANT * math.sqrt(lost + won), LOST * case.batch)
@@ -84,8 +85,8 @@ def refresh(net: nn.Module, x: Tensor, y: Tensor) -> nn.Module:
     return net
 
 
-def _own_statistics(net: nn.Module, x: Tensor, weight: float = 0.0) -> tuple[Moments, Tensor]:
-    """Mean and variance of what enters each norm, averaged over its calls, and the logits that they make."""
+def _own_statistics(net: nn.Module, x: Tensor, weight: float = 0.0) -> tuple[Moments, Any]:
+    """Mean and variance of what enters each norm, averaged over its calls, and what the network returns with them."""
     norms = running_norms(net)
     with undisturbed(net), same_draws(net):
         net.eval()
@@ -93,9 +94,9 @@ def _own_statistics(net: nn.Module, x: Tensor, weight: float = 0.0) -> tuple[Mom
             norm.reset_running_stats()
             norm.momentum = None  # the average over all calls
             norm.train()
-        logits = forward(net, x, weight)
+        output = returned(net, x, weight)
         called = {name: norm for name, norm in norms.items() if norm.num_batches_tracked > 0}
-        return {name: (n.running_mean.clone(), n.running_var.clone()) for name, n in called.items()}, logits
+        return {name: (n.running_mean.clone(), n.running_var.clone()) for name, n in called.items()}, output
 
 
 def _distance(norm: Any, mean: Tensor, variance: Tensor) -> float:

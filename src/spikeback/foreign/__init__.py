@@ -5,6 +5,7 @@ Known frameworks are recognised by the names of their classes: none of them is i
 
 from spikeback.foreign.layout import BATCH_FIRST, WORDS, Layout, Layouts
 from spikeback.foreign.measure import measure_layouts
+from spikeback.foreign.outputs import logits_of
 from spikeback.foreign.state import (
     RESETS,
     first,
@@ -21,6 +22,7 @@ __all__ = [
     "Layout",
     "Layouts",
     "first",
+    "logits_of",
     "loose_tensors",
     "measure_layouts",
     "register_stateful",

@@ -4,11 +4,11 @@ import inspect
 import re
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from spikeback.errors import UsageError
-from spikeback.foreign import first, reset_state
+from spikeback.foreign import logits_of, reset_state
+from spikeback.foreign.outputs import over_time
 from spikeback.inputs import warn_of_batch_first
 
 STATE = re.compile(r"(^|_)(states?|hidden|mem|membrane|syn|spk|hx|h|c|v)(_|\d*$)")  # what an argument for it is called
@@ -23,7 +23,8 @@ class Unrolled(nn.Module):
     `forward(x, state=None) -> (logits, state)`, as norse's `SequentialState` and cells have it.
 
     Args:
-        net: takes (B, ...), returns (B, K) or a tuple that begins with it.
+        net: takes (B, ...), returns (B, K) or a tuple that begins with it; of spikes and membranes, both (B, K), the
+            membranes are the logits.
         time_steps: T, for which an input without time is shown; frames bring their own T.
         frames: whether inputs are frames (T, B, ...). None: what the net's convolutions take decides, (B, C, L),
             (B, C, H, W) or (B, C, D, H, W); of a net without any, frames are (T, B, F) and (T, B, C, H, W).
@@ -48,12 +49,12 @@ class Unrolled(nn.Module):
             warn_of_batch_first(x, self.time_steps)
         reset_state(self.net)
         names, needed = _state_arguments(self.net)
-        logits, state = [], (None,) * needed
+        outputs, state = [], (None,) * needed
         for x_t in x if timed else x.expand(self.time_steps, *x.shape):
             output = self.net(x_t, *state)
-            logits.append(first(output))
+            outputs.append(output)
             state = self._state(names, output) or state
-        return torch.stack(logits)
+        return logits_of(over_time(outputs))
 
     def has_time(self, x: Tensor) -> bool:
         """Whether the first axis of an input counts time steps."""
@@ -104,4 +105,4 @@ class TimeAveraged(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Whatever the net takes -> logits (1, B, K)."""
-        return first(self.net(x)).unsqueeze(0)
+        return logits_of(over_time([self.net(x)]))

@@ -17,6 +17,7 @@ from spikeback.foreign import (
     WORDS,
     Layout,
     first,
+    logits_of,
     measure_layouts,
     reset_state,
     warn_of_memory,
@@ -41,7 +42,8 @@ class ShortcutNet(nn.Module):
     """A network with a branch from every tapped block to the output, o = b_n(x) + weight * sum_l b_l(x) (Eq. 6, 10).
 
     Args:
-        net: any module that returns logits (T, B, K). It is not copied or changed; hooks live only inside a forward.
+        net: any module that returns logits (T, B, K); of spikes and membranes, both (T, B, K), the membranes are the
+            logits (`foreign.logits_of`). It is not copied or changed; hooks live only inside a forward.
         taps: "stage" or "block" (those of the net's `feature_info`, the last one being the main branch's own), or
             dotted module names.
         num_classes: K; None takes the net's `num_classes`, else that of the dry run.
@@ -149,7 +151,7 @@ class ShortcutNet(nn.Module):
             return self._check(self.net(x, per_step=False), x), self.net.time_steps if x.ndim == 4 else x.shape[0]
         with nullcontext() if torch.compiler.is_compiling() else explained(self.net, x):
             output = self.net(x)
-        main = self._check(first(output), x)
+        main = self._check(logits_of(output), x)
         return main, main.shape[0]
 
     @contextmanager
@@ -191,7 +193,7 @@ class ShortcutNet(nn.Module):
         def run(x: Tensor) -> Tensor:
             reset_state(net)
             with explained(net, x):
-                return self._check(first(net(x)), x)
+                return self._check(logits_of(net(x)), x)
 
         with undisturbed(net):
             found = measure_layouts(net, run, example, self.sites.values())
