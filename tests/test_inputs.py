@@ -197,7 +197,8 @@ def test_frames_that_look_batch_first_are_warned_of(kind: str) -> None:
     assert net(x.transpose(0, 1)).shape == (2, 3, 5)  # as advised: no warning, which is an error here
     for shape in ((2, 2), (1, 3), (3, 4), (4, 1)):  # nothing can tell
         net(torch.rand(*shape, 3, 8, 8))
-    getattr(net, "net", net).time_steps = net.time_steps = 3
+    inner: Any = net.net if kind == "branches" else net
+    inner.time_steps = 3
     net(x)  # the other advice
 
 

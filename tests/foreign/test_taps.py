@@ -91,7 +91,7 @@ class Turn(nn.Module):
 
 
 def one_step_a_call() -> nn.Module:
-    return sb.Unrolled(nn.Sequential(nn.Conv2d(3, 6, 3), Neuron(), nn.Flatten(), nn.Linear(6 * 36, K)), 3)
+    return sb.Unrolled(nn.Sequential(nn.Conv2d(3, 6, 3), Neuron(), nn.Flatten(), nn.Linear(6 * 36, K)), 3, frames=True)
 
 
 def averaged() -> nn.Module:

@@ -42,10 +42,11 @@ class Unrolled(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, ...) or frames (T, B, ...), time first -> logits (T, B, K).
 
-        Frames that seem to be batch first, (B, T, ...), because T is `time_steps`, are warned of.
+        Frames that seem to be batch first, (B, T, ...), because T is `time_steps`, are warned of unless `frames` says
+        what they are.
         """
         timed = self.has_time(x)
-        if timed and x.ndim > 1:
+        if timed and x.ndim > 1 and self.frames is None:
             warn_of_batch_first(x, self.time_steps)
         reset_state(self.net)
         names, needed = _state_arguments(self.net)

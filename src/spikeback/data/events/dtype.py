@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Integral
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -34,10 +35,11 @@ def option(size: Sensor) -> str:
     return f"sensor={size} (recordings: --data.events.sensor [{size[0]},{size[1]}])"
 
 
-def checked_size(size: Size, name: str) -> Sensor:
+def checked_size(size: Any, name: str) -> Sensor:
     """(height, width), any sequence or array, as Python's numbers; raises UsageError unless they are two positive whole
     numbers."""
-    match size.tolist() if isinstance(size, np.ndarray | Tensor) else size:
-        case (Integral() as height, Integral() as width) if 0 < height <= FAR and 0 < width <= FAR:
+    given: Any = size.tolist() if isinstance(size, np.ndarray | Tensor) else size
+    match given:
+        case (Integral() as height, Integral() as width) if 0 < int(height) <= FAR and 0 < int(width) <= FAR:
             return int(height), int(width)
     raise UsageError(f"{name} {size!r} must be (height, width) in pixels, each from 1 to {FAR}")

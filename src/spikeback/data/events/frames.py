@@ -107,9 +107,8 @@ def _checked(
         if value not in get_args(choices):
             raise UsageError(f"{name} {value!r} is unknown{instead(value, get_args(choices))}")
     sensor = checked_size(sensor, "sensor")
-    if isinstance(size, Integral):
-        size = int(size), int(size)
-    size = sensor if size is None else checked_size(size, "size")
+    both = (int(size), int(size)) if isinstance(size, Integral) else size
+    size = sensor if both is None else checked_size(both, "size")
     if isinstance(time_steps, bool) or not isinstance(time_steps, Integral) or time_steps < 1:
         raise UsageError(f"time_steps {time_steps!r} must be a whole number from 1 on")
     shape = time_steps, 2, *sensor
