@@ -27,7 +27,9 @@ from spikeback.train.trials import SEEDS
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("run", type=str, nargs="?", help="what was trained; empty: the untrained network of the recipe")
+    parser.add_argument(
+        "run", type=str, nargs="?", metavar="RUN", help="what was trained; empty: the untrained network of the recipe"
+    )
     parser.add_argument("--checkpoint", choices=["best", "last"], default="best", help="which checkpoint of the trial")
     add_recipe(parser)
     parser.add_argument("--seed", type=int, default=0, help="of the untrained network's weights")

@@ -93,7 +93,9 @@ class Trained:
 
 def add_trained(parser: ArgumentParser) -> None:
     """RUN and --checkpoint."""
-    parser.add_argument("run", type=str, help="a trial's folder, a run's folder with one trial, or a checkpoint file")
+    parser.add_argument(
+        "run", type=str, metavar="RUN", help="a trial's folder, a run's folder with one trial, or a checkpoint file"
+    )
     parser.add_argument("--checkpoint", choices=["best", "last"], default="best", help="which checkpoint of the trial")
 
 
