@@ -6,6 +6,7 @@ written there.
 """
 
 import json
+import math
 from typing import Any
 
 import torch
@@ -47,6 +48,8 @@ def run(config: Any, console: Console, command: str) -> None:
         raise UsageError(f"--samples must be at least 8, not {config.samples}")
     if not 0 <= config.seed < SEEDS:
         raise UsageError(f"--seed must lie in 0 .. {SEEDS - 1}, not {config.seed}")
+    if not math.isfinite(config.weight):
+        raise UsageError(f"--weight must be a finite number, not {config.weight}")
     with console.status("examining ..."):
         net, (x, y), recipe, note = _trained(config) if config.run else _untrained(config)
         if recipe.train.threads:

@@ -98,10 +98,24 @@ def tidy(message: str) -> str:
     return line
 
 
-def expanded(parser: Parser, argv: list[str]) -> list[str]:
-    """The words as the parser takes them, where the subcommand has such options: names of recipes, data and files."""
+def called(parser: Parser, argv: list[str]) -> Parser:
+    """The parser of the subcommand, or its action, that the words call."""
     for word in argv[:2]:
         parser = parser.children.get(word, parser)
+    return parser
+
+
+def of_others(parser: Parser, argv: list[str], message: str) -> str:
+    """What to add to a message of what all commands share where it names options that the one called lacks."""
+    own, recipe = called(parser, argv).options, parser.children["fit"].options
+    named = dict.fromkeys(re.findall(r"--[a-z][\w.]*", message))
+    lacking = [option for option in named if option in recipe and option not in own]
+    return f" ({' and '.join(lacking)}: of `spikeback fit`, not of this command)" if lacking else ""
+
+
+def expanded(parser: Parser, argv: list[str]) -> list[str]:
+    """The words as the parser takes them, where the subcommand has such options: names of recipes, data and files."""
+    parser = called(parser, argv)
     words = with_recipe_paths(argv) if "--config" in parser.options else argv
     return with_sections(words) if "--data.name" in parser.options else words
 
@@ -131,13 +145,13 @@ def with_recipe_paths(argv: list[str]) -> list[str]:
 
 def with_sections(argv: list[str]) -> list[str]:
     """Read --data NAME as --data.name NAME, and for a file of options, --model FILE, put what is in it."""
-    from spikeback.cli.options import SECTIONS, read_options
+    from spikeback.cli.options import EXAMPLES, read_options
 
     def read(section: str, value: str) -> tuple[str, str]:
-        if section[2:] not in SECTIONS or value.startswith(("{", "-")):
+        if section[2:] not in EXAMPLES or value.startswith(("{", "-")):
             return section, value
         if as_path(value).is_file():
-            return section, json.dumps(read_options(as_path(value), section))
+            return section, json.dumps(read_options(as_path(value), section, EXAMPLES[section[2:]]))
         return ("--data.name" if section == "--data" else section), value
 
     result: list[str] = []
@@ -186,7 +200,10 @@ def _main(argv: list[str]) -> None:
             spikeback.tune_allocator()
             parser, runs = build_parser()
             config = parser.parse_args(expanded(parser, argv))
-            runs[config.subcommand](config[config.subcommand], Terminal(), shlex.join(["spikeback", *argv]))
+            try:
+                runs[config.subcommand](config[config.subcommand], Terminal(), shlex.join(["spikeback", *argv]))
+            except UsageError as error:
+                fail(f"{error}{of_others(parser, argv, str(error))}", 2)
     except UsageError as error:
         fail(str(error), 2)
     except TrainingError as error:

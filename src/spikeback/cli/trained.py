@@ -73,7 +73,13 @@ class Trained:
         `pictures` are those of another trial of the same recipe, so that they are read once.
         """
         if root:
-            self.recipe.data.root = root
+            config = self.recipe.data
+            if "embedded" in (config.name, config.name == "simulated-dvs" and config.events.source):
+                raise UsageError(
+                    f"--data.root {root} has no use: {self.path} was trained on the pictures in the package; leave "
+                    "it out"
+                )
+            config.root = root
         data = DataModule(self.recipe.data, self.seed, pictures, self.recipe.train.best_on == "test")
         data.setup()
         data.mean, data.std = self.mean, self.std  # whatever the data
