@@ -9,7 +9,7 @@ from spikeback.errors import UsageError
 
 Policy = Literal["raise", "warn"]
 CLOCK = 32  # bits of the clock of most cameras, which starts again every 71.6 minutes
-CLOCKS = (16, 24, 31, CLOCK)  # bits of clocks that are in use
+CLOCKS = (16, 23, 24, 31, CLOCK)  # bits of clocks that are in use
 
 
 def unwrapped(t: np.ndarray, bits: int = CLOCK) -> np.ndarray:
