@@ -79,11 +79,10 @@ def remove_parts(folder: Path) -> None:
 
 def cannot_write(path: Path, error: OSError) -> WriteError:
     """The error that says why a file or folder cannot be written, and what to do."""
-    full = errno.errorcode.get(error.errno or 0) in (
-        "ENOSPC",
-        "EDQUOT",
-    )  # by name: Windows has no EDQUOT in all versions
-    remedy = "free some space" if full else "name a folder you can write to"
+    remedies = {  # by name: Windows has no EDQUOT in all versions
+        "ENOSPC": "free some space", "EDQUOT": "free some space", "EISDIR": f"name a file in it, e.g. {path / 'new'}"
+    }  # fmt: skip
+    remedy = remedies.get(errno.errorcode.get(error.errno or 0, ""), "name a folder you can write to")
     return WriteError(f"cannot write {path}: {error.strerror or error}; {remedy}")
 
 

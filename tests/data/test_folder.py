@@ -11,6 +11,7 @@ from spikeback.data import folder, read_pictures
 from spikeback.data.folder import load_folder
 from spikeback.data.pictures import fit
 from spikeback.data.split import hold_out
+from spikeback.data.tree import left_out
 from spikeback.errors import UsageError
 
 from .conftest import forbid
@@ -300,3 +301,42 @@ def test_a_folder_of_pictures_to_classify_that_cannot_be_read_is_named(
     forbid(monkeypatch, tmp_path / "new" / "more")
     with pytest.raises(UsageError, match=r"new/more cannot be read: Permission denied$"):
         read_pictures(tmp_path / "new", (3, 8, 8), mean, std)
+
+
+def test_links_to_folders_of_pictures_are_followed_but_not_in_circles(draw_picture: Draw, tmp_path: Path) -> None:
+    for name in ("elsewhere/a.png", "elsewhere/deep/b.png", "new/c.png", "new/sub/d.png"):
+        draw_picture(name)
+    new, elsewhere = tmp_path / "new", tmp_path / "elsewhere"
+    (new / "linked").symlink_to(elsewhere)
+    (new / "picture.png").symlink_to(elsewhere / "a.png")
+    (new / "sub" / "beside").symlink_to(new / "linked")  # as training takes two classes that are one folder
+    circles = {
+        new / "again": new,
+        new / "up": tmp_path,
+        new / "sub" / "up": new,
+        elsewhere / "back": new,  # round two corners
+        elsewhere / "deep" / "self": elsewhere,
+    }
+    for place, target in (circles | {new / "loop": new / "loop"}).items():
+        place.symlink_to(target)
+    expected = [
+        "c.png", "linked/a.png", "linked/deep/b.png", "picture.png", "sub/beside/a.png", "sub/beside/deep/b.png",
+        "sub/d.png",
+    ]  # fmt: skip
+    found, others = folder.find_pictures(new)
+    assert [str(path.relative_to(new)) for path in found] == expected
+    seen = {new / "linked" / "back", new / "linked" / "deep" / "self", new / "sub" / "beside" / "back"}
+    seen |= {new / "sub" / "beside" / "deep" / "self"} | {place for place in circles if new in place.parents}
+    assert {*others} == seen | {new / "loop"}
+    ending, link = left_out(others, folder.PICTURES)
+    assert ending.startswith("1 left out (the name ends in none of")
+    assert link == f"{len(seen)} left out (a link back to a folder that it lies in): {new / 'again'} and others"
+    (tmp_path / "given").symlink_to(new)
+    assert len(folder.find_pictures(tmp_path / "given")[0]) == len(expected)
+
+
+def test_a_network_of_events_says_what_it_takes(tmp_path: Path) -> None:
+    with pytest.raises(
+        UsageError, match=r"takes these, \(T, 2, H, W\) = \(2, 2, 9, 8\), not pictures .* `spikeback test"
+    ):
+        read_pictures(tmp_path, (2, 2, 9, 8), MEAN, STD)

@@ -67,7 +67,7 @@ def test_home_is_expanded(
         ("cifar10-dvs", None, "--data.name cifar10-dvs needs --data.root"),
         ("nmnist", None, "--data.name nmnist needs --data.root"),
         ("tonic:NMNIST", None, "--data.name tonic:NMNIST needs --data.root"),
-        ("simulated-dvs", "somewhere", "--data.root somewhere has no use with --data.name simulated-dvs"),
+        ("simulated-dvs", "somewhere", "--data.root somewhere has no use with --data.events.source embedded"),
         ("fashion-mnist", "nowhere", "--data.root nowhere lacks Fashion-MNIST; expected train-images-idx3-ubyte"),
         ("folder", "nowhere", "--data.root nowhere is not a folder"),
     ],

@@ -240,3 +240,14 @@ def test_training_on_one_class_writes_nothing(
     line = refused("fit", "--data", "folder", "--data.root", root, "--out", out, alone=True)
     assert "holds one class, 'cat'" in line
     assert not out.exists()
+
+
+def test_hints_are_the_same_where_the_folder_given_or_meant_is_a_link(tree: Tree, tmp_path: Path) -> None:
+    root = tree("in/cat", "in/dog")
+    (tmp_path / "given").symlink_to(root)
+    (tmp_path / "above").mkdir()
+    (tmp_path / "above" / "meant").symlink_to(root / "in")
+    for given, meant in ((tmp_path / "given", "in"), (tmp_path / "above", "meant")):
+        assert refusal(given).endswith(f"did you mean --data.root {given / meant}?")
+        with pytest.raises(UsageError, match=f"did you mean {given / meant}"):
+            check(given)

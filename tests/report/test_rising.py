@@ -50,6 +50,27 @@ def test_without_held_out_pictures_those_of_the_test_count(build):
     assert still_rising(results).startswith("No longer")
 
 
+@pytest.mark.parametrize(("curves", "told"), [
+    ([[0.6, 0.1]], "was 50.0 points below that of the 1 before."),
+    ([[0.6, 0.1], [0.6, 0.4]], "was at least 20.0 points below that of the 1 before."),
+    ([[0.6, 0.1], [0.6, 0.6]], "was at most 0.0 points above that of the 1 before."),
+    ([[0.6, 0.5999999]], "was at most 0.0 points above that of the 1 before."),
+])  # fmt: skip
+def test_a_fall_is_told_without_a_sign(build, curves, told):
+    text = still_rising(with_curves(build, *curves))
+    assert text.startswith("No longer rising: ")
+    assert text.endswith(told)
+
+
+@pytest.mark.parametrize(("pictures", "judged"), [(1, False), (2, False), (49, False), (50, True)])
+def test_few_pictures_tell_nothing(build, pictures, judged):
+    for curve in ([0.0, 1.0], [1.0, 0.0], [0.5, 0.5]):
+        text = still_rising(with_curves(build, curve, pictures=pictures))
+        assert judged == ("points" in text)
+        if not judged:
+            assert text == f"Still rising or not: {pictures} pictures are too few to tell; from 50 on it is said."
+
+
 def test_one_epoch_tells_nothing(build):
     assert still_rising(with_curves(build, [0.5])) == ""
 

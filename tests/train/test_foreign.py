@@ -4,6 +4,7 @@ import pickle
 from collections.abc import Callable
 from pathlib import Path
 
+import lightning
 import numpy as np
 import pytest
 import torch
@@ -35,6 +36,24 @@ def flipped(path: Path) -> None:
     path.write_bytes(data)
 
 
+class Linear(lightning.LightningModule):
+    """Somebody else's network."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(2, 2)
+
+
+def of_lightning(path: Path) -> None:
+    """As Lightning itself writes it, with a setting that is no plain value."""
+    trainer = lightning.Trainer(
+        logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        accelerator="cpu",
+    )  # fmt: skip
+    trainer.strategy.connect(Linear())
+    trainer.save_checkpoint(path, weights_only=True)
+
+
 FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "weights": (weights, "a file of weights alone (safetensors)"),
     "weights, cut": (
@@ -43,6 +62,7 @@ FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "state": (lambda path: torch.save({"fc.weight": torch.zeros(2)}, path), "another PyTorch file"),
     "lightning": (lambda path: torch.save({"callbacks": {}, "state_dict": {}}, path), "another PyTorch file"),
+    "lightning's own": (of_lightning, "a Lightning checkpoint of another program (it holds no spikeback settings; "),
     "module": (lambda path: torch.save(torch.nn.ReLU(), path), "another PyTorch file"),
     "old": (lambda path: torch.save({}, path, _use_new_zipfile_serialization=False), "a pickle, which could run code"),
     "cut": (halved(lambda path: torch.save({"a": torch.zeros(99)}, path)), "that is damaged or cut off"),
@@ -74,6 +94,17 @@ def test_what_a_file_is(name: str, tmp_path: Path) -> None:
     assert message.endswith(f"; {EXAMPLE}")
     assert not {"remove", "delete"} & {*message.replace(":", " ").split()}
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_only_what_nothing_is_known_of_may_be_damaged(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "net.ckpt"
+    FILES[name][0](path)
+    with pytest.raises(UsageError) as error:
+        read_checkpoint(path)
+    assert ("if it was one, it is damaged" in str(error.value)) == (name in ("empty", "bytes"))
+    assert ("damaged" in str(error.value)) == (name in ("empty", "bytes", "cut", "flipped"))
 
 
 def test_the_advice_names_what_is_there(tmp_path: Path) -> None:

@@ -37,7 +37,10 @@ def run(config: Any, console: Console, command: str) -> None:
     if not options.root:
         raise UsageError("spikeback data check needs a FOLDER, the one to look at; . is the current one")
     root = as_path(options.root)
-    finding = check(root, options.most)
+    try:
+        finding = check(root, options.most)
+    except UsageError as error:  # of a training, which has the option
+        raise UsageError(str(error).replace("--data.root ", "")) from None
     use = f"--data.name {finding.source} --data.root {root}"
     console.print(f"{root} is {finding.source}: use it with {use}", soft_wrap=True, markup=False)
     console.print(_table(finding.counts))

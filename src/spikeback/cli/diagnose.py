@@ -6,6 +6,7 @@ written there.
 """
 
 import json
+import math
 from typing import Any
 
 import torch
@@ -27,7 +28,9 @@ from spikeback.train.trials import SEEDS
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("run", type=str, nargs="?", help="what was trained; empty: the untrained network of the recipe")
+    parser.add_argument(
+        "run", type=str, nargs="?", metavar="RUN", help="what was trained; empty: the untrained network of the recipe"
+    )
     parser.add_argument("--checkpoint", choices=["best", "last"], default="best", help="which checkpoint of the trial")
     add_recipe(parser)
     parser.add_argument("--seed", type=int, default=0, help="of the untrained network's weights")
@@ -45,6 +48,8 @@ def run(config: Any, console: Console, command: str) -> None:
         raise UsageError(f"--samples must be at least 8, not {config.samples}")
     if not 0 <= config.seed < SEEDS:
         raise UsageError(f"--seed must lie in 0 .. {SEEDS - 1}, not {config.seed}")
+    if not math.isfinite(config.weight):
+        raise UsageError(f"--weight must be a finite number, not {config.weight}")
     with console.status("examining ..."):
         net, (x, y), recipe, note = _trained(config) if config.run else _untrained(config)
         if recipe.train.threads:

@@ -10,7 +10,9 @@ from rich.console import Console
 
 from spikeback.cli.live import train
 from spikeback.cli.options import add_recipe, add_run, recipe_of, run_folder
+from spikeback.errors import UsageError
 from spikeback.train import Method
+from spikeback.train.trials import SEEDS
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -25,6 +27,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(config: Any, console: Console, command: str) -> None:
+    if not 0 <= config.seed < SEEDS:
+        raise UsageError(f"--seed must lie in 0 .. {SEEDS - 1}, not {config.seed}")
     method = Method.from_text(config.method, "--method")
     out = run_folder(config, f"-{method.slug}-seed{config.seed}")
     train(recipe_of(config), [method], [config.seed], out, config.resume, "fit", command, console)

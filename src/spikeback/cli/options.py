@@ -17,6 +17,10 @@ from spikeback.train import Recipe
 from spikeback.values import near
 
 SECTIONS = ("data", "model", "branches", "train")
+EXAMPLES = {  # what a file of the options of a section may hold
+    "data": "batch_size: 64", "data.events": "time_steps: 10", "model": "width: 16", "branches": "combine: losses",
+    "train": "epochs: 5",
+}  # fmt: skip
 TRIALS = ("methods", "seeds")  # a recipe may say which; a subcommand without these options takes no notice
 
 
@@ -93,7 +97,7 @@ def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     return below | {key: merged(below[key], value) if key in nested else value for key, value in above.items()}
 
 
-def read_options(path: Path, option: str, example: str = "batch_size: 64") -> dict[str, Any]:
+def read_options(path: Path, option: str, example: str) -> dict[str, Any]:
     """The options in a YAML file that `option` names. Raises UsageError that names both."""
     try:
         # jsonargparse's loader reads 1e-4 as a number, and a lone "model:" as text but for the comment

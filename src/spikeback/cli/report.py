@@ -11,7 +11,7 @@ from spikeback.train.results import read_results
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("run", type=str, help="a run's folder")
+    parser.add_argument("run", type=str, metavar="RUN", help="a run's folder")
 
 
 def run(config: Any, console: Console, command: str) -> None:

@@ -73,7 +73,13 @@ class Trained:
         `pictures` are those of another trial of the same recipe, so that they are read once.
         """
         if root:
-            self.recipe.data.root = root
+            config = self.recipe.data
+            if "embedded" in (config.name, config.name == "simulated-dvs" and config.events.source):
+                raise UsageError(
+                    f"--data.root {root} has no use: {self.path} was trained on the pictures in the package; leave "
+                    "it out"
+                )
+            config.root = root
         data = DataModule(self.recipe.data, self.seed, pictures, self.recipe.train.best_on == "test")
         data.setup()
         data.mean, data.std = self.mean, self.std  # whatever the data
@@ -93,7 +99,9 @@ class Trained:
 
 def add_trained(parser: ArgumentParser) -> None:
     """RUN and --checkpoint."""
-    parser.add_argument("run", type=str, help="a trial's folder, a run's folder with one trial, or a checkpoint file")
+    parser.add_argument(
+        "run", type=str, metavar="RUN", help="a trial's folder, a run's folder with one trial, or a checkpoint file"
+    )
     parser.add_argument("--checkpoint", choices=["best", "last"], default="best", help="which checkpoint of the trial")
 
 

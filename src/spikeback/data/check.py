@@ -25,7 +25,7 @@ from spikeback.data.load import NEEDS, load
 from spikeback.data.sheet import MOST, spread
 from spikeback.data.split import hold_out, split_hash
 from spikeback.data.static import CIFAR, check_file, cifar_folder, load_imagenet
-from spikeback.data.tree import DEPTH, HALVES, WHOLE, entries, folders
+from spikeback.data.tree import DEPTH, HALVES, WHOLE, entries, folders, tried
 from spikeback.errors import UsageError
 
 SAMPLES = 8  # of each class that are shown
@@ -78,8 +78,10 @@ def check(root: Path, most: int | None = None) -> Finding:
         home(name, root)  # says whose the files are
     if within := _within(root):
         raise UsageError(f"{root} holds no dataset itself; did you mean {' or '.join(map(str, within[:3]))}?")
-    if any(map(PICTURES.fits, chain(*map(_held, [root, *folders(root)])))):
-        list_folder(root)  # says what is wrong
+    held = [*chain(*map(_held, [root, *folders(root)]))]
+    for kind in (PICTURES, RECORDINGS):
+        if any(map(kind.fits, held)):
+            list_folder(root, kind)  # says what is wrong
     raise UsageError(f"{root} is like no dataset; expected one of these: {'; '.join(NEEDS.values())}")
 
 
@@ -87,7 +89,7 @@ def _within(root: Path) -> list[Path]:
     """Folders like a dataset, of the first depth below `root` where there are any."""
     level = [root]
     for _ in range(DEPTH):
-        level = [path for folder in level for path in _held(folder) if path.is_dir() and not path.is_symlink()]
+        level = [path for folder in level for path in tried(folder, root)]
         packed = lambda folder: any(cifar_folder(name, folder).is_dir() for name in CIFAR)
         if found := [folder for folder in level if packed(folder) or (_held(folder) and find(folder))]:
             return found

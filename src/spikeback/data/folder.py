@@ -15,7 +15,7 @@ from torch import Tensor
 
 from spikeback.data.pictures import Pictures, PictureSet, fit, normalise
 from spikeback.data.split import hold_out
-from spikeback.data.tree import HALVES, WHOLE, Classes, Kind, Listing, entries, list_classes
+from spikeback.data.tree import HALVES, WHOLE, Classes, Kind, Listing, deeper, entries, like_classes, list_classes
 from spikeback.errors import UsageError
 from spikeback.files import as_path, as_text
 
@@ -95,12 +95,26 @@ def list_folder(root: Path, kind: Kind = PICTURES) -> Listing:
 
     Raises UsageError naming the folder that does not fit.
     """
-    listing = list_classes(root, kind)
+    try:
+        listing = list_classes(root, kind)
+    except UsageError as error:
+        raise UsageError(f"{error}{_of_another_kind(root, kind)}") from None
     for name, files in listing.trees.get(WHOLE, {}).items():
         if len(files) == 1:
             one = kind.noun.removesuffix("s")
             raise UsageError(f"{root / name} holds one {one}; two are needed, one to train on and one to test")
     return listing
+
+
+def _of_another_kind(root: Path, kind: Kind) -> str:
+    """What to add where samples of the other kind than the one that was asked for lie in folders by class."""
+    from spikeback.data.events.recordings import RECORDINGS  # which needs this module
+
+    name, other = ("recordings", RECORDINGS) if kind is PICTURES else ("folder", PICTURES)
+    if root.is_dir() and not like_classes(root, kind) and not deeper(root, kind):
+        for place in [root] if like_classes(root, other) else deeper(root, other):
+            return f"; it holds {other.noun}: --data {name} --data.root {place} takes them"
+    return ""
 
 
 def _is_cifar10_jpeg(trees: Sequence[dict[str, list[Path]]]) -> bool:
@@ -120,18 +134,19 @@ def _is_cifar10_jpeg(trees: Sequence[dict[str, list[Path]]]) -> bool:
 def find_pictures(where: str | Path) -> tuple[list[Path], list[Path]]:
     """The pictures in a folder and the folders below it, sorted, and the other files there; of a file, that file.
 
-    Links to folders are not followed. Raises UsageError for what is missing, empty or cannot be read.
+    Links to folders are followed, but for those that lead back to a folder they lie in. Raises UsageError for what is
+    missing, empty or cannot be read.
     """
     root = as_path(where)
     if root.is_file():
         return [root], []
     if not root.is_dir():
         raise UsageError(f"{root} is neither a file nor a folder; give a picture or a folder of pictures to classify")
-    files = [*_below(root)]
-    pictures = sorted(filter(PICTURES.fits, files))
+    files = [*_below(root, frozenset())]
+    pictures = sorted(path for path in files if PICTURES.fits(path) and not path.is_dir())
     if not pictures:
         raise UsageError(f"{root} holds no pictures ({', '.join(SUFFIXES)})")
-    return pictures, [path for path in files if not PICTURES.fits(path)]
+    return pictures, [path for path in files if not PICTURES.fits(path) or path.is_dir()]
 
 
 def read_pictures(folder: str | Path, shape: Sequence[int], mean: Tensor, std: Tensor) -> tuple[list[Path], Tensor]:
@@ -151,15 +166,22 @@ def check_shape(shape: Sequence[int], where: str | Path) -> None:
     """Raises UsageError unless a network trained on samples of this shape takes pictures."""
     if len(shape) != 3:
         raise UsageError(
-            f"the network was trained on frames of events {tuple(shape)}, {where} would have to hold pictures"
+            f"the network was trained on frames of events and takes these, (T, 2, H, W) = {tuple(shape)}, not pictures "
+            f"as in {where}; `spikeback test RUN --data.root DIR` tries it on a folder of recordings, as in training"
         )
 
 
-def _below(folder: Path) -> Iterator[Path]:
-    """The visible files in a folder and the folders below it; links to folders are not followed."""
+def _below(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
+    """The visible files in a folder and the folders below it, those that links lead to among them.
+
+    `above`: the folders that this one lies in. A link back to one of them would lead round in circles: it is itself
+    handed over.
+    """
+    real = folder.resolve()
+    inside = above | {real, *real.parents}
     for path in entries(folder):
-        if path.is_dir():
-            yield from () if path.is_symlink() else _below(path)
+        if path.is_dir() and path.resolve() not in inside:
+            yield from _below(path, inside)
         else:
             yield path
 

@@ -82,8 +82,9 @@ def _folder(name: str, source: str, root: str | Path | None) -> Path | None:
             f"--data.name {source} needs --data.root, {NEEDS.get(source, 'the folder with the recordings')}"
         )
     if root is not None and source == "embedded":
+        option = "data.name" if name == source else "data.events.source"
         raise UsageError(
-            f"--data.root {root} has no use with --data.name {name}; try --data.name fashion-mnist or folder"
+            f"--data.root {root} has no use with --{option} {source}; try --{option} fashion-mnist or folder"
         )
     return None if root is None else as_path(root)
 

@@ -102,12 +102,19 @@ def list_classes(root: Path, kind: Kind) -> Listing:
 
 
 def left_out(files: Iterable[Path], kind: Kind) -> list[str]:
-    """What to say of files that are not read: a line for those of another kind, one for samples beside the classes."""
+    """What to say of files that are not read: a line for those of another kind, one for samples beside the classes, one
+    for links to folders that are not followed.
+    """
     beside: list[Path] = []
     others: list[Path] = []
+    circles: list[Path] = []
     for path in files:
-        (beside if kind.fits(path) else others).append(path)
-    reasons = {f"the name ends in none of {', '.join(kind.suffixes)}": others, "beside the class folders": beside}
+        (circles if path.is_dir() else beside if kind.fits(path) else others).append(path)
+    reasons = {
+        f"the name ends in none of {', '.join(kind.suffixes)}": others,
+        "beside the class folders": beside,
+        "a link back to a folder that it lies in": circles,
+    }
     return [_left(paths, why) for why, paths in reasons.items() if paths]
 
 
@@ -138,7 +145,7 @@ def _classes(root: Path, part: Path, kind: Kind) -> tuple[Classes, list[Path]]:
         below = [path for path in held if path.is_dir()]
         files = [path for path in held if kind.fits(path) and path not in below]
         if below and not files:
-            raise UsageError(f"{folder} holds folders, not {kind.noun}{_hint(_deeper(root, kind))}")
+            raise UsageError(f"{folder} holds folders, not {kind.noun}{_hint(deeper(root, kind))}")
         if below:
             raise UsageError(f"{below[0]} is a folder within a class; {kind.noun} must lie in {folder} itself")
         if not files:
@@ -146,7 +153,7 @@ def _classes(root: Path, part: Path, kind: Kind) -> tuple[Classes, list[Path]]:
         tree[as_text(folder.name)] = files
         left += [path for path in held if not kind.fits(path)]
     if not tree:
-        hint = _hint(_beside(root, part, kind) if loose else _deeper(root, kind))
+        hint = _hint(_beside(root, part, kind) if loose else deeper(root, kind))
         what = f"{kind.noun} itself, and no class folders" if loose else "no class folders"
         raise UsageError(f"{part} holds {what}; expected {part}/<class>/ with {kind.noun} in each{hint}")
     return tree, left
@@ -166,12 +173,12 @@ def _hint(places: list[Path]) -> str:
     return f"; did you mean --data.root {' or '.join(map(str, places[:3]))}?" if places else ""
 
 
-def _deeper(root: Path, kind: Kind) -> list[Path]:
+def deeper(root: Path, kind: Kind) -> list[Path]:
     """The folders that hold classes, of the first depth below `root` where there are any."""
     level = [root]
     for _ in range(DEPTH):
-        level = [path for folder in level for path in _tried(folder)]
-        if found := [folder for folder in level if _like_classes(folder, kind)]:
+        level = [path for folder in level for path in tried(folder, root)]
+        if found := [folder for folder in level if like_classes(folder, kind)]:
             return found
     return []
 
@@ -179,14 +186,14 @@ def _deeper(root: Path, kind: Kind) -> list[Path]:
 def _beside(root: Path, part: Path, kind: Kind) -> list[Path]:
     """The folder of classes that may be meant, not this one of samples: another half, or what it is a class of."""
     if part != root:
-        return [half for half in halves(root).values() if _like_classes(half, kind)]
+        return [half for half in halves(root).values() if like_classes(half, kind)]
     above = root.resolve().parent
-    if any(above.name.lower() in names for names in HALVES.values()) and len(_tried(above.parent)) > 1:
+    if any(above.name.lower() in names for names in HALVES.values()) and len(tried(above.parent, above.parent)) > 1:
         above = above.parent
-    return [above] if _like_classes(above, kind) else []
+    return [above] if like_classes(above, kind) else []
 
 
-def _like_classes(folder: Path, kind: Kind) -> bool:
+def like_classes(folder: Path, kind: Kind) -> bool:
     """Whether a folder holds two class folders with samples, or halves with class folders."""
     with suppress(UsageError):
         parts = halves(folder)
@@ -199,8 +206,8 @@ def _any_sample(folder: Path, kind: Kind) -> bool:
     return any(kind.fits(path) for path in entries(folder))
 
 
-def _tried(folder: Path) -> list[Path]:
-    """Its folders; none if it cannot be read, or is a link, which may lead round in circles."""
+def tried(folder: Path, root: Path) -> list[Path]:
+    """Its folders; none if it cannot be read, or is a link other than `root`, which may lead round in circles."""
     with suppress(UsageError):
-        return [] if folder.is_symlink() else folders(folder)
+        return [] if folder.is_symlink() and folder != root else folders(folder)
     return []

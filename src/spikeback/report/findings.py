@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 from spikeback.report.tables import Results, by_method, check, count, finite, percent, scientific, summarise
 
+ENOUGH = 50  # pictures whose accuracy moves by less than 10 points by chance alone (one standard error)
+
 
 class Note(NamedTuple):
     """A short remark; `code` is what to type, or empty."""
@@ -43,7 +45,7 @@ def verdict(results: Results) -> str:
 
 
 def still_rising(results: Results) -> str:
-    """Whether more epochs would help, and what to do; empty where too few were trained to say.
+    """Whether more epochs would help, and what to do; empty where too few were trained to say. ENOUGH pictures tell it.
 
     Judged by the held-out accuracy, the mean of the last tenth of the epochs (at least three, at most half of them)
     against the mean of as many before: a trial was rising if that is more than the standard error of the difference of
@@ -63,9 +65,14 @@ def still_rising(results: Results) -> str:
     if not gains:
         return ""
     span = f"in the last {count(window)} of {count(epochs)} epochs the held-out accuracy was"
-    gain = f"{percent(max(gains))} points above that of the {count(window)} before"
+    if (pictures or 0) < ENOUGH:
+        return f"Still rising or not: {pictures} pictures are too few to tell; from {ENOUGH} on it is said."
+    best = percent(abs(max(gains)))
+    side = "below" if max(gains) < 0 and float(best) else "above"
+    gain = f"{best} points {side} that of the {count(window)} before"
     if not rising:
-        return f"No longer rising: {span} at most {gain}."
+        most = "at most " if side == "above" else "at least " if len(gains) > 1 else ""
+        return f"No longer rising: {span} {most}{gain}."
     who = "all" if len(rising) == len(gains) else ", ".join(rising)
     advice = f"Train longer: --train.epochs {2 * epochs} with another --out"
     return f"Still rising ({who}): {span} up to {gain}. {advice}."

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from spikeback.errors import UsageError
 from spikeback.files import append_line, write_atomic
-from spikeback.train.foreign import BEST, EXAMPLE, LAST, PREVIOUS, instead, kind_of
+from spikeback.train.foreign import BEST, EMPTY, EXAMPLE, LAST, LIGHTNING, OTHER, PREVIOUS, instead, kind_of
 from spikeback.train.recipe import Method
 from spikeback.values import json_ready
 
@@ -111,9 +111,16 @@ def read_checkpoint(path: Path) -> Content:
     except (MemoryError, PermissionError):  # say nothing about the file
         raise
     except Exception as error:  # whatever unpickling a foreign file may raise
-        damaged = "; if it was one, it is damaged" if path.suffix == ".ckpt" else ""
-        what = f"is not a spikeback checkpoint, or not of this version, but {kind_of(path)}"
-        raise UsageError(f"{path} {what}{damaged}; {instead(path)}") from error
+        kind, more = kind_of(path), ""
+        if path.suffix == ".ckpt" and kind in (EMPTY, OTHER):
+            more = "; if it was one, it is damaged"
+        elif kind == LIGHTNING:
+            more = (
+                " (it holds no spikeback settings; build its network with its own code, and spikeback.diagnose(net, x, "
+                "y) examines it)"
+            )
+        what = "is not a spikeback checkpoint, or not of this version, but"
+        raise UsageError(f"{path} {what} {kind}{more}; {instead(path)}") from error
 
 
 def _below(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

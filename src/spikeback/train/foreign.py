@@ -9,6 +9,8 @@ from PIL import Image
 
 BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
 EXAMPLE = "give a trial's folder, e.g. runs/demo/evolutionary-seed0, or its best.ckpt"
+EMPTY, OTHER, LIGHTNING = "an empty file", "a file of another kind", "a Lightning checkpoint of another program"
+MARK = b"pytorch-lightning_version"  # what every checkpoint of Lightning holds
 STARTS = {  # what files of a kind begin with
     b"\x89HDF\r\n": "an HDF5 file, e.g. of Keras",
     b"\x93NUMPY": "a NumPy array",
@@ -24,7 +26,7 @@ def kind_of(path: Path) -> str:
     with path.open("rb") as file:
         start = file.read(4096)
     if not start:
-        return "an empty file"
+        return EMPTY
     if start.startswith(b"PK\x03\x04"):
         return _archive(path)
     if start[8:9] == b"{":
@@ -44,7 +46,7 @@ def kind_of(path: Path) -> str:
     with suppress(UnicodeDecodeError):
         if b"\0" not in getincrementaldecoder("utf-8")().decode(start).encode():
             return "a text file"
-    return "a file of another kind"
+    return OTHER
 
 
 def _archive(path: Path) -> str:
@@ -52,12 +54,14 @@ def _archive(path: Path) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             names, damaged = archive.namelist(), archive.testzip()
+            pickles = [name for name in names if name.endswith("data.pkl")]
+            lightning = bool(pickles) and MARK in archive.read(pickles[0])
     except Exception:  # whatever the damage may raise
         return "a PyTorch file or another zip archive that is damaged or cut off"
-    if any(name.endswith("data.pkl") for name in names):
-        return (
-            f"a PyTorch file that is damaged: the checksum of {damaged} is wrong" if damaged else "another PyTorch file"
-        )
+    if pickles and damaged:
+        return f"a PyTorch file that is damaged: the checksum of {damaged} is wrong"
+    if pickles:
+        return LIGHTNING if lightning else "another PyTorch file"
     return "an archive of NumPy arrays (npz)" if any(name.endswith(".npy") for name in names) else "a zip archive"
 
 

@@ -127,10 +127,10 @@ def trials_of(methods: list[Method], seeds: list[int]) -> list[tuple[Method, int
     """The trials, in order. Raises UsageError if there are none, one comes twice, or a seed is out of range."""
     for name, values in {"methods": [method.name for method in methods], "seeds": seeds}.items():
         if not values or len(set(values)) < len(values):
-            raise UsageError(f"{name}: needs at least one, each once, got {values}")
+            raise UsageError(f"--{name}: needs at least one, each once, got {values}")
     for seed in seeds:
         if not 0 <= seed < SEEDS:
-            raise UsageError(f"seeds: a seed must lie in 0 .. {SEEDS - 1}, not {seed}")
+            raise UsageError(f"--seeds: a seed must lie in 0 .. {SEEDS - 1}, not {seed}")
     return [(method, seed) for seed in seeds for method in methods]
 
 

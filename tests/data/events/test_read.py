@@ -62,8 +62,12 @@ def test_npz_may_be_compressed_empty_and_of_any_integers(tmp_path: Path) -> None
         ({"p": np.array([0, 1, 2])}, "values of p other than 0 and 1"),
         ({"p": np.array([None, 1, 1])}, "cannot be read as .npz"),
         (
+            {"y": np.array([0, 70_000, 2], np.uint32)},
+            "1 events lie outside 0 to 32766, .* the first number 1, x = 1, y = 70000",
+        ),
+        (
             {"x": np.array([0, -1, 70_000])},
-            "2 events lie outside the sensor of 32767 x 32767 pixels, the first number 1",
+            "2 events lie outside 0 to 32766, the x and y that any sensor may have, the first number 1, x = -1, y = 4",
         ),
     ],
 )
@@ -103,7 +107,7 @@ def test_a_given_sensor_bounds_the_events(tmp_path: Path) -> None:
 def test_time_that_goes_back_is_refused_or_sorted_with_one_warning(tmp_path: Path) -> None:
     path = npz(tmp_path, t=np.array([5, 6, 4]))
     said = r"a.npz: time goes back 1 times, first at index 2, from 6 to 4 us"
-    with pytest.raises(UsageError, match=f"{said}; policy 'warn' sorts them"):
+    with pytest.raises(UsageError, match=f"{said}; policy 'warn' sorts them, which is right if several streams were"):
         read_events(path)
     with pytest.warns(UserWarning, match=f"{said}; the events are sorted by time") as warned:
         assert read_events(path, policy="warn")[["t", "x"]].tolist() == [(4, 2), (5, 0), (6, 1)]
@@ -222,6 +226,43 @@ def test_a_clock_of_32_bits_in_arrays_goes_on_where_it_starts_again(tmp_path: Pa
     if dtype != np.int32:
         with pytest.raises(UsageError, match=r"add 2\*\*32 to t from there on"):
             read_events(npz(tmp_path, **{name: other[name] for name in "txyp"}))
+
+
+def test_values_beyond_the_sensor_are_told_as_the_file_has_them(tmp_path: Path) -> None:
+    path = npz(tmp_path, x=np.array([0, 1, 2**40]), y=np.array([-7, 4, 5]))
+    with pytest.raises(UsageError, match=r"outside the sensor of 9 x 9 pixels, the first number 0, x = 0, y = -7;"):
+        read_events(path, sensor=(9, 9))
+    with pytest.raises(UsageError, match=rf"1 events .* the first number 2, x = {2**40}, y = 5;"):
+        read_events(npz(tmp_path, x=np.array([0, 1, 2**40])), sensor=(9, 9))
+
+
+@pytest.mark.parametrize(("t", "bits"), [
+    ([5, 2**32 - 9, 3], 32),
+    ([2**32 - 9, 3, 9, 2**32 - 4, 6], 32),  # twice
+    ([2**31 - 9, -(2**31) + 4], 32),
+    ([2**31 - 9, 4], 31),
+    ([2**16 - 1, 0], 16),
+    ([2**32 - 9, 3, 9, 7], None),  # once, and a step that is none
+    ([2**31 + 9, 2**30], None),
+    ([5, 4], None),
+    ([3 * 2**31, 9], None),
+    ([2**33, 2**33 - 2**32 + 5], None),  # past the end of a clock of 32 bits
+    ([70_000, 70_000 - 2**16 + 9], None),
+    ([50_000_000, 0], None),
+])  # fmt: skip
+def test_a_clock_is_said_to_start_again_only_at_its_end(tmp_path: Path, t: list[int], bits: int | None) -> None:
+    many = np.arange(len(t))
+    path = npz(tmp_path, t=np.array(t), x=many, y=many, p=many % 2)
+    with pytest.raises(UsageError, match="time goes back") as said:
+        read_events(path)
+    if bits:
+        assert f"add 2**{bits} to t from there on, each time" in str(said.value)
+        assert "sort" not in str(said.value)  # which would play the end first
+        right = np.array(t) + (np.cumsum(np.diff(t, prepend=t[0]) < 0) << bits)
+        assert read_events(npz(tmp_path, t=right, x=many, y=many, p=many % 2))["t"].tolist() == right.tolist()
+    else:
+        assert "a clock of" not in str(said.value)
+        assert str(said.value).endswith("policy 'warn' sorts them, which is right if several streams were merged")
 
 
 @pytest.mark.parametrize("policy", ["raise", "warn"])

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from spikeback.data import load
 from spikeback.data.check import check
@@ -215,3 +216,58 @@ def test_the_simulated_sensor_is_square(tmp_path: Path) -> None:
     assert EventConfig(sensor=(16, 16)).side == 16
     with pytest.raises(UsageError, match=r"--data\.events\.sensor \[16, 20\] must be one number"):
         load("simulated-dvs", events=EventConfig(sensor=(16, 20)))
+
+
+def advised(message: str) -> tuple[str, Path]:
+    """The name and the root in `--data NAME --data.root DIR takes them`."""
+    words = message.rpartition(": --data ")[2].removesuffix(" takes them").split(" --data.root ")
+    return words[0], Path(words[1])
+
+
+@pytest.mark.parametrize("halves", [["."], ["train", "test"], ["in/there"], ["deep/down/train", "deep/down/test"]])
+def test_recordings_taken_for_pictures_name_what_works(tmp_path: Path, halves: list[str]) -> None:
+    root = tree(tmp_path / "own", halves)
+    with pytest.raises(UsageError, match="it holds recordings") as said:
+        load("folder", root)
+    name, place = advised(str(said.value))
+    assert name == "recordings"
+    assert load(name, place, events=EventConfig(time_steps=2)).classes == ("left", "right")
+
+
+@pytest.mark.parametrize("inner", ["", "deep"])
+def test_pictures_taken_for_recordings_name_what_works(tmp_path: Path, inner: str) -> None:
+    for each in ("left", "right"):
+        (tmp_path / inner / each).mkdir(parents=True)
+        for i in range(3):
+            Image.new("RGB", (8, 8)).save(tmp_path / inner / each / f"{i}.png")
+    with pytest.raises(UsageError, match="it holds pictures") as said:
+        load("recordings", tmp_path)
+    assert load(*advised(str(said.value))).classes == ("left", "right")
+
+
+def test_the_hint_is_of_the_kind_that_was_asked_for_where_there_is_any(tmp_path: Path) -> None:
+    root = tree(tmp_path / "own", ["."])
+    (root / "empty").mkdir()
+    with pytest.raises(
+        UsageError, match="own/empty is a class without recordings; add some, or move the folder else"
+    ) as e:
+        load("recordings", root)
+    assert "pictures" not in str(e.value)
+    with pytest.raises(
+        UsageError, match=r"in is not a folder; expected train/<class>/ and test/<class>/, or <class>/$"
+    ):
+        load("folder", tmp_path / "in")
+
+
+@pytest.mark.parametrize("halves", [["."], ["train", "test"]])
+@pytest.mark.parametrize("write", [{"0.npz": npz, "1.npz": npz}, {"a.aedat": dvs128, "b.aedat": dvs128}])
+def test_one_folder_too_deep_or_too_high_is_said_of_recordings_as_of_pictures(
+    tmp_path: Path, halves: list[str], write: Any
+) -> None:
+    root = tree(tmp_path / "above" / "own", halves, write)
+    for given in (root / halves[0] / "left", tmp_path, tmp_path / "above"):
+        for look in (check, lambda root: load("recordings", root)):
+            with pytest.raises(UsageError, match="did you mean") as said:
+                look(given)
+            meant = str(said.value).rpartition("did you mean ")[2].removeprefix("--data.root ").removesuffix("?")
+            assert Path(meant) == root

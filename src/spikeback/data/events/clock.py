@@ -9,6 +9,7 @@ from spikeback.errors import UsageError
 
 Policy = Literal["raise", "warn"]
 CLOCK = 32  # bits of the clock of most cameras, which starts again every 71.6 minutes
+CLOCKS = (16, 23, 24, 31, CLOCK)  # bits of clocks that are in use
 
 
 def unwrapped(t: np.ndarray, bits: int = CLOCK) -> np.ndarray:
@@ -35,14 +36,27 @@ def ordered(events: np.ndarray, source: str, policy: Policy | None = "raise") ->
     back = np.flatnonzero(t[1:] < t[:-1]) + 1
     if not len(back):
         return events
-    first = int(back[0])
+    first, bits = int(back[0]), _clock(t, back)
     said = f"{source}: time goes back {len(back)} times, first at index {first}, from {t[first - 1]} to {t[first]} us"
-    if int(t[first - 1]) - int(t[first]) > 1 << CLOCK - 1:
-        said += f" (a clock of {CLOCK} bits that started again? add 2**{CLOCK} to t from there on)"
+    if bits:
+        said += f" (a clock of {bits} bits that started again? add 2**{bits} to t from there on, each time)"
     if policy == "warn":
         warnings.warn(f"{said}; the events are sorted by time", stacklevel=4)
         return events[np.argsort(t, kind="stable")]
-    remedy = (
-        'events[np.argsort(events["t"], kind="stable")] sorts them' if policy is None else "policy 'warn' sorts them"
-    )
-    raise UsageError(f"{said}; {remedy}")
+    sort = 'events[np.argsort(events["t"], kind="stable")]' if policy is None else "policy 'warn'"
+    raise UsageError(said if bits else f"{said}; {sort} sorts them, which is right if several streams were merged")
+
+
+def _clock(t: np.ndarray, back: np.ndarray) -> int | None:
+    """The bits of a clock that would have started again wherever t (N,) goes `back`, None if there is none.
+
+    It goes back from the end of its range to the beginning, by almost the whole range.
+    """
+    before, after = t[back - 1].astype("i8"), t[back].astype("i8")
+    for bits in CLOCKS:
+        most = 1 << bits
+        low = -(most >> 1) if after.min() < 0 else 0  # where it counts from
+        gap = most - (before - after)  # between the two events, if it did
+        if ((before < low + most) & (after >= low) & (gap <= most >> 4)).all():
+            return bits
+    return None

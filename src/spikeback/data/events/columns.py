@@ -28,7 +28,8 @@ def read_arrays(path: Path) -> Recording:
     except Exception as error:  # a broken archive raises whatever its decoder meets first
         why = error if isinstance(error, LookupError | UsageError) else "it is damaged, or of another kind"
         raise UsageError(f"{path} cannot be read as {path.suffix} with arrays t, x, y, p: {why}") from None
-    return Recording(from_columns(str(path), columns), None, lambda i: f"number {i}")
+    pixel = lambda i: (int(columns["x"][i]), int(columns["y"][i]))
+    return Recording(from_columns(str(path), columns), None, lambda i: f"number {i}", pixel=pixel)
 
 
 def pick(events: np.ndarray | Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

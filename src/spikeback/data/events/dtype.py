@@ -21,13 +21,15 @@ class Recording:
     """What a decoder hands over, before anything is checked.
 
     events: EVENT (N,). sensor: what the format or the header says, None if neither does. where: the index of an event
-    -> its place in the file, in words. broken: the byte at which an incomplete or damaged record begins.
+    -> its place in the file, in words. broken: the byte at which an incomplete or damaged record begins. pixel: the
+    index -> x and y as the file has them, where `events` may hold FAR or -1 instead.
     """
 
     events: np.ndarray
     sensor: Sensor | None
     where: Callable[[int], str]
     broken: int | None = None
+    pixel: Callable[[int], tuple[int, int]] | None = None
 
 
 def option(size: Sensor) -> str:

@@ -55,12 +55,13 @@ def to_frames(
             recording has no events in the trial.
     """
     shape, size = _checked(time_steps, sensor, size, by, mode, resize)
-    events = trial(ordered(_events(events), "events", None), start, duration)
+    given, events = events, trial(ordered(_events(events), "events", None), start, duration)
     index = _spans(events["t"], time_steps, by, start, duration)
     for name, length in zip("pyx", shape[1:], strict=True):
         column = events[name]
         if len(column) and not 0 <= column.min() <= column.max() < length:
-            raise UsageError(f"events have {name} from {column.min()} to {column.max()}; expected 0 to {length - 1}")
+            whole = column if given.dtype == EVENT else pick(given)[name]  # as given, beyond int16 as well
+            raise UsageError(f"events have {name} from {whole.min()} to {whole.max()}; expected 0 to {length - 1}")
         index *= length
         index += column
     counts = torch.from_numpy(np.bincount(index, minlength=math.prod(shape))).float().reshape(shape)

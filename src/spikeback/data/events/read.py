@@ -103,8 +103,12 @@ def _inside(recording: Recording, sensor: Sensor | None) -> tuple[np.ndarray, li
     if not (count := np.count_nonzero(outside)):
         return events, [], ""
     first = int(outside.argmax())
-    place = f"the first {recording.where(first)}, x = {x[first]}, y = {y[first]}"
-    said = f"{count} events lie outside the sensor of {height} x {width} pixels, {place}"
+    at = recording.pixel(first) if recording.pixel else (x[first], y[first])
+    place = f"the first {recording.where(first)}, x = {at[0]}, y = {at[1]}"
+    bounds = f"the sensor of {height} x {width} pixels"
+    if height == width == FAR:
+        bounds = f"0 to {FAR - 1}, the x and y that any sensor may have"
+    said = f"{count} events lie outside {bounds}, {place}"
     return events[~outside], [said], _larger(x, y) if 2 * count > len(events) else ""
 
 
