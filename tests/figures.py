@@ -192,7 +192,7 @@ def of_bench(found: Evidence, data: dict[str, Any]) -> None:
 
 def of_paper(found: Evidence) -> None:
     """What the paper's tables print, and how far methods are apart there."""
-    rows = import_module("spikeback.paper").rows() if find_spec("spikeback.paper") else ()
+    rows = import_module("spikeback.lab.paper.rows").rows() if find_spec("spikeback.lab.paper.rows") else ()
     for one in rows:
         labels = frozenset({("method", one.method.lower()), ("network", one.network.lower())})
         found.add("accuracy", one.accuracy / 100, labels=labels)

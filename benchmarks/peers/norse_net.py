@@ -4,7 +4,7 @@ import torch
 from norse.torch import LIFBoxCell, LIFBoxParameters
 from torch import Tensor, nn
 
-from spikeback.bench.nets import ResNet18
+from spikeback.lab.bench.nets import ResNet18
 
 # v = v + dt / tau_mem (x - v) = 0.25 v + 0.75 x: norse scales the input too, harmless after a batch norm
 PARAMETERS = LIFBoxParameters(tau_mem_inv=torch.as_tensor(750.0), v_th=torch.as_tensor(0.5))

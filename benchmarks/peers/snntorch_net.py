@@ -6,7 +6,7 @@ import snntorch as snn
 import torch
 from torch import Tensor, nn
 
-from spikeback.bench.nets import ResNet18
+from spikeback.lab.bench.nets import ResNet18
 
 # mem = 0.25 mem + x; a neuron above 0.5 fires, and its membrane is 0 before the next step
 lif = partial(snn.Leaky, beta=0.25, threshold=0.5, reset_mechanism="zero", init_hidden=True)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from spikingjelly.activation_based import functional, layer, neuron, surrogate
 from torch import Tensor, nn
 
-from spikeback.bench.nets import ResNet18
+from spikeback.lab.bench.nets import ResNet18
 
 
 def lif(surrogate_function: Callable[..., Tensor] | None = None) -> nn.Module:

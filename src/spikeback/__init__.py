@@ -21,8 +21,8 @@ from spikeback.shortcut import (
     Unrolled,
     Vanilla,
 )
+from spikeback.version import __version__
 
-__version__ = "0.1.0"
 __all__ = [
     "LIF",
     "Constant",
@@ -33,6 +33,7 @@ __all__ = [
     "TimeAveraged",
     "Unrolled",
     "Vanilla",
+    "__version__",
     "calibrate",
     "create_model",
     "diagnose",
@@ -46,7 +47,7 @@ __all__ = [
 
 
 def __dir__() -> list[str]:
-    return sorted([*__all__, "data", "__version__"])
+    return sorted([*__all__, "data"])
 
 
 def __getattr__(name: str) -> Any:

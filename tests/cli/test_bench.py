@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from spikeback.bench import gate
+from spikeback.lab.bench import gate
 
 SMALL = ["--width", "8", "--size", "16", "--classes", "5"]
 RUNS = {

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from spikeback.shortcut.exits import THRESHOLDS
+from spikeback.lab.exits.early import THRESHOLDS
 
 Command = Callable[..., Any]
 

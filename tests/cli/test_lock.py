@@ -100,7 +100,7 @@ def test_a_sweep_and_the_runs_in_it_do_not_stand_in_each_others_way(
                 )
         raise UsageError("enough")
 
-    monkeypatch.setattr("spikeback.cli.sweep.run_jobs", run_jobs)
+    monkeypatch.setattr("spikeback.lab.sweep.command.run_jobs", run_jobs)
     refused("sweep", *tiny, "--vary", "{train.lr: [0.1, 0.2]}", "--out", tmp_path / "sweep")
     assert seen == [(False, True)] * 2
 

@@ -114,7 +114,7 @@ def test_another_broken_pipe_is_no_success(monkeypatch: pytest.MonkeyPatch, refu
     def broken(*_: Any) -> None:
         raise BrokenPipeError(errno.EPIPE, "Broken pipe")
 
-    monkeypatch.setattr("spikeback.cli.tables.result_files", broken)
+    monkeypatch.setattr("spikeback.lab.paper.command.result_files", broken)
     assert "a process" in refused("tables", code=1)
 
 

@@ -12,8 +12,8 @@ import torch
 
 from spikeback.cli.options import packaged_recipe, read_recipe, recipe_of, recipes, run_folder
 from spikeback.data import Pictures, PictureSet
+from spikeback.lab.paper.cost import SAMPLES, cost_text
 from spikeback.train import Method, Recipe, compare
-from spikeback.train.cost import SAMPLES, cost_text
 from spikeback.train.trials import Run
 
 Parsed = Callable[..., Any]

@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 import yaml
 
-from spikeback.cli import jobs, sweep
 from spikeback.cli.interrupt import Interrupted
 from spikeback.cli.main import main
 from spikeback.cli.options import recipe_of, studies
-from spikeback.cli.study import cells_of
 from spikeback.files import write_atomic
+from spikeback.lab.sweep import command as sweep
+from spikeback.lab.sweep import jobs
+from spikeback.lab.sweep.study import cells_of
 from spikeback.report import summarise
 from spikeback.train import Recipe
 

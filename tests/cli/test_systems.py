@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 import torch
 
-from spikeback.cli import jobs
 from spikeback.cli.main import main
 from spikeback.data import DataConfig, DataModule
+from spikeback.lab.sweep import jobs
 from spikeback.ops import allocator
 from spikeback.ops.native import build
 from spikeback.processors import processors

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from spikeback.cli.tables import result_files
+from spikeback.lab.paper.command import result_files
 
 Command = Callable[..., Any]
 DVS = "cifar10-dvs/resnet18-t10"

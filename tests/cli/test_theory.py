@@ -44,10 +44,10 @@ def networks(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         return create(name, classes, **options)
 
     for name, value in SMALL.items():
-        for module in ("spikeback.doctor.phases", "spikeback.cli.theory"):
+        for module in ("spikeback.lab.theory.phases", "spikeback.lab.theory.command"):
             monkeypatch.setattr(f"{module}.{name}", value)
-    monkeypatch.setattr("spikeback.doctor.phases.FINE", 3)
-    monkeypatch.setattr("spikeback.doctor.phases.create_model", noted)
+    monkeypatch.setattr("spikeback.lab.theory.phases.FINE", 3)
+    monkeypatch.setattr("spikeback.lab.theory.phases.create_model", noted)
     return made
 
 
@@ -127,7 +127,7 @@ def assert_phases(phases: list[dict[str, Any]], made: list[dict[str, Any]]) -> N
 def test_without_out_it_only_prints(command: Command, networks: Any, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
     for name, value in {"MODELS": ("spiking_resnet18",), "PHASES": (0.5,), "HEIGHTS": (1.0,)}.items():
-        for module in ("spikeback.doctor.phases", "spikeback.cli.theory"):
+        for module in ("spikeback.lab.theory.phases", "spikeback.lab.theory.command"):
             monkeypatch.setattr(f"{module}.{name}", value)
     outcome = command("theory", *WORDS)
     assert outcome.code == 0, outcome.err

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from spikeback.cli.main import Parser, build_parser, expanded
+from spikeback.cli.main import build_parser, expanded
+from spikeback.cli.parser import Parser
 from spikeback.cli.options import EXAMPLES
 from spikeback.errors import UsageError
 from spikeback.files import write_atomic

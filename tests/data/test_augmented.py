@@ -12,7 +12,7 @@ import torch
 from spikeback.cli.options import packaged_recipe, read_recipe, studies
 from spikeback.data import DataConfig, DataModule, Pictures, PictureSet, folder
 from spikeback.errors import UsageError
-from spikeback.report.measured import protocol, protocol_of
+from spikeback.lab.paper.measured import protocol, protocol_of
 from spikeback.train.results import check_resumable
 
 from .batches import RecordingSet, epoch, made

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from spikeback.bench import gate, plans
-from spikeback.bench.race import race
+from spikeback.lab.bench import gate, plans
+from spikeback.lab.bench.race import race
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 

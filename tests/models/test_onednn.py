@@ -18,11 +18,11 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import spikeback as sb
-from spikeback.bench import onednn
-from spikeback.bench.nets import ResNet18
-from spikeback.bench.onednn import CHECKER, OK, Case, checks_memory, crashes
-from spikeback.bench.plans import SMALL
 from spikeback.doctor.onednn import exposed
+from spikeback.lab.bench import onednn
+from spikeback.lab.bench.nets import ResNet18
+from spikeback.lab.bench.onednn import CHECKER, OK, Case, checks_memory, crashes
+from spikeback.lab.bench.plans import SMALL
 from spikeback.models.registry import list_models
 from spikeback.nn import Conv2d
 

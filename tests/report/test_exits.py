@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from spikeback.report.exits import exit_rows
-from spikeback.report.exits_plots import accuracy_by_macs
+from spikeback.lab.exits.plots import accuracy_by_macs
+from spikeback.lab.exits.table import exit_rows
 
 
 def trial(method: str, seed: int, main: float) -> dict[str, Any]:

@@ -15,15 +15,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from spikeback.bench.show import arms_table, comparisons_table
-from spikeback.cli import data, plan, theory
-from spikeback.cli.study import Cell
+from spikeback.cli import data, plan
+from spikeback.lab.bench.show import arms_table, comparisons_table
+from spikeback.lab.exits.table import early_table, exits_table
+from spikeback.lab.sweep.table import sweep_table
+from spikeback.lab.theory import command as theory
 from spikeback.report.doctor import DoctorTable
-from spikeback.report.exits import early_table, exits_table
 from spikeback.report.fitted import Fitted, folded
-from spikeback.report.sweep import sweep_table
 from spikeback.report.tables import console_table
 from spikeback.train import Recipe
+from spikeback.train.cell import Cell
 
 RESULTS = Path(__file__).parents[2] / "docs/results"
 NUMBER = re.compile(r"\d[\d.,]*\d|\d")

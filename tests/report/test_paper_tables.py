@@ -9,11 +9,11 @@ import pytest
 
 from spikeback.cli.options import packaged_recipe
 from spikeback.errors import UsageError
-from spikeback.paper import captions, references, rows
-from spikeback.report.measured import Pool, differences, pool, protocol
-from spikeback.report.paper_blocks import blocks, terms
-from spikeback.report.paper_formats import markdown, page
-from spikeback.report.paper_tables import measured, own_recipes, table_facts
+from spikeback.lab.paper.blocks import blocks, terms
+from spikeback.lab.paper.formats import markdown, page
+from spikeback.lab.paper.measured import Pool, differences, pool, protocol
+from spikeback.lab.paper.rows import captions, references, rows
+from spikeback.lab.paper.tables import measured, own_recipes, table_facts
 
 Results = dict[str, Any]
 Make = Callable[..., Results]

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from spikeback.errors import UsageError
-from spikeback.report.doctor import gain_scatter, gradient_ratio_by_depth, phase_diagram, within
-from spikeback.report.study_plots import critical_height, depth
+from spikeback.lab.sweep.plots import depth, gradient_ratio_by_depth
+from spikeback.lab.theory.plots import critical_height, gain_scatter, phase_diagram, within
 
 
 def _line(ax, label):

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from spikeback.report.sweep import sweep_rows
-from spikeback.report.sweep_plots import FEW, accuracy_by_cell, save_sweep_plots
+from spikeback.lab.sweep.plots import FEW, accuracy_by_cell, save_sweep_plots
+from spikeback.lab.sweep.table import sweep_rows
 
 FIRST_LAYER = {
     "name": "encoder.0.weight",

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 import spikeback as sb
-from spikeback.shortcut.exits import (
+from spikeback.lab.exits.early import (
     THRESHOLDS,
     Exit,
     Outcome,

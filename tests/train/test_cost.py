@@ -10,8 +10,8 @@ from spikeback.data import DataConfig
 from spikeback.data.config import EventConfig
 from spikeback.data.split import hold_out
 from spikeback.errors import UsageError
+from spikeback.lab.paper.cost import A100_ASSUMED, cost_text, forward_macs, gpu_hours, hours_text, training_macs
 from spikeback.train import ModelConfig, Recipe, TrainConfig
-from spikeback.train.cost import A100_ASSUMED, cost_text, forward_macs, gpu_hours, hours_text, training_macs
 
 STEM = {"cifar": 3 * 9 * 64 * 32 * 32, "imagenet": 3 * 49 * 64 * 112 * 112}  # MACs of the first convolution
 

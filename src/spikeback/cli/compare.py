@@ -12,8 +12,8 @@ from rich.console import Console
 from spikeback.cli.live import train
 from spikeback.cli.options import add_recipe, add_run, recipe_of, run_folder
 from spikeback.cli.plan import plan_table
-from spikeback.cli.study import Cell
 from spikeback.train import Method
+from spikeback.train.cell import Cell
 from spikeback.train.trials import trials_of
 
 

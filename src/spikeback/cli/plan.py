@@ -9,10 +9,10 @@ from rich.table import Table
 from rich.text import Text
 from torch import nn
 
-from spikeback.cli.study import Cell
 from spikeback.data import DataModule
 from spikeback.report.fitted import Fitted
 from spikeback.train import Method, Recipe
+from spikeback.train.cell import Cell
 from spikeback.train.environment import resolve_precision
 from spikeback.train.results import flat
 from spikeback.train.trials import Run

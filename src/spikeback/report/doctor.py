@@ -1,9 +1,8 @@
-"""A diagnosis (schema 1, docs/doctor.md) as table, text, figure and page; diagnoses and studies as figures."""
+"""A diagnosis (schema 1, docs/doctor.md) as table, text, figure and page."""
 
 from spikeback.report.doctor_page import write_diagnosis
 from spikeback.report.doctor_plots import diagnosis_figure, save_diagnosis
 from spikeback.report.doctor_table import DoctorTable, doctor_table, doctor_text
-from spikeback.report.study_plots import gain_scatter, gradient_ratio_by_depth, phase_diagram, within
 from spikeback.report.training_plots import branch_shares, doctor_over_time, first_layer_histogram
 
 __all__ = [
@@ -14,10 +13,6 @@ __all__ = [
     "doctor_table",
     "doctor_text",
     "first_layer_histogram",
-    "gain_scatter",
-    "gradient_ratio_by_depth",
-    "phase_diagram",
     "save_diagnosis",
-    "within",
     "write_diagnosis",
 ]

@@ -2,11 +2,10 @@
 
 import re
 from collections.abc import Callable
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FunctionLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
@@ -26,10 +25,10 @@ def write_page(template: str, content: dict[str, Any], path: str | Path) -> Path
     return write_atomic(path, render_page(template, content))
 
 
-def render_page(template: str, content: dict[str, Any]) -> str:
-    """Fill in a template, escaping what comes from outside."""
+def render_page(template: str, content: dict[str, Any], package: str = "spikeback.report") -> str:
+    """Fill in a template that lies in `package`, escaping what comes from outside."""
     environment = Environment(
-        loader=FunctionLoader(lambda name: files("spikeback.report").joinpath(name).read_text(encoding="utf-8")),
+        loader=ChoiceLoader([PackageLoader(package, ""), PackageLoader("spikeback.report", "")]),
         autoescape=True,
         undefined=StrictUndefined,
         finalize=lambda value: tables.MISSING if value is None else value,

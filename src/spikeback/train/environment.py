@@ -8,14 +8,14 @@ from typing import Any
 
 import torch
 
-import spikeback
 from spikeback.errors import UsageError
+from spikeback.version import __version__
 
 
 def environment(precision: str, processes: int = 1) -> dict[str, Any]:
     """The `environment` object of results.json."""
     return {
-        "spikeback": spikeback.__version__,
+        "spikeback": __version__,
         **{name: version(name) for name in ("torch", "torchvision", "lightning", "numpy", "pillow")},
         "python": platform.python_version(),
         "commit": _commit(),

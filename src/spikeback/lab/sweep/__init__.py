@@ -1,0 +1,1 @@
+"""Studies: one recipe, varied along axes (docs/sweep.md)."""

@@ -1,0 +1,1 @@
+"""Mean field theory beside measurement: gain by block, and the phase diagram."""
