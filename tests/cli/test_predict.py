@@ -13,10 +13,10 @@ import pytest
 import torch
 from PIL import Image
 
-from spikeback.cli.trained import load_trained
 from spikeback.data import DataConfig, DataModule
 from spikeback.data.folder import decode_one
 from spikeback.errors import UsageError
+from spikeback.export.weights import load_trained
 
 Command = Callable[..., Any]
 

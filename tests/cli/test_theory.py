@@ -12,7 +12,7 @@ import torch
 
 import spikeback as sb
 from spikeback.data import DataConfig, DataModule
-from spikeback.doctor.mean_field import critical_height, mean_field
+from spikeback.doctor.theory.mean_field import critical_height, mean_field
 from spikeback.models.resnet import SpikingResNet
 from spikeback.ops.surrogate import Tanh, Triangle
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from spikeback.cli.main import build_parser, expanded
-from spikeback.cli.parser import Parser
 from spikeback.cli.options import EXAMPLES
+from spikeback.cli.parser import Parser
 from spikeback.errors import UsageError
 from spikeback.files import write_atomic
 

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import spikeback as sb
-from spikeback.doctor.neurons import Neuron, neuron_of
-from spikeback.doctor.theory import RELU, observe, predict
+from spikeback.doctor.adapters.neurons import Neuron, neuron_of
+from spikeback.doctor.theory.gain import RELU, observe, predict
 
 SURROGATES = {"triangle": sb.surrogate.Triangle(1.0), "rectangle": sb.surrogate.Rectangle(1.0)}
 SURROGATES["tanh"] = sb.surrogate.Tanh(3.0)

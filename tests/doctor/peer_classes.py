@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from spikeback.doctor.adapters import reads_out, spikes
-from spikeback.doctor.neurons import neuron_of
-from spikeback.doctor.settings import leak_of, threshold_of
+from spikeback.doctor.adapters.families import reads_out, spikes
+from spikeback.doctor.adapters.neurons import neuron_of
+from spikeback.doctor.adapters.settings import leak_of, threshold_of
 
 from .peers import need
 

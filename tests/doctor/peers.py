@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from spikeback.doctor.neurons import Neuron
+from spikeback.doctor.adapters.neurons import Neuron
 
 RESET = "norse.torch.functional.reset"
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import spikeback as sb
 from spikeback.doctor import NotReached
-from spikeback.doctor.feeds import survey
+from spikeback.doctor.measure.feeds import survey
 from spikeback.errors import UsageError
 from spikeback.train.recipe import TrainConfig
 

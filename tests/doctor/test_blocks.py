@@ -7,8 +7,8 @@ import pytest
 from torch import nn
 
 import spikeback as sb
-from spikeback.doctor.blocks import find_blocks
-from spikeback.doctor.neurons import spiking_layers
+from spikeback.doctor.adapters.neurons import spiking_layers
+from spikeback.doctor.measure.blocks import find_blocks
 from spikeback.errors import UsageError
 
 RESNET18 = [f"layer{stage}.{i}" for stage in range(1, 5) for i in range(2)]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import spikeback as sb
-from spikeback.doctor.draws import poisson
+from spikeback.doctor.measure.draws import poisson
 
 from .cases import Chain, found_blocks, residual_net, smooth_pictures, some_labels
 from .peers import need

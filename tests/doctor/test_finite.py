@@ -12,8 +12,8 @@ from torch import Tensor, nn
 import spikeback as sb
 from spikeback.doctor import decompose
 from spikeback.doctor.callback import DoctorCallback
-from spikeback.doctor.case import mean_cross_entropy
 from spikeback.errors import TrainingError, UsageError
+from spikeback.losses.cross_entropy import mean_cross_entropy
 from spikeback.train.recipe import TrainConfig
 
 from .cases import assert_same, residual_net, smooth_pictures, snapshot, some_labels

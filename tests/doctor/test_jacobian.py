@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 import spikeback as sb
-from spikeback.doctor.backward import Record, Way, inside, through_norm
-from spikeback.doctor.jacobian import back_in_time, jacobians, time_map
-from spikeback.doctor.neurons import Neuron
-from spikeback.doctor.theory import observe
+from spikeback.doctor.adapters.neurons import Neuron
+from spikeback.doctor.theory.backward import Record, Way, inside, through_norm
+from spikeback.doctor.theory.gain import observe
+from spikeback.doctor.theory.jacobian import back_in_time, jacobians, time_map
 from spikeback.nn.block import Pool
-from spikeback.nn.norm import TdBatchNorm2d
+from spikeback.nn.norms.batch import TdBatchNorm2d
 from spikeback.ops.lif.reference import Fire
 
 from .gains import SURROGATES, known

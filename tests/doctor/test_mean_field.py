@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 import spikeback as sb
-from spikeback.doctor.mean_field import critical_height, fixed_rate, mean_field, population, relu_mean_field
-from spikeback.doctor.neurons import spiking_layers
-from spikeback.doctor.theory import relu_twin
+from spikeback.doctor.adapters.neurons import spiking_layers
+from spikeback.doctor.theory.gain import relu_twin
+from spikeback.doctor.theory.mean_field import critical_height, fixed_rate, mean_field, population, relu_mean_field
 from spikeback.errors import UsageError
 
 from .gains import SURROGATES, batch, known, measured, spiking_net

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import spikeback as sb
-from spikeback.doctor.neurons import neuron_of, spiking_layers
+from spikeback.doctor.adapters.neurons import neuron_of, spiking_layers
 from spikeback.ops.lif import plain
 
 T, B, N = 6, 5, 40

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import spikeback as sb
-from spikeback.doctor.residual import residual_norms
+from spikeback.doctor.measure.residual import residual_norms
 from spikeback.errors import UsageError
 
 from .broken import Merged

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 import spikeback as sb
-from spikeback.doctor.adapters import reads_out, spikes
-from spikeback.doctor.neurons import neuron_of, spiking_layers
+from spikeback.doctor.adapters.families import reads_out, spikes
+from spikeback.doctor.adapters.neurons import neuron_of, spiking_layers
 from spikeback.foreign import reset_state
 
 from .peer_classes import N, neurons, table

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 import spikeback as sb
-from spikeback.doctor.blocks import find_blocks
-from spikeback.doctor.neurons import neuron_of, spiking_layers
+from spikeback.doctor.adapters.neurons import neuron_of, spiking_layers
+from spikeback.doctor.measure.blocks import find_blocks
 from spikeback.foreign import first, reset_state
 
 from .peers import fires, need, sinabs_layer, torch_neuron

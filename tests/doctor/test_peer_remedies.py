@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 import spikeback as sb
-from spikeback.doctor.feeds import survey
-from spikeback.doctor.settings import threshold_of
-from spikeback.doctor.treatments import out_of_reach, widen
+from spikeback.doctor.adapters.settings import threshold_of
+from spikeback.doctor.measure.feeds import survey
+from spikeback.doctor.remedies.treatments import out_of_reach, widen
 from spikeback.errors import UsageError
 
 from .peers import jelly, need, norse_cell, sinabs_layer, torch_neuron

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from spikeback.doctor.neurons import Neuron, neuron_of, spiking_layers
+from spikeback.doctor.adapters.neurons import Neuron, neuron_of, spiking_layers
 
 from .peers import CASES, OTHER, PLAIN, fires, run
 

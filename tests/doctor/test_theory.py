@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 import spikeback as sb
-from spikeback.doctor.blocks import block_names
-from spikeback.doctor.neurons import spiking_layers
-from spikeback.doctor.theory import observe, predict, relu_twin
+from spikeback.doctor.adapters.neurons import spiking_layers
+from spikeback.doctor.measure.blocks import block_names
+from spikeback.doctor.theory.gain import observe, predict, relu_twin
 from spikeback.nn.block import ConvNorm, Stack, over_time
-from spikeback.nn.norm import TdBatchNorm2d
+from spikeback.nn.norms.batch import TdBatchNorm2d
 
 from .cases import K, MemoryNeuron, is_memory_neuron, some_labels
 from .gains import SURROGATES, batch, measured, ratios, spiking_net

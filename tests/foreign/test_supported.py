@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 
 import spikeback as sb
-from spikeback.doctor.adapters import reads_out, spikes
-from spikeback.doctor.neurons import neuron_of
-from spikeback.doctor.settings import threshold_of
+from spikeback.doctor.adapters.families import reads_out, spikes
+from spikeback.doctor.adapters.neurons import neuron_of
+from spikeback.doctor.adapters.settings import threshold_of
 
 from ..doctor.peer_classes import neurons
 from ..doctor.peers import need

@@ -18,7 +18,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import spikeback as sb
-from spikeback.doctor.onednn import exposed
+from spikeback.doctor.measure.onednn import exposed
 from spikeback.lab.bench import onednn
 from spikeback.lab.bench.nets import ResNet18
 from spikeback.lab.bench.onednn import CHECKER, OK, Case, checks_memory, crashes

@@ -12,7 +12,7 @@ from torch import Tensor, distributed, nn
 
 import spikeback as sb
 from spikeback.nn import BatchNorm2d, TdBatchNorm2d, fuse, local_statistics
-from spikeback.nn.norm import norm_for
+from spikeback.nn.norms.batch import norm_for
 from spikeback.ops import native
 from spikeback.ops.processes import mean_over_processes
 from spikeback.train import mean_cross_entropy

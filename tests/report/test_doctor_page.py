@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 import pytest
 
 from spikeback.report.doctor import write_diagnosis
-from spikeback.report.page import readable
+from spikeback.report.pages.page import readable
 
 
 class _Text(HTMLParser):

@@ -6,7 +6,7 @@ import pytest
 from spikeback import files
 from spikeback.errors import UsageError
 from spikeback.report import headline, write_report
-from spikeback.report.page import duration
+from spikeback.report.pages.page import duration
 
 
 class _Page(HTMLParser):

@@ -6,7 +6,7 @@ from matplotlib.image import imread
 
 from spikeback.errors import UsageError
 from spikeback.report import accuracy_curves, gradient_by_block, loss_curves, save_plots, weight_curve
-from spikeback.report.plots import looks
+from spikeback.report.plots.curves import looks
 
 
 def _line(ax, label):

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 import spikeback as sb
 from spikeback.doctor import decompose
 from spikeback.errors import UsageError
-from spikeback.train.losses import branch_loss
+from spikeback.losses.cross_entropy import branch_loss
 
 MakeNet = Callable[..., Any]
 

@@ -18,8 +18,8 @@ from spikeback.cli.interrupt import Interrupted
 from spikeback.data import DataModule
 from spikeback.doctor import decompose
 from spikeback.errors import UsageError
+from spikeback.losses.cross_entropy import mean_cross_entropy
 from spikeback.train import Recipe, TrainConfig
-from spikeback.train.losses import mean_cross_entropy
 
 BLOCK_TAPS = {"taps": ["layer1.0", "layer2.1"]}
 CLOCK = {"seconds_per_step": 0}  # the only number of a trial that does not repeat

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from spikeback.cli.trained import checkpoints, load_trained
 from spikeback.errors import UsageError
+from spikeback.export.weights import checkpoints, load_trained
 from spikeback.train.checkpoint import read_checkpoint
 from spikeback.train.foreign import EXAMPLE
 

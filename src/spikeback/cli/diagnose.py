@@ -15,12 +15,12 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from spikeback.cli.options import add_recipe, recipe_of
-from spikeback.cli.trained import load_trained
 from spikeback.data import DataModule
 from spikeback.doctor import PASSES, diagnose
-from spikeback.doctor.case import examine
-from spikeback.doctor.measure import cost
+from spikeback.doctor.measure.case import examine
+from spikeback.doctor.measure.gradients import cost
 from spikeback.errors import UsageError
+from spikeback.export.weights import load_trained
 from spikeback.files import as_path, write_atomic
 from spikeback.report.doctor import save_diagnosis, write_diagnosis
 from spikeback.train import Recipe

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from spikeback.cli.trained import add_trained, load_trained
+from spikeback.export.weights import add_trained, load_trained
 from spikeback.report.fitted import Fitted
 
 

@@ -7,15 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spikeback.doctor.case import Case, examine, forward, with_input_gradient
-from spikeback.doctor.feeds import survey
-from spikeback.doctor.finite import watching
-from spikeback.doctor.knob import Knob
-from spikeback.doctor.measure import propagate
-from spikeback.doctor.onednn import avoided
-from spikeback.doctor.passes import fidelity as measure_fidelity
-from spikeback.doctor.residual import neurons_in, residual_norms, residual_shares
-from spikeback.doctor.spikes import stuck
+from spikeback.doctor.measure.case import Case, examine, forward, with_input_gradient
+from spikeback.doctor.measure.feeds import survey
+from spikeback.doctor.measure.finite import watching
+from spikeback.doctor.measure.gradients import propagate
+from spikeback.doctor.measure.onednn import avoided
+from spikeback.doctor.measure.passes import fidelity as measure_fidelity
+from spikeback.doctor.measure.residual import neurons_in, residual_norms, residual_shares
+from spikeback.doctor.measure.spikes import stuck
+from spikeback.doctor.remedies.knob import Knob
 from spikeback.errors import UsageError
 from spikeback.foreign.randomness import same_draws
 from spikeback.foreign.undisturbed import undisturbed

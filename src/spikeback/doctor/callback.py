@@ -8,11 +8,11 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
-from spikeback.doctor.blocks import home
 from spikeback.doctor.calibrate import calibrate
-from spikeback.doctor.case import examine
-from spikeback.doctor.finite import require_finite
-from spikeback.doctor.measure import propagate
+from spikeback.doctor.measure.blocks import home
+from spikeback.doctor.measure.case import examine
+from spikeback.doctor.measure.finite import require_finite
+from spikeback.doctor.measure.gradients import propagate
 from spikeback.errors import UsageError
 from spikeback.foreign.undisturbed import undisturbed
 from spikeback.shortcut import ShortcutNet

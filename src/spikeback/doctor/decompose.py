@@ -6,13 +6,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from spikeback.doctor.blocks import find_blocks
-from spikeback.doctor.case import mean_cross_entropy
-from spikeback.doctor.finite import require_finite
-from spikeback.doctor.neurons import spiking_layers
+from spikeback.doctor.adapters.neurons import spiking_layers
+from spikeback.doctor.measure.blocks import find_blocks
+from spikeback.doctor.measure.finite import require_finite
 from spikeback.errors import UsageError
 from spikeback.foreign import first
 from spikeback.foreign.undisturbed import listening, undisturbed
+from spikeback.losses.cross_entropy import mean_cross_entropy
 from spikeback.shortcut import ShortcutNet
 from spikeback.shortcut.net import check_weight
 from spikeback.values import near

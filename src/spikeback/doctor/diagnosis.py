@@ -7,18 +7,18 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from spikeback.doctor import passes as extra
-from spikeback.doctor.blocks import home
-from spikeback.doctor.case import Case, Criterion, about, examine, with_input_gradient
-from spikeback.doctor.feeds import Feed, fed_by, traced
-from spikeback.doctor.measure import Pass, propagate
-from spikeback.doctor.onednn import avoided, note
-from spikeback.doctor.readout import notes, several, unfamiliar, without_readouts
-from spikeback.doctor.remedies import fitted
-from spikeback.doctor.residual import residual_norms, residual_shares
-from spikeback.doctor.spikes import Layer
-from spikeback.doctor.statistics import evaluation, stale_blocks
-from spikeback.doctor.theory import RELU, Stateless, observe, plain_layers, predict, relu_twin
+from spikeback.doctor.measure import passes as extra
+from spikeback.doctor.measure.blocks import home
+from spikeback.doctor.measure.case import Case, Criterion, about, examine, with_input_gradient
+from spikeback.doctor.measure.feeds import Feed, fed_by, traced
+from spikeback.doctor.measure.gradients import Pass, propagate
+from spikeback.doctor.measure.onednn import avoided, note
+from spikeback.doctor.measure.readout import notes, several, unfamiliar, without_readouts
+from spikeback.doctor.measure.residual import residual_norms, residual_shares
+from spikeback.doctor.measure.spikes import Layer
+from spikeback.doctor.measure.statistics import evaluation, stale_blocks
+from spikeback.doctor.remedies.catalogue import fitted
+from spikeback.doctor.theory.gain import RELU, Stateless, observe, plain_layers, predict, relu_twin
 from spikeback.doctor.verdict import Verdict, judge
 from spikeback.errors import UsageError
 from spikeback.foreign.randomness import same_draws

@@ -7,8 +7,8 @@ from textwrap import indent
 from typing import Any, Literal, cast
 
 from spikeback.doctor.causes import cause_of, chaotic
-from spikeback.doctor.remedies import Remedy, remedies_for
-from spikeback.doctor.spikes import stuck
+from spikeback.doctor.measure.spikes import stuck
+from spikeback.doctor.remedies.catalogue import Remedy, remedies_for
 
 Kind = Literal["healthy", "vanishing", "exploding", "dead", "saturated", "chaotic", "statistics"]
 VANISHING, EXPLODING = 0.05, 20.0  # a block's gradient over that of the last block

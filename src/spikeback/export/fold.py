@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from spikeback.nn.block import ConvNorm
-from spikeback.nn.norm import TdBatchNorm2d
+from spikeback.nn.norms.batch import TdBatchNorm2d
 
 
 def fold(net: nn.Module) -> nn.Module:

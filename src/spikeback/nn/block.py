@@ -9,8 +9,8 @@ from operator import add
 from torch import Tensor, nn
 
 from spikeback.nn.fuse import fused, is_watched
-from spikeback.nn.neuron import LIF
-from spikeback.nn.norm import halve_variance, norm_for
+from spikeback.nn.neurons.lif import LIF
+from spikeback.nn.norms.batch import halve_variance, norm_for
 from spikeback.nn.pointwise import is_strided, strided
 from spikeback.ops.convolution import convolve, is_faster
 from spikeback.ops.lif.layout import is_channels_last

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
-from spikeback.nn.neuron import LIF
-from spikeback.nn.norm import BatchNorm2d, TdBatchNorm2d, is_shared, track
+from spikeback.nn.neurons.lif import LIF
+from spikeback.nn.norms.batch import BatchNorm2d, TdBatchNorm2d, is_shared, track
 from spikeback.ops.lif import check_neuron, code, fastest
 from spikeback.ops.lif.operator import moments, norm_lif, normaliser
 from spikeback.ops.packing import note_spikes

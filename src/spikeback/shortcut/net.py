@@ -26,7 +26,7 @@ from spikeback.foreign.undisturbed import undisturbed
 from spikeback.inputs import explained
 from spikeback.models.network import Network
 from spikeback.nn.block import firing_rates
-from spikeback.nn.neuron import LIF
+from spikeback.nn.neurons.lif import LIF
 from spikeback.values import instead, is_number, near
 
 

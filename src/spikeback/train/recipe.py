@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from spikeback.data import DataConfig
 from spikeback.doctor import Calibration, NotReached, calibrate
-from spikeback.doctor.residual import residual_norms
+from spikeback.doctor.measure.residual import residual_norms
 from spikeback.errors import UsageError
 from spikeback.models import create_model, list_models
 from spikeback.nn import LIF

@@ -10,7 +10,7 @@ from torch import nn
 from spikeback.data import DataModule
 from spikeback.doctor import block_gradients, block_names, firing_rate
 from spikeback.doctor.verdict import EXPLODING, VANISHING
-from spikeback.train.losses import branch_loss
+from spikeback.losses.cross_entropy import branch_loss
 from spikeback.train.recipe import Method, Recipe
 from spikeback.train.task import Task
 

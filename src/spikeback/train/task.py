@@ -14,12 +14,12 @@ from torch import Tensor
 from torchmetrics.classification import MulticlassAccuracy
 
 from spikeback.doctor import block_names, decompose, keep_histogram, propagate, undisturbed
-from spikeback.doctor.finite import require_finite
+from spikeback.doctor.measure.finite import require_finite
 from spikeback.errors import TrainingError, UsageError
+from spikeback.losses.cross_entropy import branch_loss
 from spikeback.ops import packed_spikes
 from spikeback.ops.processes import mean_over_processes
 from spikeback.shortcut import Schedule, ShortcutNet
-from spikeback.train.losses import branch_loss
 from spikeback.train.processes import share_state
 from spikeback.train.recipe import BranchConfig, TrainConfig
 

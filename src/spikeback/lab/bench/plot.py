@@ -10,8 +10,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator
 
 from spikeback.lab.bench.numbers import whole
 from spikeback.lab.bench.show import figures
-from spikeback.report.style import COLOURS, INK, LINES, MARKERS, STYLE
-from spikeback.report.style import png as to_png
+from spikeback.report.plots.style import COLOURS, INK, LINES, MARKERS, STYLE
+from spikeback.report.plots.style import png as to_png
 
 OURS, THEIRS, YARDSTICK = COLOURS[1], COLOURS[0], "#9aa0a6"
 YARDSTICKS = ("floor", "direct", "ann", "copy")

@@ -14,9 +14,9 @@ import torch
 from jsonargparse import ArgumentParser
 from rich.console import Console
 
-from spikeback.cli.trained import Trained, checkpoints, read_trained
 from spikeback.data import DataModule
 from spikeback.errors import UsageError
+from spikeback.export.weights import Trained, checkpoints, read_trained
 from spikeback.files import as_path
 from spikeback.lab.exits.early import (
     THRESHOLDS,
@@ -31,7 +31,7 @@ from spikeback.lab.exits.early import (
 )
 from spikeback.lab.exits.plots import accuracy_by_macs
 from spikeback.lab.exits.table import early_table, exit_rows, exits_table
-from spikeback.report.style import save
+from spikeback.report.plots.style import save
 from spikeback.train import Method
 from spikeback.train.environment import environment
 from spikeback.train.results import differing, write_results

@@ -7,8 +7,8 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from spikeback.report.plots import Look, line, looks
-from spikeback.report.style import REFERENCE, STYLE, beside, legend
+from spikeback.report.plots.curves import Look, line, looks
+from spikeback.report.plots.style import REFERENCE, STYLE, beside, legend
 from spikeback.report.tables import by_method
 
 

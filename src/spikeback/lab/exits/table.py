@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from spikeback.report.fitted import Fitted
-from spikeback.report.plots import RESERVED
+from spikeback.report.plots.curves import RESERVED
 from spikeback.report.tables import by_method, percent, plus_minus
 
 SUMS = {"trained": "sum, λ as trained", "one": "sum, λ = 1"}

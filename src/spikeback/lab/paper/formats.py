@@ -10,7 +10,7 @@ from rich.text import Text
 
 from spikeback.lab.paper.blocks import Block
 from spikeback.report.fitted import Fitted
-from spikeback.report.page import render_page
+from spikeback.report.pages.page import render_page
 
 LEFT = ("method", "type", "network", "protocol", "dataset", "recipe", "command")  # columns of words
 BOLD = ("method", "paper %")  # of the paper's own rows

@@ -10,10 +10,10 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from spikeback.report.plots import gradient_line, looks
-from spikeback.report.style import REFERENCE, STYLE, beside, decades, legend, save
+from spikeback.report.plots.curves import gradient_line, looks
+from spikeback.report.plots.style import REFERENCE, STYLE, beside, decades, legend, save
+from spikeback.report.plots.training import first_layer_histogram, training_figures
 from spikeback.report.tables import Results, by_method, check
-from spikeback.report.training_plots import first_layer_histogram, training_figures
 
 FEW = 4  # cells that get figures of their own
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from spikeback.data import DataConfig, DataModule
-from spikeback.doctor.mean_field import relu_mean_field
+from spikeback.doctor.theory.mean_field import relu_mean_field
 from spikeback.errors import UsageError
 from spikeback.files import as_path, write_atomic
 from spikeback.lab.theory.phases import (
@@ -29,7 +29,7 @@ from spikeback.lab.theory.phases import (
 )
 from spikeback.lab.theory.plots import gain_scatter, phase_diagram
 from spikeback.report.fitted import Fitted
-from spikeback.report.style import save
+from spikeback.report.plots.style import save
 
 SCHEMA = 1
 RELU_BLOCKS = 16  # identity blocks of the ReLU twin whose gains are written

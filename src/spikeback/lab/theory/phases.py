@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spikeback.doctor.case import examine
-from spikeback.doctor.mean_field import critical_height, mean_field
-from spikeback.doctor.measure import propagate
-from spikeback.doctor.theory import observe, predict
+from spikeback.doctor.measure.case import examine
+from spikeback.doctor.measure.gradients import propagate
+from spikeback.doctor.theory.gain import observe, predict
+from spikeback.doctor.theory.mean_field import critical_height, mean_field
 from spikeback.foreign.undisturbed import undisturbed
 from spikeback.models import create_model
 from spikeback.nn import LIF

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from spikeback.report.doctor_table import Facts
-from spikeback.report.style import COLOURS, MARKERS, REFERENCE, STYLE, handful, legend
+from spikeback.report.plots.style import COLOURS, MARKERS, REFERENCE, STYLE, handful, legend
 from spikeback.report.tables import finite
 
 

@@ -1,0 +1,1 @@
+"""What helps a sick network: remedies that are tried before they are proposed."""

@@ -1,0 +1,1 @@
+"""Mean field theory: how much of the gradient each block should pass on."""

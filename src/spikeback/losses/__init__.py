@@ -1,0 +1,1 @@
+"""Losses: pure functions of logits (T, B, K) and labels (B,)."""

@@ -1,0 +1,1 @@
+"""Figures, and how every one of them looks."""
