@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from spikeback.data.fashion_mnist import DEBIAN, FILES, find_files, read_published
+from spikeback.data.sets.fashion_mnist import DEBIAN, FILES, find_files, read_published
 from spikeback.errors import UsageError
 from spikeback.files import as_path
 

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from spikeback.data import Pictures, PictureSet
-from spikeback.data.fashion_mnist import SHA256
+from spikeback.data.sets.fashion_mnist import SHA256
 
 from .batches import Recordings, RecordingSet
 

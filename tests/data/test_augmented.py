@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from spikeback.cli.options import packaged_recipe, read_recipe, studies
-from spikeback.data import DataConfig, DataModule, Pictures, PictureSet, folder
+from spikeback.data import DataConfig, DataModule, Pictures, PictureSet
+from spikeback.data.sets import folder
 from spikeback.errors import UsageError
 from spikeback.lab.paper.measured import protocol, protocol_of
 from spikeback.train.results import check_resumable

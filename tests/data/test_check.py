@@ -13,7 +13,7 @@ from spikeback.cli.main import main
 from spikeback.data import DataConfig, DataModule, load
 from spikeback.data import check as checking
 from spikeback.data.check import check
-from spikeback.data.events import gesture
+from spikeback.data.sets import dvs128_gesture as gesture
 from spikeback.data.sheet import GAP, LABEL, TILE, contact_sheet, picture
 from spikeback.errors import UsageError
 

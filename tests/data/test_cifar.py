@@ -66,7 +66,7 @@ def test_statistics_are_the_published_ones(tmp_path: Path) -> None:
 
 def test_a_file_that_is_not_as_published_is_never_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_cifar10(tmp_path)
-    monkeypatch.setattr("spikeback.data.static.read_pickle", lambda path: pytest.fail(f"{path} was opened"))
+    monkeypatch.setattr("spikeback.data.sets.static.read_pickle", lambda path: pytest.fail(f"{path} was opened"))
     with pytest.raises(
         UsageError, match=r"data_batch_1 is not as published, its md5 should be c99cafc.*unchecked true$"
     ):

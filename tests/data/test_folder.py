@@ -7,9 +7,10 @@ import torch
 from PIL import Image
 from torchvision.datasets.folder import default_loader
 
-from spikeback.data import folder, read_pictures
-from spikeback.data.folder import load_folder
+from spikeback.data import read_pictures
 from spikeback.data.pictures import fit
+from spikeback.data.sets import folder
+from spikeback.data.sets.folder import load_folder
 from spikeback.data.split import hold_out
 from spikeback.data.tree import left_out
 from spikeback.errors import UsageError

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torchvision.datasets import CIFAR100
 
-from spikeback.data import fashion_mnist, load
+from spikeback.data import load
+from spikeback.data.sets import fashion_mnist
 from spikeback.errors import UsageError
 
 from .cifar_files import write_cifar100

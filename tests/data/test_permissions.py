@@ -16,7 +16,8 @@ from PIL import Image
 
 from spikeback.data import EventConfig, load
 from spikeback.data.check import check
-from spikeback.data.events import dvs, sets
+from spikeback.data.events import decode as sets
+from spikeback.data.sets import cifar10_dvs as dvs
 from spikeback.errors import UsageError
 
 from .cifar_files import write_cifar10, write_cifar100

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spikeback.data.pickles import read_pickle
+from spikeback.data.sets.pickles import read_pickle
 from spikeback.errors import UsageError
 
 from .cifar_files import dump

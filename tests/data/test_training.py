@@ -13,7 +13,8 @@ from PIL import Image
 
 from spikeback.data import DataConfig, DataModule, EventConfig
 from spikeback.data.config import PICTURES
-from spikeback.data.events import dvs, sets
+from spikeback.data.events import decode as sets
+from spikeback.data.sets import cifar10_dvs as dvs
 from spikeback.train import Method, ModelConfig, Recipe, TrainConfig, compare
 from spikeback.train.trials import Run
 

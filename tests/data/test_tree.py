@@ -11,7 +11,7 @@ from PIL import Image
 
 from spikeback.data import DataConfig, DataModule, EventConfig, load
 from spikeback.data.check import check
-from spikeback.data.folder import load_folder
+from spikeback.data.sets.folder import load_folder
 from spikeback.errors import UsageError
 
 Draw = Callable[..., np.ndarray]

@@ -23,7 +23,7 @@ def calls_of_norms(net: nn.Module, x: Tensor) -> dict[str, list[tuple[Tensor, Te
 
 
 def test_statistics_are_taken_over_time_and_batch_together(make_net: Callable[..., Any]) -> None:
-    frames = torch.randn(3, 2, 3, 16, 16) * torch.tensor([0.1, 1.0, 5.0]).view(3, 1, 1, 1, 1)  # steps differ widely
+    frames = torch.randn(3, 4, 3, 16, 16) * torch.tensor([0.1, 1.0, 5.0]).view(3, 1, 1, 1, 1)  # steps differ widely
     net = make_net().double()
     calls = calls_of_norms(net, frames.double())
     assert len(calls) == 20  # one for each of 17 convolutions in the blocks and stem, and of 3 shortcuts

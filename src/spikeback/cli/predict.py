@@ -19,8 +19,8 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
-from spikeback.data.folder import PICTURES, check_shape, decoded, find_pictures
 from spikeback.data.pictures import normalise
+from spikeback.data.sets.folder import PICTURES, check_shape, decoded, find_pictures
 from spikeback.data.tree import left_out
 from spikeback.errors import UsageError
 from spikeback.export.weights import Trained, add_trained, load_trained

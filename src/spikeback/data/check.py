@@ -13,18 +13,32 @@ import torch
 from torch import Tensor
 
 from spikeback.data.config import DataConfig
-from spikeback.data.events import dvs, gesture, read_events, sets, to_frames
-from spikeback.data.events.homes import INNER, TONIC, home, inner
+from spikeback.data.events import decode as sets
+from spikeback.data.events import read_events, to_frames
+from spikeback.data.events.decode import FrameOptions
 from spikeback.data.events.parallel import parallel
-from spikeback.data.events.recordings import RECORDINGS, common_sensor, read_own, size_of
-from spikeback.data.events.sets import FrameOptions
-from spikeback.data.fashion_mnist import places, read_published
-from spikeback.data.folder import PICTURES, TEST_FRACTION, decode_one, differ, list_folder
-from spikeback.data.layouts import GESTURE, LAYOUTS, OWN, Layout, Tree, find, missing, notes, strangers, without_others
 from spikeback.data.load import NEEDS, load
+from spikeback.data.sets import cifar10_dvs as dvs
+from spikeback.data.sets import dvs128_gesture as gesture
+from spikeback.data.sets.fashion_mnist import places, read_published
+from spikeback.data.sets.folder import PICTURES, TEST_FRACTION, decode_one, differ, list_folder
+from spikeback.data.sets.homes import INNER, TONIC, home, inner
+from spikeback.data.sets.layouts import (
+    GESTURE,
+    LAYOUTS,
+    OWN,
+    Layout,
+    Tree,
+    find,
+    missing,
+    notes,
+    strangers,
+    without_others,
+)
+from spikeback.data.sets.recordings import RECORDINGS, common_sensor, read_own, size_of
+from spikeback.data.sets.static import CIFAR, check_file, cifar_folder, load_imagenet
 from spikeback.data.sheet import MOST, spread
 from spikeback.data.split import hold_out, split_hash
-from spikeback.data.static import CIFAR, check_file, cifar_folder, load_imagenet
 from spikeback.data.tree import DEPTH, HALVES, WHOLE, entries, folders, tried
 from spikeback.errors import UsageError
 

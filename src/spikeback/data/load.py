@@ -9,15 +9,15 @@ import torchvision
 from torch import Tensor
 
 from spikeback.data.config import PICTURES, EventConfig, check_name
-from spikeback.data.fashion_mnist import load_embedded, load_fashion_mnist
-from spikeback.data.folder import load_folder
 from spikeback.data.pictures import DataSet, Pictures, PictureSet, fit
-from spikeback.data.static import CIFAR, LAYOUT, load_cifar, load_imagenet
+from spikeback.data.sets.fashion_mnist import load_embedded, load_fashion_mnist
+from spikeback.data.sets.folder import load_folder
+from spikeback.data.sets.static import CIFAR, LAYOUT, load_cifar, load_imagenet
 from spikeback.errors import UsageError
 from spikeback.files import as_path
 
 if TYPE_CHECKING:
-    from spikeback.data.events.sets import FrameOptions
+    from spikeback.data.events.decode import FrameOptions
 
 SIZES = {"cifar10-dvs": 48, "simulated-dvs": 48}  # of frames where --data.size is empty; the others keep their own
 FETCHED = {"cifar10": "CIFAR10", "cifar100": "CIFAR100", "fashion-mnist": "FashionMNIST"}  # torchvision's classes
@@ -124,7 +124,7 @@ def _resized(pictures: PictureSet, size: int | None) -> PictureSet:
 
 
 def _frame_options(events: EventConfig, size: int | None, cache: str | Path | None) -> "FrameOptions":
-    from spikeback.data.events.sets import FrameOptions  # events only where they are asked for
+    from spikeback.data.events.decode import FrameOptions  # events only where they are asked for
 
     return FrameOptions(
         events.time_steps, size, events.by, events.mode, events.resize, events.axes, events.policy, events.start,
@@ -139,7 +139,7 @@ def _filmed(
     events: EventConfig,
     only: Callable[[DataSet], Tensor] | None,
 ) -> DataSet:
-    from spikeback.data.events.simulate import simulated_dvs
+    from spikeback.data.sets.simulated_dvs import simulated_dvs
 
     chosen = only(pictures) if only else None
     return simulated_dvs(pictures, options, events.preset, seed=events.seed, sensor=events.side, root=root, only=chosen)
@@ -154,7 +154,11 @@ def _frames(
     sensor: int | tuple[int, int] | None,
 ) -> DataSet:
     """A set of recordings in `root`, as frames."""
-    from spikeback.data.events import dvs, gesture, recordings, sets, tonic_sets
+    from spikeback.data.events import decode as sets
+    from spikeback.data.sets import cifar10_dvs as dvs
+    from spikeback.data.sets import dvs128_gesture as gesture
+    from spikeback.data.sets import recordings
+    from spikeback.data.sets import tonic as tonic_sets
 
     assert root is not None
     if name.startswith("tonic:"):

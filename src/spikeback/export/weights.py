@@ -10,8 +10,8 @@ from jsonargparse import ArgumentParser
 from torch import Tensor, nn, tensor
 
 from spikeback.data import DataModule, DataSet
-from spikeback.data.folder import decode_one
 from spikeback.data.pictures import middle
+from spikeback.data.sets.folder import decode_one
 from spikeback.errors import UsageError
 from spikeback.files import as_path
 from spikeback.shortcut import ShortcutNet

@@ -11,9 +11,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from spikeback.data.events import dvs
-from spikeback.data.events.dvs import CLASSES, cifar10_dvs, recordings, split_rows
-from spikeback.data.events.sets import FrameOptions
+from spikeback.data.events.decode import FrameOptions
+from spikeback.data.sets import cifar10_dvs as dvs
+from spikeback.data.sets.cifar10_dvs import CLASSES, cifar10_dvs, recordings, split_rows
 from spikeback.errors import UsageError
 
 OPTIONS = FrameOptions(time_steps=2, size=None)

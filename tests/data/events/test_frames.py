@@ -10,8 +10,8 @@ from torch.nn import functional as F
 from spikeback.data import to_frames
 from spikeback.data.config import EventConfig
 from spikeback.data.events import EVENT
+from spikeback.data.events.decode import FrameOptions
 from spikeback.data.events.frames import Resize
-from spikeback.data.events.sets import FrameOptions
 from spikeback.errors import UsageError
 
 H, W = 3, 5

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from spikeback.data.events.gesture import CLASSES, dvs128_gesture
-from spikeback.data.events.sets import FrameOptions
+from spikeback.data.events.decode import FrameOptions
+from spikeback.data.sets.dvs128_gesture import CLASSES, dvs128_gesture
 from spikeback.errors import UsageError
 
 OPTIONS = FrameOptions(time_steps=2)

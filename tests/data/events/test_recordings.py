@@ -15,8 +15,8 @@ from spikeback.data import load
 from spikeback.data.check import check
 from spikeback.data.config import EventConfig
 from spikeback.data.events import EVENT, to_frames
-from spikeback.data.events.recordings import recordings, size_of
-from spikeback.data.events.sets import FrameOptions
+from spikeback.data.events.decode import FrameOptions
+from spikeback.data.sets.recordings import recordings, size_of
 from spikeback.data.split import hold_out
 from spikeback.errors import UsageError
 
@@ -112,8 +112,8 @@ def test_one_level_is_divided_as_pictures_are(tmp_path: Path) -> None:
 def test_a_set_that_is_opened_again_decodes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = tree(tmp_path)
     first = recordings(root, OPTIONS).hash()
-    monkeypatch.setattr("spikeback.data.events.recordings.read_with_sensor", None)
-    monkeypatch.setattr("spikeback.data.events.sets.read_events", None)
+    monkeypatch.setattr("spikeback.data.sets.recordings.read_with_sensor", None)
+    monkeypatch.setattr("spikeback.data.events.decode.read_events", None)
     assert recordings(root, OPTIONS).hash() == first
 
 

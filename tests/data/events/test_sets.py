@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from spikeback.data.events import sets
+from spikeback.data.events import decode as sets
+from spikeback.data.events.decode import FrameOptions, decode_files, nmnist
 from spikeback.data.events.dtype import EVENT
 from spikeback.data.events.frame_set import Frames, FrameSet
 from spikeback.data.events.frames import to_frames
-from spikeback.data.events.sets import FrameOptions, decode_files, nmnist
 from spikeback.errors import UsageError
 
 CONTENT = np.arange(5 * 2 * 2 * 3 * 4, dtype=np.uint8).reshape(5, 2, 2, 3, 4)

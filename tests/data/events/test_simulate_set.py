@@ -14,14 +14,14 @@ from PIL import Image
 from torch import Tensor
 
 from spikeback.data import DataConfig, DataModule, EventConfig
-from spikeback.data.events import simulate as module
+from spikeback.data.events.decode import FrameOptions
 from spikeback.data.events.frame_set import FrameSet
 from spikeback.data.events.frames import to_frames
 from spikeback.data.events.pixel import PixelModel
-from spikeback.data.events.sets import FrameOptions
-from spikeback.data.events.simulate import MotionPath, simulate, simulated_dvs
 from spikeback.data.pictures import Pictures, PictureSet
-from spikeback.data.static import load_imagenet
+from spikeback.data.sets import simulated_dvs as module
+from spikeback.data.sets.simulated_dvs import MotionPath, simulate, simulated_dvs
+from spikeback.data.sets.static import load_imagenet
 from spikeback.errors import UsageError
 
 load_module = import_module("spikeback.data.load")  # the package has a function of that name

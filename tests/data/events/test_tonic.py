@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from spikeback.data.events.sets import FrameOptions
-from spikeback.data.events.tonic_sets import tonic_set
+from spikeback.data.events.decode import FrameOptions
+from spikeback.data.sets.tonic import tonic_set
 from spikeback.data.split import hold_out
 from spikeback.errors import UsageError
 

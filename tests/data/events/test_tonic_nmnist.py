@@ -12,8 +12,8 @@ import torch
 
 from spikeback.cli.main import main
 from spikeback.data import read_events, to_frames
-from spikeback.data.events.sets import FrameOptions
-from spikeback.data.events.tonic_sets import tonic_set
+from spikeback.data.events.decode import FrameOptions
+from spikeback.data.sets.tonic import tonic_set
 
 from ..nmnist_files import MARK, record
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from spikeback.data.events.cache import stamps
+from spikeback.data.events.decode import FrameOptions, decode
 from spikeback.data.events.dtype import EVENT
 from spikeback.data.events.frame_set import FrameSet
 from spikeback.data.events.pixel import (
@@ -25,9 +26,8 @@ from spikeback.data.events.pixel import (
     comparator_levels,
     crossings,
 )
-from spikeback.data.events.sets import FrameOptions, decode
 from spikeback.data.pictures import DataSet, Split, fit
-from spikeback.data.static import PictureFiles
+from spikeback.data.sets.static import PictureFiles
 from spikeback.errors import UsageError
 from spikeback.values import instead
 

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from spikeback.data.events.cache import stamps
+from spikeback.data.events.decode import FrameOptions, decode, manifest_hash, naming, read_sample
 from spikeback.data.events.frame_set import FrameSet
-from spikeback.data.events.homes import home
 from spikeback.data.events.read import read_events
-from spikeback.data.events.sets import FrameOptions, decode, manifest_hash, naming, read_sample
+from spikeback.data.sets.homes import home
 from spikeback.data.tree import entries
 from spikeback.errors import UsageError
 

@@ -10,18 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spikeback.data.events.decode import FrameOptions, class_files, decode, manifest_hash, naming, stamps, tree_set
 from spikeback.data.events.frame_set import FrameSet
-from spikeback.data.events.homes import home
 from spikeback.data.events.read import read_events
-from spikeback.data.events.sets import (
-    FrameOptions,
-    class_files,
-    decode,
-    manifest_hash,
-    naming,
-    stamps,
-    tree_set,
-)
+from spikeback.data.sets.homes import home
 from spikeback.errors import UsageError
 
 CLASSES = (

@@ -17,9 +17,9 @@ from torch import Tensor
 from spikeback.data.events.cache import stamps
 from spikeback.data.events.clock import ordered
 from spikeback.data.events.columns import NAMES, from_columns
+from spikeback.data.events.decode import FrameOptions, decode
 from spikeback.data.events.dtype import Sensor
 from spikeback.data.events.frame_set import FrameSet
-from spikeback.data.events.sets import FrameOptions, decode
 from spikeback.data.split import hold_out
 from spikeback.errors import UsageError
 from spikeback.values import instead

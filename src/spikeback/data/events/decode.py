@@ -18,9 +18,9 @@ from spikeback.data.events.clock import Policy
 from spikeback.data.events.dtype import Sensor, checked_size
 from spikeback.data.events.frame_set import Frames, FrameSet
 from spikeback.data.events.frames import By, Mode, Resize, largest_count, to_frames, warning_of_cuts
-from spikeback.data.events.homes import home
 from spikeback.data.events.parallel import parallel
 from spikeback.data.events.read import read_events
+from spikeback.data.sets.homes import home
 from spikeback.data.tree import entries
 from spikeback.errors import UsageError
 from spikeback.files import as_text

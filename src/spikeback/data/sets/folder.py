@@ -108,7 +108,7 @@ def list_folder(root: Path, kind: Kind = PICTURES) -> Listing:
 
 def _of_another_kind(root: Path, kind: Kind) -> str:
     """What to add where samples of the other kind than the one that was asked for lie in folders by class."""
-    from spikeback.data.events.recordings import RECORDINGS  # which needs this module
+    from spikeback.data.sets.recordings import RECORDINGS  # which needs this module
 
     name, other = ("recordings", RECORDINGS) if kind is PICTURES else ("folder", PICTURES)
     if root.is_dir() and not like_classes(root, kind) and not deeper(root, kind):

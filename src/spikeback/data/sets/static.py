@@ -15,9 +15,9 @@ from torchvision.datasets.utils import check_integrity
 from torchvision.transforms.v2 import RandomResizedCrop
 
 from spikeback.data.augment import drawing_from_torch
-from spikeback.data.folder import PICTURES, decode_one
-from spikeback.data.pickles import read_pickle
 from spikeback.data.pictures import Pictures, PictureSet, Statistics, middle
+from spikeback.data.sets.folder import PICTURES, decode_one
+from spikeback.data.sets.pickles import read_pickle
 from spikeback.data.tree import left_out, visible
 from spikeback.errors import UsageError
 

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from spikeback.data.events import dvs, gesture, sets
-from spikeback.data.events.homes import MARKS
-from spikeback.data.events.recordings import RECORDINGS
-from spikeback.data.folder import PICTURES
-from spikeback.data.static import IMAGENET_COUNTS
+from spikeback.data.events import decode as sets
+from spikeback.data.sets import cifar10_dvs as dvs
+from spikeback.data.sets import dvs128_gesture as gesture
+from spikeback.data.sets.folder import PICTURES
+from spikeback.data.sets.homes import MARKS
+from spikeback.data.sets.recordings import RECORDINGS
+from spikeback.data.sets.static import IMAGENET_COUNTS
 from spikeback.data.tree import WHOLE, Kind, entries, halves, left_out
 from spikeback.errors import UsageError
 from spikeback.files import as_text

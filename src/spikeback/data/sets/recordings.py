@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from spikeback.data.events.cache import Blocks, cache_folder, cached, stamps
+from spikeback.data.events.decode import FrameOptions, decode_files, manifest_hash
 from spikeback.data.events.dtype import Sensor, Size, checked_size
 from spikeback.data.events.frame_set import FrameSet
 from spikeback.data.events.nmnist import NMNIST
 from spikeback.data.events.parallel import parallel
 from spikeback.data.events.read import SUFFIXES, read_with_sensor
-from spikeback.data.events.sets import FrameOptions, decode_files, manifest_hash
-from spikeback.data.folder import divide, list_folder
+from spikeback.data.sets.folder import divide, list_folder
 from spikeback.data.tree import WHOLE, Kind
 from spikeback.errors import UsageError
 
