@@ -27,7 +27,7 @@ $(PEERS)/ready: benchmarks/requirements.txt
 
 bench: .venv/ready $(PEERS)/ready  ## speed and memory against other frameworks; on a quiet machine, docs/bench.md
 	for bench in $(BENCHES); do \
-		$(BIN)/spikeback bench $$bench --repetitions $(REPETITIONS) --out docs/results/bench/$$bench.json || exit; \
+		$(BIN)/spikeback bench $$bench --repetitions $(REPETITIONS) --out results/bench/$$bench.json || exit; \
 	done
 
 check: .venv/ready

@@ -14,16 +14,16 @@ ROOT = Path(__file__).parents[1]
 
 
 def test_readme_shows_the_committed_demo() -> None:
-    results = json.loads((ROOT / "docs/results/demo/results.json").read_text())
+    results = json.loads((ROOT / "results/demo/results.json").read_text())
     readme = (ROOT / "README.md").read_text()
     assert markdown(results).strip() in readme
     assert headline(results) in readme
-    exploding = json.loads((ROOT / "docs/results/demo-exploding/results.json").read_text())
+    exploding = json.loads((ROOT / "results/demo-exploding/results.json").read_text())
     assert f'"{headline(exploding)}"' in readme
 
 
 def test_readme_shows_what_is_supported_of_other_frameworks() -> None:
-    columns = json.loads((ROOT / "docs/results/peers/supported.json").read_text())
+    columns = json.loads((ROOT / "results/peers/supported.json").read_text())
     lines = [f"| | {' | '.join(columns)} |", f"|---|{'---:|' * len(columns)}"]
     for label in next(iter(columns.values())):
         cells = ["{} of {}".format(*column[label]) for column in columns.values()]
@@ -39,12 +39,12 @@ def test_files_that_readme_and_docs_point_to_exist() -> None:
 
 def test_shares_of_waiting_are_those_measured() -> None:
     page = (ROOT / "docs/data.md").read_text()
-    for path in ROOT.glob("docs/results/bench/data-*.json"):
+    for path in ROOT.glob("results/bench/data-*.json"):
         share = json.loads(path.read_text())["share"]
         assert f"| {100 * share:.1f} % | [{path.name}]" in page
 
 
-DOCTOR = ROOT / "docs/results/doctor"
+DOCTOR = ROOT / "results/doctor"
 
 
 def doctor_page() -> str:

@@ -18,7 +18,7 @@ from ..doctor.peer_classes import neurons
 from ..doctor.peers import need
 from .test_peers import NETS, K, made
 
-FILE = Path(__file__).parents[2] / "docs/results/peers/supported.json"
+FILE = Path(__file__).parents[2] / "results/peers/supported.json"
 PACKAGES = {"SpikingJelly": "spikingjelly", "snnTorch": "snntorch", "norse": "norse", "sinabs": "sinabs"}
 
 

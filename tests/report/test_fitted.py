@@ -26,7 +26,7 @@ from spikeback.report.tables import console_table
 from spikeback.train import Recipe
 from spikeback.train.cell import Cell
 
-RESULTS = Path(__file__).parents[2] / "docs/results"
+RESULTS = Path(__file__).parents[2] / "results"
 NUMBER = re.compile(r"\d[\d.,]*\d|\d")
 
 

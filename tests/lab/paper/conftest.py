@@ -29,4 +29,4 @@ def refused(refused: Call) -> Call:
 @pytest.fixture(scope="session")
 def committed() -> Path:
     """The folder of the results that the repository holds."""
-    return Path(__file__).parents[3] / "docs" / "results"
+    return Path(__file__).parents[3] / "results"
