@@ -1,4 +1,9 @@
-"""Several `spikeback` processes at a time."""
+"""Several `spikeback` processes at a time.
+
+No library's pool does this. The workers of concurrent.futures and joblib cannot be interrupted one by one. submitit's
+local executor starts all jobs at once; when two running jobs were cancelled, it killed one of them before the job had
+written its checkpoint. Here a training that is interrupted always has the time to write.
+"""
 
 import signal
 import subprocess
