@@ -93,7 +93,7 @@ def test_stem_convolves_a_static_picture_once(name: str) -> None:
 
 
 def test_stem_convolves_every_frame(make_net: Callable[..., Any]) -> None:
-    assert sum(stem_batches(make_net(), torch.randn(3, 2, 3, 8, 8))) == 3 * 2
+    assert sum(stem_batches(make_net(), torch.randn(3, 4, 3, 8, 8))) == 3 * 4
 
 
 def test_a_picture_is_the_same_as_its_repeated_frames(live_net: Any, pictures: Tensor) -> None:

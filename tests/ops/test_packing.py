@@ -62,7 +62,7 @@ def assert_equal(results: list[Tensor], expected: list[Tensor]) -> None:
 @pytest.mark.parametrize("name", ["spiking_resnet18", "spiking_resnet20", "spiking_resnet20_he", "spiking_vgg11"])
 def test_gradients_are_the_same_to_the_bit(name: str, dtype: torch.dtype) -> None:
     net: Any = sb.create_model(name, num_classes=5, width=4, time_steps=2)
-    for x in (torch.randn(2, 3, 32, 32), torch.randn(3, 2, 3, 32, 32)):
+    for x in (torch.randn(2, 3, 32, 32), torch.randn(3, 4, 3, 32, 32)):
         with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
             results, expected = gradients(copy.deepcopy(net), x, True), gradients(copy.deepcopy(net), x, False)
         assert len(results) > 20
