@@ -1,8 +1,8 @@
 """What do the tests catch? Puts one fault at a time into a copy of the package, and runs the tests that should fail.
 
 The faults, mutants, are listed in mutants.toml beside this file, each with the tests that should catch it; results go
-to mutants.json and are kept while the faulty file, its tests and the mutant stay as they are. The tests must pass
-without any fault, with the peers' packages installed: what is skipped catches nothing.
+to mutants.json and are kept while the faulty file, its tests and the mutant stay as they are. In the end the tests that
+caught a fault must pass without one. The peers' packages must be installed: what is skipped catches nothing.
 
     python scripts/mutate.py [--only PATTERN] [--tests DIR ...] [--out FILE] [--workers N] [--limit SECONDS]
 """
@@ -31,10 +31,10 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 LIST = Path(__file__).with_name("mutants.toml")
-FIRST = re.compile(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", re.MULTILINE)
+FIRST = re.compile(r"^(?:FAILED|ERROR) (\S+?::\w+(?:\[.*?\])?|\S+)(?: - .*)?$", re.MULTILINE)
 
 Mutant = dict[str, Any]  # name, file, old, new, tests and, of some, mends
-Answer = dict[str, Any]  # outcome, by, seconds, hash
+Answer = dict[str, Any]  # outcome, by, seconds, hash, and sound: that "by" passes without the fault
 
 
 def mutants(path: Path = LIST) -> list[Mutant]:
@@ -117,25 +117,23 @@ def run_tests(place: Path, tests: list[str], limit: float) -> tuple[str, str]:
         return "passed", ""
     if code in (1, 2) and first:
         return "failed", first[1]
+    if code < 0:  # the tests' own process crashed
+        return "failed", f"signal {-code}"
     return "error", " ".join(text.split())[-200:] or f"pytest ended with {code}"
 
 
 def answer(mutant: Mutant, place: Path, limit: float) -> Answer:
     """Put the fault into the copy, run its tests, and take it out again."""
-    path, started, text, known = (
-        place / mutant["file"],
-        perf_counter(),
-        mutated(mutant, place),
-        fingerprint(mutant, place),
-    )
-    before = path.read_bytes()
+    path, known, started = place / mutant["file"], fingerprint(mutant, place), perf_counter()
+    text, before = mutated(mutant, place), path.read_bytes()
     try:
         path.write_text(text, encoding="utf-8")
         ended, by = run_tests(place, mutant["tests"], limit)
     finally:
         path.write_bytes(before)
     outcome = {"passed": "survived", "failed": "caught"}.get(ended, ended)
-    return {"outcome": outcome, "by": by, "seconds": round(perf_counter() - started), "hash": known}
+    seconds = round(perf_counter() - started)
+    return {"outcome": outcome, "by": by, "seconds": seconds, "hash": known, "sound": outcome != "caught"}
 
 
 @contextmanager
@@ -149,7 +147,11 @@ def copies(count: int) -> Iterator["Queue[Path]"]:
 
 
 def run_all(asked: list[Mutant], answers: dict[str, Answer], out: Path, workers: int, limit: float) -> None:
-    """Answer what is asked, and write each answer down as it comes. The tests must pass without a fault."""
+    """Answer what is asked, and write each answer down as it comes; then see whether what failed passes otherwise."""
+
+    def write() -> None:
+        out.write_text(json.dumps(answers, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
     with copies(workers) as free, ThreadPoolExecutor(workers) as pool:
 
         def work(mutant: Mutant) -> tuple[str, Answer]:
@@ -159,15 +161,18 @@ def run_all(asked: list[Mutant], answers: dict[str, Answer], out: Path, workers:
             finally:
                 free.put(place)
 
-        place = free.get()
-        ended, by = run_tests(place, sorted({test for m in asked for test in m["tests"]}), limit * len(asked))
-        free.put(place)
-        if ended != "passed":
-            raise SystemExit(f"without a fault: {ended}, {by}")
         for name, found in pool.map(work, asked):
             answers[name] = found
             print(f"{found['outcome']:9} {found['seconds']:4} s  {name:45} {found['by']}", flush=True)
-            out.write_text(json.dumps(answers, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+            write()
+        new = [found for found in answers.values() if not found["sound"]]
+        tests = sorted({found["by"] for found in new if "/" in found["by"]})  # a signal has no name
+        ended, by = run_tests(free.get(), tests, limit * len(tests)) if tests else ("passed", "")
+        if ended != "passed":
+            raise SystemExit(f"without a fault: {ended}, {by}")
+        for found in new:
+            found["sound"] = True
+        write()
 
 
 def main() -> None:
@@ -184,7 +189,7 @@ def main() -> None:
     answers = json.loads(options.out.read_text(encoding="utf-8")) if options.out.is_file() else {}
     answers = {m["name"]: answers[m["name"]] for m in listed if m["name"] in answers}
     asked = [m for m in chosen if answers.get(m["name"], {}).get("hash") != fingerprint(m)]
-    if asked:
+    if asked or not all(found["sound"] for found in answers.values()):
         run_all(asked, answers, options.out, options.workers, options.limit)
     counts = Counter((area(m), answers[m["name"]]["outcome"]) for m in chosen)
     print(f"\n{'area':14} {'mutants':>8} {'caught':>8}")
