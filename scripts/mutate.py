@@ -21,9 +21,7 @@ import sys
 import tempfile
 import tomllib
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from queue import Queue
 from time import perf_counter
@@ -136,23 +134,16 @@ def answer(mutant: Mutant, place: Path, limit: float) -> Answer:
     return {"outcome": outcome, "by": by, "seconds": seconds, "hash": known, "sound": outcome != "caught"}
 
 
-@contextmanager
-def copies(count: int) -> Iterator["Queue[Path]"]:
-    """So many copies of the tree, for whoever needs one next."""
-    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
-        queue: Queue[Path] = Queue()
-        for i in range(count):
-            queue.put(copy_of_tree(Path(folder, str(i))))
-        yield queue
-
-
 def run_all(asked: list[Mutant], answers: dict[str, Answer], out: Path, workers: int, limit: float) -> None:
     """Answer what is asked, and write each answer down as it comes; then see whether what failed passes otherwise."""
 
     def write() -> None:
         out.write_text(json.dumps(answers, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
-    with copies(workers) as free, ThreadPoolExecutor(workers) as pool:
+    with tempfile.TemporaryDirectory(prefix="mutants-") as folder, ThreadPoolExecutor(workers) as pool:
+        free: Queue[Path] = Queue()  # copies of the tree, for whoever needs one next
+        for i in range(workers):
+            free.put(copy_of_tree(Path(folder, str(i))))
 
         def work(mutant: Mutant) -> tuple[str, Answer]:
             place = free.get()
