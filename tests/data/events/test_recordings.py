@@ -14,8 +14,9 @@ from spikeback.data import load
 from spikeback.data.check import check
 from spikeback.data.config import EventConfig
 from spikeback.data.events import EVENT, to_frames
-from spikeback.data.events.recordings import recordings, size_of
+from spikeback.data.events.recordings import RECORDINGS, recordings, size_of
 from spikeback.data.events.sets import FrameOptions
+from spikeback.data.folder import divide, list_folder
 from spikeback.data.split import hold_out
 from spikeback.errors import UsageError
 
@@ -215,3 +216,12 @@ def test_the_simulated_sensor_is_square(tmp_path: Path) -> None:
     assert EventConfig(sensor=(16, 16)).side == 16
     with pytest.raises(UsageError, match=r"--data\.events\.sensor \[16, 20\] must be one number"):
         load("simulated-dvs", events=EventConfig(sensor=(16, 20)))
+
+
+@pytest.mark.parametrize("suffix", [".aedat", ".aedat2", ".aedat4", ".AEDAT4", ".npz", ".npy", ".bin"])
+def test_files_of_every_format_are_recordings(suffix: str, tmp_path: Path) -> None:
+    files = [tmp_path / name / f"{i}{suffix}" for name in ("clap", "wave") for i in range(2)]
+    for path in files:
+        path.parent.mkdir(exist_ok=True)
+        path.touch()  # nothing is opened yet
+    assert divide(list_folder(tmp_path, RECORDINGS)).paths == files
