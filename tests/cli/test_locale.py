@@ -15,7 +15,7 @@ from PIL import Image
 from spikeback.cli.options import read_recipe
 from spikeback.data import load, read_events, read_pictures
 from spikeback.data.events.animate import animate
-from spikeback.files import as_path, as_text
+from spikeback.files import as_path, as_text, read_text
 from spikeback.report import write_csv, write_report
 
 Command = Callable[..., Any]
@@ -123,3 +123,8 @@ def test_names_that_python_could_not_read() -> None:
     assert as_text(greek + latin, "surrogateescape") == f"λ{latin}"
     assert as_path(greek) == as_path("λ") == Path("λ")
     assert as_path(latin) == Path(latin)
+
+
+def test_the_mark_that_some_editors_put_before_a_text_is_no_part_of_it(tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_bytes(b"\xef\xbb\xbf{}")
+    assert read_text(tmp_path / "results.json") == "{}"

@@ -33,8 +33,10 @@ def printed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
 @pytest.fixture(params=["gone at once", "gone after a line"])
 def left(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Iterator[None]:
-    """Standard output is a pipe whose reader leaves."""
+) -> Iterator[Callable[[], None]]:
+    """left(): from now on standard output is a pipe whose reader leaves. To be called in the test: between a fixture
+    and its test pytest sets `sys.stdout` anew.
+    """
     read, write = os.pipe()
     stream: Any = open(write, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - of a number, and closed below
     if request.param == "gone at once":
@@ -51,8 +53,7 @@ def left(
             return count
 
         stream.write = write_once
-    monkeypatch.setattr(sys, "stdout", stream)
-    yield
+    yield lambda: monkeypatch.setattr(sys, "stdout", stream)
     stream.close()  # raises what an exit of the interpreter would have to say
 
 
@@ -92,8 +93,8 @@ def test_standard_output_is_left_as_it_was(printed: Callable[..., str]) -> None:
 @pytest.mark.parametrize(
     "words", [["--help"], ["compare", "--help"], ["tables"], ["tables", "--format", "json"]], ids=" ".join
 )
-@pytest.mark.usefixtures("left")
-def test_a_reader_may_leave(words: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_reader_may_leave(words: list[str], left: Callable[[], None], capfd: pytest.CaptureFixture[str]) -> None:
+    left()
     code = None
     try:
         main(words)
@@ -103,8 +104,8 @@ def test_a_reader_may_leave(words: list[str], capfd: pytest.CaptureFixture[str])
     assert capfd.readouterr().err == ""
 
 
-@pytest.mark.usefixtures("left")
-def test_a_mistake_stays_a_mistake_when_nobody_reads() -> None:
+def test_a_mistake_stays_a_mistake_when_nobody_reads(left: Callable[[], None]) -> None:
+    left()
     with pytest.raises(SystemExit) as leaving:
         main(["tables", "nowhere"])
     assert leaving.value.code == 2

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
+from spikeback.cli.trained import load_trained
 
 Command = Callable[..., Any]
 
@@ -102,3 +104,18 @@ def test_moved_data_is_found_by_root(
     after = command("test", out, "--data.root", moved)
     assert after.code == before.code == 0
     assert re.findall(r"\d+\.\d", after.out) == re.findall(r"\d+\.\d", before.out)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_data_are_normalised_as_in_training_whatever_the_folder_holds_now(
+    command: Command, tiny: list[str], draw_tree: Callable[..., Path], tmp_path: Path
+) -> None:
+    root, out = draw_tree("cats", "dogs"), tmp_path / "run"
+    data = ["--data.name", "folder", "--data.root", root, "--data.batch_size", 8]
+    assert command("fit", *tiny, *data, "--out", out).code == 0
+    for path in root.glob("*/*.png"):
+        Image.new("L", (8, 8), 250).save(path)
+    trained = load_trained(str(out), "last")
+    now = trained.data(None)
+    assert trained.mean.item() == pytest.approx(0.5, abs=0.1)  # of the noise that was there
+    assert (now.mean, now.std) == (trained.mean, trained.std)

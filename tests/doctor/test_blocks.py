@@ -9,6 +9,7 @@ from torch import nn
 import spikeback as sb
 from spikeback.doctor.adapters.neurons import spiking_layers
 from spikeback.doctor.measure.blocks import find_blocks
+from spikeback.doctor.remedies.catalogue import propose_taps
 from spikeback.errors import UsageError
 
 RESNET18 = [f"layer{stage}.{i}" for stage in range(1, 5) for i in range(2)]
@@ -123,3 +124,10 @@ def test_a_neuron_shared_by_two_blocks_is_in_both() -> None:
     lif = sb.LIF()
     net = nn.Sequential(nn.Sequential(nn.Linear(4, 4), lif), nn.Sequential(nn.Linear(4, 4), lif))
     assert blocks(net) == ["0", "1"]
+
+
+def test_taps_are_proposed_in_network_order_wherever_the_gradient_fell_to_a_tenth() -> None:
+    gradients = {"a": 1e-4, "b": 0.002, "c": 0.03, "d": 0.05, "e": 0.5, "f": 1.0}
+    rows = [{"name": name, "gradient": gradient} for name, gradient in gradients.items()]
+    assert propose_taps(rows) == ["a", "b", "d"]
+    assert propose_taps([{"name": name, "gradient": 1.0} for name in "abc"]) == ["a"]  # the first in any case

@@ -52,6 +52,13 @@ def test_convolution_carries_the_norm_in_float32(pictures: Tensor) -> None:
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
 
 
+def test_a_bias_before_the_norm_is_scaled_with_it(pictures: Tensor) -> None:
+    layer = settle(ConvNorm(3, 8, 3, None).double(), pictures[None].double())
+    layer[0].bias = nn.Parameter(torch.randn(8).double())
+    net = nn.Sequential(layer)
+    torch.testing.assert_close(fold(net)(pictures[None].double()), net(pictures[None].double()), rtol=1e-9, atol=1e-12)
+
+
 def test_norm_without_running_statistics_stays(make_net: Callable[..., Any], pictures: Tensor) -> None:
     net = make_net(norm=nn.BatchNorm2d(1, track_running_stats=False))
     folded = fold(net)

@@ -131,3 +131,20 @@ def test_no_time_step_is_an_error(make_net: Callable[..., Any]) -> None:
 def test_input_that_is_neither_picture_nor_frames_is_an_error(make_net: Callable[..., Any]) -> None:
     with pytest.raises(UsageError, match="B, C, H, W"):
         make_net()(torch.randn(3, 8, 8))
+
+
+@pytest.mark.parametrize(("name", "sees"), [("spiking_resnet20", True), ("spiking_resnet18", False)])
+def test_shortcuts_of_a_deep_stem_pool_and_others_skip_pixels(name: str, sees: bool) -> None:
+    net = sb.create_model(name, num_classes=5, width=4).eval()
+    x = torch.zeros(1, 1, 4, 4, 4)
+    x[..., 1, 1] = 1.0  # no pixel that a stride of 2 looks at
+    assert net.get_submodule("layer2.0.shortcut")(x).any() == sees
+
+
+def test_a_vgg_rounds_odd_sides_up() -> None:
+    net: Any = sb.create_model("spiking_vgg11", num_classes=5, width=4, time_steps=2)
+    shapes: list[torch.Size] = []
+    for info in (i for i in net.feature_info if i["kind"] == "stage"):
+        net.get_submodule(info["module"]).register_forward_hook(lambda _, __, output: shapes.append(output.shape[-2:]))
+    net(torch.randn(2, 3, 11, 9))
+    assert shapes == [(6, 5), (3, 3), (2, 2), (1, 1), (1, 1)]

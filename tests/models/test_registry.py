@@ -136,3 +136,23 @@ def test_models_of_one_seed_are_equal(make_net: Callable[..., Any]) -> None:
         torch.manual_seed(5)
         states.append(make_net().state_dict())
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+
+def test_initial_weights_are_those_of_the_authors_code(make_net: Callable[..., Any]) -> None:
+    """Convolutions N(0, 2 / (k^2 C_out)), readout N(0, (1 / C_in)^2), bias 0."""
+    net = make_net(width=32)
+    convs = [m for m in modules_of(net, nn.Conv2d) if m.weight.numel() > 1000]
+    assert {m.in_channels == m.out_channels for m in convs} == {True, False}  # some tell fan in from fan out
+    for conv in convs:
+        usual = (2 / (conv.kernel_size[0] * conv.kernel_size[1] * conv.out_channels)) ** 0.5
+        assert conv.weight.std().item() == pytest.approx(usual, rel=0.1)
+    assert net.fc.weight.std().item() == pytest.approx(1 / net.fc.in_features, rel=0.1)
+    assert not net.fc.bias.any()
+
+
+def test_two_norms_that_are_added_share_the_variance(make_net: Callable[..., Any]) -> None:
+    net = make_net(norm=sb.nn.TdBatchNorm2d(1))
+    for block in modules_of(net, sb.nn.BasicBlock):
+        last = [block.conv2[1], *([block.shortcut[1]] if len([*block.shortcut.children()]) else [])]
+        assert block.conv1[1].alpha == 1.0
+        assert [norm.alpha for norm in last] == pytest.approx([0.5**0.5] * len(last))

@@ -15,6 +15,15 @@ def test_yes_only_if_the_worst_seed_beats_vanillas_best(build):
     )
 
 
+def test_the_best_epochs_decide_nothing(build):
+    results = build({"vanilla": [0.10, 0.12], "evolutionary": [0.31, 0.25]})
+    for trial in results["trials"]:
+        trial["best_accuracy"] = 0.9 if trial["method"] == "vanilla" else 0.35
+    assert headline(results).startswith(
+        "Yes: the worst evolutionary seed (25.0 %) beats the best vanilla seed (12.0 %)"
+    )
+
+
 def test_no_is_said_as_plainly(build):
     text = headline(build({"vanilla": [0.41, 0.38], "evolutionary": [0.20, 0.29]}))
     assert text == (

@@ -49,6 +49,17 @@ def test_methods_keep_the_order_of_first_appearance(results):
     assert [row["method"] for row in summarise(results)] == ["evolutionary", "shortcut", "vanilla"]
 
 
+@pytest.mark.parametrize("lost", [math.nan, math.inf, None])
+def test_what_is_not_finite_is_left_out_of_averages(build, lost):
+    results = build({"vanilla": [0.10, 0.14, 0.5]})
+    results["trials"][2] |= {"last_accuracy": lost, "gradient_ratio": lost, "firing_rate": lost}
+    for trial in results["trials"][:2]:
+        trial |= {"gradient_ratio": 0.25, "firing_rate": 0.5}
+    (row,) = summarise(results)
+    assert (row["seeds"], row["last_mean"], row["last_max"]) == (3, pytest.approx(0.12), 0.14)
+    assert (row["gradient_ratio"], row["firing_rate"]) == (0.25, 0.5)
+
+
 def test_a_dead_gradient_makes_the_geometric_mean_zero_and_a_missing_one_is_left_out(build):
     results = build({"vanilla": [0.1, 0.1], "evolutionary": [0.1, 0.1], "shortcut": [0.1]})
     for trial, ratio in zip(results["trials"], (0.0, 0.5, None, 0.5, None), strict=True):

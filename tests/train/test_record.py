@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning as L
@@ -11,6 +12,7 @@ from lightning.pytorch.callbacks import Callback
 from safetensors.torch import load_file
 
 from spikeback.data import DataModule
+from spikeback.train.checkpoint import Checkpoints
 
 VGG = {"name": "spiking_vgg11", "width": 4, "time_steps": 1, "threshold": 0.5, "surrogate": "ATan(alpha=2.0)"}
 
@@ -50,6 +52,16 @@ def test_best_epoch_is_the_one_with_the_best_choice(
     assert record["best_accuracy"] == history["test_accuracy"][record["best_epoch"] - 1]
     assert record["last_accuracy"] == history["test_accuracy"][-1] == 0.1  # one class in ten
     assert record["best_accuracy"] > 0.15
+
+
+def test_of_equal_epochs_the_first_is_best(tmp_path: Path) -> None:
+    saved: list[str] = []
+    trainer: Any = SimpleNamespace(save_checkpoint=lambda path: saved.append(path.stem))
+    accuracies = [0.2, 0.5, 0.5, 0.4]
+    for i in range(1, 5):
+        task: Any = SimpleNamespace(history={"held_out_accuracy": accuracies[:i]})
+        Checkpoints(tmp_path, {}).on_train_epoch_end(trainer, task)
+    assert saved == ["last", "best", "last", "best", "last", "last"]
 
 
 def test_held_out_pictures_are_never_trained_on(

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from lightning.pytorch.callbacks import Callback
 
 
 def test_evolutionary_weight_falls_with_every_step(train: Callable[..., Any], watch: Callable[[], Any]) -> None:
@@ -69,3 +70,21 @@ def test_no_branch_learns_at_weight_zero(
     branches = [k for k in seen.weights[0] if k.startswith("branches.")]
     assert branches
     assert all(torch.equal(seen.weights[0][k], seen.weights[-1][k]) for k in branches)
+
+
+def test_random_state_of_an_epoch_is_that_of_its_seed_and_number(
+    train: Callable[..., Any], make_recipe: Callable[..., Any]
+) -> None:
+    class Draw(Callback):
+        """What chance within a network, such as dropout, would draw first in each epoch."""
+
+        def on_train_batch_start(self, *args: Any) -> None:
+            if args[-1] == 0:
+                with torch.random.fork_rng(devices=[]):
+                    drawn.append(torch.rand(()).item())
+
+    drawn: list[float] = []
+    for seed in (0, 1, 0):
+        train("vanilla", make_recipe(epochs=2), Draw(), out=f"run{len(drawn)}", seed=seed)
+    assert drawn[:2] == drawn[4:]
+    assert len(set(drawn)) == 4

@@ -16,7 +16,8 @@ from spikeback.data.check import check
 from spikeback.data.config import EventConfig
 from spikeback.data.events import EVENT, to_frames
 from spikeback.data.events.decode import FrameOptions
-from spikeback.data.sets.recordings import recordings, size_of
+from spikeback.data.sets.folder import divide, list_folder
+from spikeback.data.sets.recordings import RECORDINGS, recordings, size_of
 from spikeback.data.split import hold_out
 from spikeback.errors import UsageError
 
@@ -271,3 +272,12 @@ def test_one_folder_too_deep_or_too_high_is_said_of_recordings_as_of_pictures(
                 look(given)
             meant = str(said.value).rpartition("did you mean ")[2].removeprefix("--data.root ").removesuffix("?")
             assert Path(meant) == root
+
+
+@pytest.mark.parametrize("suffix", [".aedat", ".aedat2", ".aedat4", ".AEDAT4", ".npz", ".npy", ".bin"])
+def test_files_of_every_format_are_recordings(suffix: str, tmp_path: Path) -> None:
+    files = [tmp_path / name / f"{i}{suffix}" for name in ("clap", "wave") for i in range(2)]
+    for path in files:
+        path.parent.mkdir(exist_ok=True)
+        path.touch()  # nothing is opened yet
+    assert divide(list_folder(tmp_path, RECORDINGS)).paths == files
