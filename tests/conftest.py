@@ -122,7 +122,7 @@ def row_results() -> Callable[..., dict[str, Any]]:
 
 def make_row_results(recipe: str, accuracies: dict[str, list[float]], **changed: Any) -> dict[str, Any]:
     from spikeback.cli.options import packaged_recipe
-    from spikeback.data.config import RECORDINGS
+    from spikeback.data.sets.source import find
 
     config: Any = packaged_recipe(recipe).as_dict()
     for option, value in changed.items():
@@ -132,9 +132,8 @@ def make_row_results(recipe: str, accuracies: dict[str, list[float]], **changed:
             group = group[name]
         group[last] = value
     data = config["data"]
-    frames, side = data["name"] in RECORDINGS, data["size"] or 32
-    known = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "imagenet": "ImageNet", "cifar10-dvs": "CIFAR10-DVS"}
-    name = str(known.get(data["name"], data["name"]))
+    source, side = find(data["name"]), data["size"] or 32
+    frames, name = source.frames, source.title or source.name
     return {
         "schema": 1,
         "title": config["title"],

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from spikeback.data import DataConfig, DataModule
-from spikeback.data.sets.folder import decode_one
+from spikeback.data.decode import decode_one
 from spikeback.errors import UsageError
 from spikeback.export.weights import load_trained
 

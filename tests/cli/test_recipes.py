@@ -12,7 +12,8 @@ import torch
 
 from spikeback.cli.options import packaged_recipe, read_recipe, recipe_of, recipes, run_folder
 from spikeback.data import Pictures, PictureSet
-from spikeback.lab.paper.cost import SAMPLES, cost_text
+from spikeback.data.sets.source import find
+from spikeback.lab.paper.cost import cost_text
 from spikeback.train import Method, Recipe, compare
 from spikeback.train.trials import Run
 
@@ -80,8 +81,9 @@ def test_recipe_runs_for_one_step(
 
 def drawn(recipe: Recipe) -> PictureSet:
     """Random samples of the recipe's kind, 2 of each of the first 8 classes: pictures, or frames of events."""
-    kind, side = SAMPLES[recipe.data.name], recipe.data.size or 0
-    steps = [recipe.data.events.time_steps] if recipe.data.name == "cifar10-dvs" else []
+    source, side = find(recipe.data.name), recipe.data.size or 0
+    kind, steps = source.published, [recipe.data.events.time_steps] if source.frames else []
+    assert kind is not None
     shape = (*steps, kind.channels, side, side)
     pictures = lambda y: Pictures(torch.randint(0, 256, (len(y), *shape), dtype=torch.uint8), y)
     classes = tuple(map(str, range(kind.classes)))

@@ -14,6 +14,7 @@ from spikeback.data import DataConfig, DataModule, load
 from spikeback.data import check as checking
 from spikeback.data.check import check
 from spikeback.data.sets import dvs128_gesture as gesture
+from spikeback.data.sets import layouts
 from spikeback.data.sheet import GAP, LABEL, TILE, contact_sheet, picture
 from spikeback.errors import UsageError
 
@@ -76,8 +77,8 @@ def test_most_bounds_what_is_decoded_for_the_sheet_too(
     finding = check(tmp_path / "many")
     assert len(finding.samples) == 20
     assert {len(samples) for samples in finding.samples.values()} == {8}
-    decoded, decode = [], checking.decode_one
-    monkeypatch.setattr(checking, "decode_one", lambda path: decoded.append(path) or decode(path))
+    decoded, decode = [], layouts.decode_one
+    monkeypatch.setattr(layouts, "decode_one", lambda path: decoded.append(path) or decode(path))
     check(tmp_path / "many", 5)
     assert len(set(decoded)) == 5
 

@@ -66,7 +66,7 @@ def test_statistics_are_the_published_ones(tmp_path: Path) -> None:
 
 def test_a_file_that_is_not_as_published_is_never_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_cifar10(tmp_path)
-    monkeypatch.setattr("spikeback.data.sets.static.read_pickle", lambda path: pytest.fail(f"{path} was opened"))
+    monkeypatch.setattr("spikeback.data.sets.cifar.read_pickle", lambda path: pytest.fail(f"{path} was opened"))
     with pytest.raises(
         UsageError, match=r"data_batch_1 is not as published, its md5 should be c99cafc.*unchecked true$"
     ):
@@ -102,6 +102,18 @@ def test_even_unchecked_no_pickle_runs_code(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=r"data_batch_3 cannot be read as a pickle of arrays \(it asks for "):
             load("cifar10", tmp_path, unchecked=True)
     assert not (tmp_path / "made").exists()
+
+
+def test_torchvisions_class_would_run_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reason for a reader of our own."""
+    write_cifar10(tmp_path)
+    content = pickle.dumps({"data": Malicious(tmp_path / "made"), "labels": []})
+    (tmp_path / "cifar-10-batches-py" / "data_batch_1").write_bytes(content)
+    monkeypatch.setattr(CIFAR10, "train_list", [["data_batch_1", None]])
+    monkeypatch.setattr(CIFAR10, "test_list", [])
+    with pytest.raises((ValueError, RuntimeError, TypeError, IndexError)):
+        CIFAR10(tmp_path)
+    assert (tmp_path / "made").exists()
 
 
 GOOD = {"labels": [0, 1], "data": torch.zeros(2, 3072, dtype=torch.uint8).numpy()}

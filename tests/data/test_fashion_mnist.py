@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from spikeback.data.sets import fashion_mnist
-from spikeback.data.sets.fashion_mnist import load_embedded, load_fashion_mnist, read_idx
+from spikeback.data.sets.embedded import load_embedded
+from spikeback.data.sets.fashion_mnist import load_fashion_mnist, read_idx
 from spikeback.errors import UsageError
 
 WriteIdx = Callable[..., tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]

@@ -7,12 +7,13 @@ import torch
 from PIL import Image
 from torchvision.datasets.folder import default_loader
 
-from spikeback.data import read_pictures
+from spikeback.data import decode, read_pictures
 from spikeback.data.pictures import fit
 from spikeback.data.sets import folder
 from spikeback.data.sets.folder import load_folder
 from spikeback.data.split import hold_out
 from spikeback.data.tree import left_out
+from spikeback.data.unlabelled import find_pictures
 from spikeback.errors import UsageError
 
 from .conftest import forbid
@@ -149,7 +150,7 @@ def test_odd_pictures_are_read_as_torchvisions_image_folder_reads_them(tmp_path:
     }[kind]()
     path = tmp_path / ("a.jpg" if kind == "cmyk" else "a.png")
     picture.save(path, exif=exif)
-    assert torch.equal(folder.decode_one(path), tensor(np.array(default_loader(str(path)))))
+    assert torch.equal(decode.decode_one(path), tensor(np.array(default_loader(str(path)))))
 
 
 def test_size_scales_the_shorter_side_and_crops_the_centre(draw_picture: Draw, tmp_path: Path) -> None:
@@ -165,14 +166,14 @@ def test_size_scales_the_shorter_side_and_crops_the_centre(draw_picture: Draw, t
 def test_thousands_of_files_show_progress_on_stderr(
     pets: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(folder, "MANY", 7)
-    monkeypatch.setattr(folder, "CHUNK", 3)
+    monkeypatch.setattr(decode, "MANY", 7)
+    monkeypatch.setattr(decode, "CHUNK", 3)
     monkeypatch.setenv("FORCE_COLOR", "1")
     loaded = load_folder(pets)
     out, err = capsys.readouterr()
     assert out == ""
     assert "Reading pictures" in err
-    monkeypatch.setattr(folder, "MANY", 8)
+    monkeypatch.setattr(decode, "MANY", 8)
     assert load_folder(pets).hash() == loaded.hash()  # chunks change nothing
     assert capsys.readouterr() == ("", "")
 
@@ -324,16 +325,16 @@ def test_links_to_folders_of_pictures_are_followed_but_not_in_circles(draw_pictu
         "c.png", "linked/a.png", "linked/deep/b.png", "picture.png", "sub/beside/a.png", "sub/beside/deep/b.png",
         "sub/d.png",
     ]  # fmt: skip
-    found, others = folder.find_pictures(new)
+    found, others = find_pictures(new)
     assert [str(path.relative_to(new)) for path in found] == expected
     seen = {new / "linked" / "back", new / "linked" / "deep" / "self", new / "sub" / "beside" / "back"}
     seen |= {new / "sub" / "beside" / "deep" / "self"} | {place for place in circles if new in place.parents}
     assert {*others} == seen | {new / "loop"}
-    ending, link = left_out(others, folder.PICTURES)
+    ending, link = left_out(others, decode.PICTURES)
     assert ending.startswith("1 left out (the name ends in none of")
     assert link == f"{len(seen)} left out (a link back to a folder that it lies in): {new / 'again'} and others"
     (tmp_path / "given").symlink_to(new)
-    assert len(folder.find_pictures(tmp_path / "given")[0]) == len(expected)
+    assert len(find_pictures(tmp_path / "given")[0]) == len(expected)
 
 
 def test_a_network_of_events_says_what_it_takes(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from spikeback.data import load
 from spikeback.data.check import check
-from spikeback.data.sets.folder import decode_one
+from spikeback.data.decode import decode_one
 from spikeback.errors import UsageError
 
 

@@ -15,7 +15,7 @@ from torchvision.transforms import v2 as transforms
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from spikeback.data import DataConfig, DataModule, load
-from spikeback.data.sets.static import PictureFiles
+from spikeback.data.sets.imagenet import PictureFiles
 from spikeback.errors import UsageError
 
 WNIDS = ("n01440764", "n02009912", "n07768694")

@@ -10,8 +10,8 @@ from PIL import Image
 
 from spikeback.data import load
 from spikeback.data.check import check
-from spikeback.data.events import decode as sets
 from spikeback.data.sets import cifar10_dvs as dvs
+from spikeback.data.sets import nmnist as sets
 from spikeback.errors import UsageError
 
 RNG = np.random.default_rng(0)

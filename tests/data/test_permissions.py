@@ -16,8 +16,8 @@ from PIL import Image
 
 from spikeback.data import EventConfig, load
 from spikeback.data.check import check
-from spikeback.data.events import decode as sets
 from spikeback.data.sets import cifar10_dvs as dvs
+from spikeback.data.sets import nmnist as sets
 from spikeback.errors import UsageError
 
 from .cifar_files import write_cifar10, write_cifar100

@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 
 from spikeback.data import DataConfig, DataModule, EventConfig
-from spikeback.data.config import PICTURES
-from spikeback.data.events import decode as sets
 from spikeback.data.sets import cifar10_dvs as dvs
+from spikeback.data.sets import nmnist as sets
+from spikeback.data.sets.source import find
 from spikeback.train import Method, ModelConfig, Recipe, TrainConfig, compare
 from spikeback.train.trials import Run
 
@@ -178,7 +178,7 @@ def test_batches_are_the_same_for_any_number_of_workers(
             draw_picture(f"set/{i % 2}/{i}.png")
     else:
         {"cifar10": write_cifar10, "cifar100": write_cifar100}[name](tmp_path / "set")
-    augmented: Any = {"auto_augment": True, "cutout": 4} if name in PICTURES else {}
+    augmented: Any = {"auto_augment": True, "cutout": 4} if not find(name).frames else {}
     data = DataConfig(
         name, str(tmp_path / "set"), 16, 8, **augmented, unchecked=True, num_workers=0,
         events=EventConfig(time_steps=2, source="folder", sensor=16),

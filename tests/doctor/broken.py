@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import spikeback as sb
-from spikeback.data.sets.fashion_mnist import load_embedded
+from spikeback.data.sets.embedded import load_embedded
 
 from .cases import mean_cross_entropy, residual_net
 

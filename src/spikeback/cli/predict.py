@@ -19,9 +19,10 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
+from spikeback.data.decode import PICTURES, decoded
 from spikeback.data.pictures import normalise
-from spikeback.data.sets.folder import PICTURES, check_shape, decoded, find_pictures
 from spikeback.data.tree import left_out
+from spikeback.data.unlabelled import check_shape, find_pictures
 from spikeback.errors import UsageError
 from spikeback.export.weights import Trained, add_trained, load_trained
 from spikeback.files import as_path, write_atomic

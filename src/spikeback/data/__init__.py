@@ -1,26 +1,30 @@
 """Pictures to batches: sources, splits, augmentation and the Lightning data module."""
 
-from spikeback.data.config import SOURCES, DataConfig, EventConfig
+from spikeback.data.config import DataConfig, EventConfig
 from spikeback.data.events import read_events, to_frames
 from spikeback.data.load import load
 from spikeback.data.module import DataModule
 from spikeback.data.pictures import DataSet, Pictures, PictureSet, Split
-from spikeback.data.sets.folder import read_pictures
+from spikeback.data.sets.source import LoadOptions, Source, register, sources
 from spikeback.data.split import hold_out, split_hash
+from spikeback.data.unlabelled import read_pictures
 
 __all__ = [
-    "SOURCES",
     "DataConfig",
     "DataModule",
     "DataSet",
     "EventConfig",
+    "LoadOptions",
     "PictureSet",
     "Pictures",
+    "Source",
     "Split",
     "hold_out",
     "load",
     "read_events",
     "read_pictures",
+    "register",
+    "sources",
     "split_hash",
     "to_frames",
 ]

@@ -1,32 +1,17 @@
 """What can be asked of the data: the options behind `--data`."""
 
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
+from spikeback.data.sets.source import find, sources
+from spikeback.data.split import HELD_OUT
 from spikeback.errors import UsageError
 from spikeback.values import check_whole, instead
 
-PICTURES = ("embedded", "fashion-mnist", "folder", "cifar10", "cifar100", "imagenet")
-RECORDINGS = ("recordings", "cifar10-dvs", "nmnist", "dvs128-gesture", "simulated-dvs")
-SOURCES = (*PICTURES, *RECORDINGS, "tonic:<Name>")
 LARGEST = 4096  # pixels a side: beyond, one picture takes 50 MB and a batch all memory
 EIGHTH = 8  # of a picture's shorter side, rounded down, is what it is shifted by: 4 pixels of CIFAR's 32
-FILMED = "simulated-dvs"
-ACT_ON = {
-    "axes": ("recordings", "cifar10-dvs"),
-    "policy": ("recordings", "cifar10-dvs", "nmnist", "dvs128-gesture", "tonic"),
-    "sensor": (FILMED, "recordings"),
-    **dict.fromkeys(("source", "preset", "seed"), (FILMED,)),
-}  # the sets that an option acts on; others: on all
-SIDE = 128  # pixels of the simulated sensor
-
-
-def check_name(name: str) -> None:
-    """Raises UsageError unless `name` is one of SOURCES, or tonic: and the name of any set of events in tonic."""
-    if name not in SOURCES[:-1] and not (name.startswith("tonic:") and name != "tonic:"):
-        raise UsageError(f"--data.name '{name}' is unknown{instead(name, SOURCES)}")
 
 
 @dataclass
@@ -76,26 +61,9 @@ class EventConfig:
         for side in (self.sensor,) if isinstance(self.sensor, int) else self.sensor or ():
             if side < 1:
                 raise UsageError(f"--data.events.sensor must be at least 1, not {side}")
-        if self.source not in PICTURES:
-            raise UsageError(f"--data.events.source '{self.source}' is unknown{instead(self.source, PICTURES)}")
-
-    def acting(self, name: str) -> dict[str, Any]:
-        """The options that have an effect on the set `name`; on frames that no name made only `roll` has."""
-        if name in PICTURES:
-            return {"roll": self.roll}
-        kind = name.partition(":")[0]
-        acting = {option: value for option, value in asdict(self).items() if kind in ACT_ON.get(option, (kind,))}
-        return acting | ({"sensor": self.side} if name == FILMED else {})
-
-    @property
-    def side(self) -> int:
-        """Height and width of the simulated sensor. Raises UsageError if they differ."""
-        match self.sensor:
-            case (int() as height, int() as width) if height == width:
-                return height
-            case int() | None:
-                return self.sensor or SIDE
-        raise UsageError(f"--data.events.sensor {list(self.sensor)} must be one number: the simulated sensor is square")
+        pictures = [source.name for source in sources() if not source.frames]
+        if self.source not in pictures:
+            raise UsageError(f"--data.events.source '{self.source}' is unknown{instead(self.source, pictures)}")
 
 
 @dataclass
@@ -105,8 +73,8 @@ class DataConfig:
     Args:
         name: The dataset: embedded (the Fashion-MNIST subset in the package), fashion-mnist (the whole set where
             installed, else the subset), folder (a tree of pictures), cifar10, cifar100, imagenet, cifar10-dvs, nmnist,
-            dvs128-gesture, recordings (a tree of them), simulated-dvs (pictures filmed by a simulated event camera) or
-            tonic:<Name>.
+            dvs128-gesture, recordings (a tree of them), simulated-dvs (pictures filmed by a simulated event camera),
+            tonic:<Name>, or one of your own that is registered.
         root: The folder with the dataset's files; for folder and recordings: train/<class>/ and test/<class>/, or
             <class>/ alone; of val/<class>/ see docs/data.md.
         size: Scale every picture or frame to size x size pixels; needed where pictures differ in size. Empty: 224 for
@@ -138,7 +106,7 @@ class DataConfig:
     root: str | None = None
     size: int | None = None
     batch_size: int = 128
-    held_out: float = 0.1
+    held_out: float = HELD_OUT
     split_seed: int = 0
     crop_padding: int | None = None
     flip: bool | None = None
@@ -155,9 +123,8 @@ class DataConfig:
     def __post_init__(self) -> None:
         if isinstance(self.events, dict):  # from a file
             self.events = EventConfig(**self.events)
-        check_name(self.name)
-        if self.name == FILMED:
-            self.events = replace(self.events, sensor=self.events.side)
+        source = find(self.name)
+        self.events = source.settled(self.events)
         least = {
             "size": 1,
             "batch_size": 1,
@@ -170,7 +137,7 @@ class DataConfig:
         _at_least("data", self, least)
         if self.size is not None and self.size > LARGEST:
             raise UsageError(f"--data.size must be at most {LARGEST}, not {self.size}")
-        if self.name not in PICTURES:
+        if source.frames:
             self.check_for_frames()
         if not 0 <= self.held_out < 1:
             raise UsageError(f"--data.held_out must be a fraction, 0 <= held_out < 1, not {self.held_out}")

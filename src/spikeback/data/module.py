@@ -1,6 +1,6 @@
 """The data module: a dataset, what is held out of it, and its three loaders."""
 
-from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 import lightning
@@ -11,13 +11,13 @@ from torch.utils.data import DataLoader
 from spikeback.data.augment import Augmentation, AugmentedDataset, BatchDataset, EpochSampler, RandomViews, in_words
 from spikeback.data.config import EIGHTH, DataConfig
 from spikeback.data.load import load
+from spikeback.data.loader import Batch, Loader, whole
 from spikeback.data.pictures import DataSet, Split, as_input, channel_statistics
+from spikeback.data.sets.source import find
 from spikeback.data.share import Share
 from spikeback.data.split import balanced_order, hold_out, split_hash
 from spikeback.errors import UsageError
 from spikeback.processors import processors
-
-Batch = tuple[Tensor, Tensor]
 
 
 class DataModule(lightning.LightningDataModule):
@@ -203,7 +203,8 @@ class DataModule(lightning.LightningDataModule):
 
     def _frame_options(self) -> dict[str, Any]:
         manifest = getattr(self.pictures, "manifest", None)
-        acting = self.config.events.acting(self.config.name)
+        options = asdict(self.config.events)
+        acting = {option: options[option] for option in options if option in find(self.config.name).acting()}
         trial = {option for option in ("start", "duration") if acting.get(option) is None}  # the whole recording
         chosen = {option: value for option, value in acting.items() if option not in trial}
         return {"manifest": manifest, "mirror": self.mirror, **chosen}
@@ -226,23 +227,8 @@ class DataModule(lightning.LightningDataModule):
             batch_size,
             num_workers=workers,
             persistent_workers=workers > 0,
-            collate_fn=_whole,
+            collate_fn=whole,
             generator=torch.Generator(),  # else every pass over the loader draws from the global one
             pin_memory=torch.cuda.is_available(),
             **options,
         )
-
-
-class Loader(DataLoader[Batch]):
-    """Raises the UsageError that a worker met, e.g. a broken file, as it would be raised without workers."""
-
-    def __iter__(self) -> Iterator[Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        for batch in super().__iter__():
-            if isinstance(batch, UsageError):
-                raise batch
-            yield batch
-
-
-def _whole(batch: Any) -> Any:
-    """The dataset returns whole batches: nothing is left to collate."""
-    return batch

@@ -1,7 +1,7 @@
 """What every source hands over: two splits of labelled samples, read as bytes; and pictures held in memory."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -103,6 +103,15 @@ class PictureSet:
             digest.update(split.images.contiguous().numpy().data)
             digest.update(split.labels.numpy().astype("<i8").data)
         return digest.hexdigest()
+
+
+def resized(pictures: PictureSet, size: int | None) -> PictureSet:
+    """The same with pictures of size x size pixels; None: as they are."""
+    if size is None or pictures.train.images.shape[-2:] == (size, size):
+        return pictures
+    train, test = (Pictures(fit(part.images, size, size), part.labels) for part in (pictures.train, pictures.test))
+    provenance = f"{pictures.provenance}; resized to {size} x {size}"
+    return replace(pictures, provenance=provenance, train=train, test=test)
 
 
 def fit(images: Tensor, height: int, width: int) -> Tensor:

@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+HELD_OUT = 0.1  # of every class, where nothing is said
+
 
 def hold_out(labels: Tensor, fraction: float, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Set a fraction of every class aside.

@@ -10,8 +10,7 @@ from jsonargparse import ArgumentParser
 from torch import Tensor, nn, tensor
 
 from spikeback.data import DataModule, DataSet
-from spikeback.data.pictures import middle
-from spikeback.data.sets.folder import decode_one
+from spikeback.data.sets.source import find
 from spikeback.errors import UsageError
 from spikeback.files import as_path
 from spikeback.shortcut import ShortcutNet
@@ -62,10 +61,7 @@ class Trained:
 
         Raises UsageError if it is broken.
         """
-        channels, height, width = self.shape
-        if self.recipe.data.name == "imagenet":
-            return middle(decode_one(path, channels=channels), height)
-        return decode_one(path, (height, width), channels)
+        return find(self.recipe.data.name).view(path, self.shape)
 
     def data(self, root: str | None, pictures: DataSet | None = None) -> DataModule:
         """The data it was trained on, from the folder `root` if one is given, normalised as in training.
@@ -74,7 +70,7 @@ class Trained:
         """
         if root:
             config = self.recipe.data
-            if "embedded" in (config.name, config.name == "simulated-dvs" and config.events.source):
+            if find(config.name).origin(config.events).root == "none":
                 raise UsageError(
                     f"--data.root {root} has no use: {self.path} was trained on the pictures in the package; leave "
                     "it out"

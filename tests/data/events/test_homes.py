@@ -10,10 +10,10 @@ import torch
 from spikeback.data import load
 from spikeback.data.check import check
 from spikeback.data.config import EventConfig
-from spikeback.data.events import decode as sets
 from spikeback.data.events.frame_set import FrameSet
 from spikeback.data.sets import cifar10_dvs as dvs
 from spikeback.data.sets import dvs128_gesture as gesture
+from spikeback.data.sets import nmnist as sets
 from spikeback.errors import UsageError
 
 from ..nmnist_files import write as write_bin

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from spikeback.data import load
+from spikeback.data import DataConfig, load
 from spikeback.data.check import check
 from spikeback.data.config import EventConfig
 from spikeback.data.events import EVENT, to_frames
@@ -214,7 +214,7 @@ def test_a_sensor_that_is_none_is_named(sensor: Any) -> None:
 
 
 def test_the_simulated_sensor_is_square(tmp_path: Path) -> None:
-    assert EventConfig(sensor=(16, 16)).side == 16
+    assert DataConfig("simulated-dvs", events=EventConfig(sensor=(16, 16))).events.sensor == 16
     with pytest.raises(UsageError, match=r"--data\.events\.sensor \[16, 20\] must be one number"):
         load("simulated-dvs", events=EventConfig(sensor=(16, 20)))
 

@@ -11,11 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from spikeback.data.events import decode as sets
-from spikeback.data.events.decode import FrameOptions, decode_files, nmnist
+from spikeback.data.events.decode import FrameOptions, decode_files
 from spikeback.data.events.dtype import EVENT
 from spikeback.data.events.frame_set import Frames, FrameSet
 from spikeback.data.events.frames import to_frames
+from spikeback.data.events.read import read_events
+from spikeback.data.sets import nmnist as sets
+from spikeback.data.sets.nmnist import nmnist
 from spikeback.errors import UsageError
 
 CONTENT = np.arange(5 * 2 * 2 * 3 * 4, dtype=np.uint8).reshape(5, 2, 2, 3, 4)
@@ -240,6 +242,6 @@ def test_a_real_recording_is_cached_as_it_is_decoded(
     real = real_data / "events" / "sample_nmnist.bin"
     (root / "Train" / "0" / "00010.bin").write_bytes(real.read_bytes())
     loaded = nmnist(root)
-    expected = to_frames(sets.read_events(real), 10, (34, 34))
+    expected = to_frames(read_events(real), 10, (34, 34))
     assert torch.equal(loaded.train.read(torch.tensor([0]))[0].float(), expected)
     assert expected.sum() == 4325

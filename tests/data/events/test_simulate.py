@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from spikeback.data.events.dtype import EVENT
 from spikeback.data.events.pixel import PRESETS, UNIT, PixelModel, comparator_levels
-from spikeback.data.sets.fashion_mnist import load_embedded
-from spikeback.data.sets.simulated_dvs import MotionPath, moving_luminance, simulate
+from spikeback.data.events.simulate import MotionPath, moving_luminance, simulate
+from spikeback.data.sets.embedded import load_embedded
 from spikeback.errors import UsageError
 
 IDEAL = PixelModel(mismatch=0.0)

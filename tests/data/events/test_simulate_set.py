@@ -3,7 +3,6 @@
 import os
 import pickle
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +17,14 @@ from spikeback.data.events.decode import FrameOptions
 from spikeback.data.events.frame_set import FrameSet
 from spikeback.data.events.frames import to_frames
 from spikeback.data.events.pixel import PixelModel
+from spikeback.data.events.simulate import MotionPath, simulate
 from spikeback.data.pictures import Pictures, PictureSet
 from spikeback.data.sets import simulated_dvs as module
-from spikeback.data.sets.simulated_dvs import MotionPath, simulate, simulated_dvs
-from spikeback.data.sets.static import load_imagenet
+from spikeback.data.sets.embedded import Embedded
+from spikeback.data.sets.imagenet import load_imagenet
+from spikeback.data.sets.simulated_dvs import simulated_dvs
 from spikeback.errors import UsageError
 
-load_module = import_module("spikeback.data.load")  # the package has a function of that name
 PATH = MotionPath(steps=16)
 
 
@@ -158,7 +158,7 @@ def test_only_what_is_needed_is_filmed(options: FrameOptions, monkeypatch: pytes
 def test_a_training_with_a_limit_films_what_it_reads(
     options: FrameOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(load_module, "_pictures", lambda *args: pictures(40))
+    monkeypatch.setattr(Embedded, "open", lambda *args: pictures(40))
     filmed = count_films(monkeypatch)
     events = EventConfig(time_steps=2, sensor=8)
     config = DataConfig(

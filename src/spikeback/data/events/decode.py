@@ -20,7 +20,6 @@ from spikeback.data.events.frame_set import Frames, FrameSet
 from spikeback.data.events.frames import By, Mode, Resize, largest_count, to_frames, warning_of_cuts
 from spikeback.data.events.parallel import parallel
 from spikeback.data.events.read import read_events
-from spikeback.data.sets.homes import home
 from spikeback.data.tree import entries
 from spikeback.errors import UsageError
 from spikeback.files import as_text
@@ -180,46 +179,3 @@ def tree_set(
     parts = [whole.part(rows) for rows in torch.arange(len(whole)).split([len(train), len(test)])]
     manifest = manifest_hash(root, *(named or (train, test)))
     return FrameSet(name, provenance, tuple(classes), parts[0], parts[1], "official", sensor, manifest)
-
-
-NMNIST = {"Train": 60000, "Test": 10000}  # recordings, numbered from 00001 like MNIST's pictures
-
-
-def numbers(half: str, suffix: str = ".bin") -> list[str]:
-    """The names of the recordings in a half of N-MNIST, in order."""
-    return [f"{i:05d}{suffix}" for i in range(1, NMNIST[half.capitalize()] + 1)]
-
-
-def nmnist(root: Path, options: FrameOptions | None = None) -> FrameSet:
-    """N-MNIST from root/Train/<digit>/<number>.bin and root/Test/...; `options` None: 10 frames of 34 x 34.
-
-    The files may lie in root/extract or root/NMNIST, as SpikingJelly and tonic leave them, or be SpikingJelly's .npz in
-    root/events_np/train/<digit>/ and test/: the same frames.
-    Raises UsageError naming the folder, the first recording that is missing, or a file that cannot be read.
-    """
-    root = home("nmnist", root)
-    origin, halves = "N-MNIST, whole set, official split", nmnist_files(root)
-    named = [
-        [root / half / path.parent.name / f"{path.stem}.bin" for path in files]
-        for half, (files, _) in zip(NMNIST, halves, strict=True)
-    ]  # the split is the same whatever the files are
-    return tree_set("N-MNIST", origin, root, halves, tuple("0123456789"), (34, 34), options or FrameOptions(), named)
-
-
-def nmnist_files(root: Path) -> list[tuple[list[Path], Tensor]]:
-    """(files, labels) of the training and of the test recordings. Raises UsageError naming what does not fit."""
-    halves, arrays = [], (root / "train").is_dir() and not (root / "Train" / "0").is_dir()
-    suffix = ".npz" if arrays else ".bin"
-    for official, count in NMNIST.items():
-        half = official.lower() if arrays else official
-        if not (root / half).is_dir():
-            raise UsageError(f"--data.root {root} lacks the folder {half}; expected Train/<digit>/ and Test/<digit>/")
-        paths, labels = class_files(root / half, tuple("0123456789"), suffix)
-        expected = set(numbers(half, suffix))
-        if missing := sorted(expected.difference(path.name for path in paths)):
-            raise UsageError(f"{root / half} lacks {len(missing)} of {count} recordings, the first is {missing[0]}")
-        if len(paths) > count:
-            odd = next((path for path in paths if path.name not in expected), paths[-1])
-            raise UsageError(f"{root / half} holds {len(paths)} recordings, expected {count}; {odd} is one too many")
-        halves.append((paths, labels))
-    return halves

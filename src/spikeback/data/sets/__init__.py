@@ -1,1 +1,1 @@
-"""Datasets, one file each."""
+"""Datasets, one file each with all that is known of it."""

@@ -5,6 +5,7 @@ names of the files in it are hashed into every result. Source: Li et al. 2017, "
 TET, OTTT and DSR (numeric), SEW and SpikingJelly (lexicographic), and TEBN.
 """
 
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +17,9 @@ from spikeback.data.events.cache import stamps
 from spikeback.data.events.decode import FrameOptions, decode, manifest_hash, naming, read_sample
 from spikeback.data.events.frame_set import FrameSet
 from spikeback.data.events.read import read_events
-from spikeback.data.sets.homes import home
+from spikeback.data.sets.homes import Home
+from spikeback.data.sets.layouts import Layout, Tree
+from spikeback.data.sets.source import LoadOptions, Published, Source
 from spikeback.data.tree import entries
 from spikeback.errors import UsageError
 
@@ -25,6 +28,48 @@ SENSOR = (128, 128)
 SIZE = 48  # pixels the paper resizes to
 PER_CLASS = 1000  # recordings, of which nine in ten are for training
 SPLITS = ("numeric-first-900", "lexicographic-first-900", "tebn-first-100-test", "random-<seed>")
+HOME = Home(
+    "cifar10-dvs",
+    ("", "extract", "events_np"),
+    ("airplane/*.aedat", "airplane/*.npz"),
+    tonic="CIFAR10DVS",
+    packed="airplane/*.aedat4",
+)
+
+
+class _Layout(Layout):
+    def names(self, half: str, each: str, files: Sequence[Path]) -> Sequence[str]:
+        return names(each, ".npz" if files and all(path.suffix == ".npz" for path in files) else ".aedat")
+
+    def refuse(self, root: Path, shapes: Mapping[Path, tuple[int, ...]]) -> None:
+        recordings(root)
+
+    def hashes(self, root: Path, tree: Tree) -> dict[str, str]:
+        """Of every split that no seed decides."""
+        files, found = recordings(root), {}
+        for split in SPLITS[:-1]:
+            halves = ([files[row] for row in rows.tolist()] for rows in split_rows(split))
+            found[f"split {split}"] = manifest_hash(root, *halves)
+        return found
+
+
+class CIFAR10DVS(Source):
+    """CIFAR10-DVS, see `cifar10_dvs`."""
+
+    name, title = "cifar10-dvs", "CIFAR10-DVS"
+    needs = "the folder with <class>/cifar10_<class>_<i>.aedat; scripts/download_cifar10_dvs.py gets them"
+    frames = True
+    size = SIZE
+    sensor = SENSOR
+    events = ("axes", "policy")
+    splits = SPLITS
+    classes = CLASSES
+    published = Published(PER_CLASS * len(CLASSES) * 9 // 10, len(CLASSES), 2, SIZE)
+    layout = _Layout((".",), "|".join(CLASSES), (".aedat", ".npz"), SENSOR, known=CLASSES)
+    home = HOME
+
+    def open(self, root: Path, options: LoadOptions) -> FrameSet:
+        return cifar10_dvs(root, options.frames(self.size), options.split or SPLITS[0])
 
 
 def cifar10_dvs(root: Path, options: FrameOptions | None = None, split: str = SPLITS[0]) -> FrameSet:
@@ -34,7 +79,7 @@ def cifar10_dvs(root: Path, options: FrameOptions | None = None, split: str = SP
     `split` is one of `SPLITS`. All recordings are decoded at the first call, later calls open the cache.
     Raises UsageError naming the class, the first file or the option that is missing, superfluous or unreadable.
     """
-    options, root = options or FrameOptions(size=SIZE), home("cifar10-dvs", root)
+    options, root = options or FrameOptions(size=SIZE), HOME.of(root)
     train, test = split_rows(split)
     paths = recordings(root)
     labels = torch.arange(len(CLASSES)).repeat_interleave(PER_CLASS)

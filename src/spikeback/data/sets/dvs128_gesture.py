@@ -2,6 +2,7 @@
 
 import csv
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,9 @@ from torch import Tensor
 from spikeback.data.events.decode import FrameOptions, class_files, decode, manifest_hash, naming, stamps, tree_set
 from spikeback.data.events.frame_set import FrameSet
 from spikeback.data.events.read import read_events
-from spikeback.data.sets.homes import home
+from spikeback.data.sets.homes import Home
+from spikeback.data.sets.layouts import Layout, Tree
+from spikeback.data.sets.source import LoadOptions, Source
 from spikeback.errors import UsageError
 
 CLASSES = (
@@ -32,6 +35,45 @@ CLASSES = (
 SENSOR = (128, 128)
 HALVES = ("train", "test")
 EXPECTED = "trials_to_train.txt with its .aedat recordings and tables, or train/<0..10>/*.npz and test/<0..10>/*.npz"
+HOME = Home(
+    "dvs128-gesture",
+    ("", "extract/DvsGesture", "DvsGesture", "events_np"),
+    ("trials_to_train.txt", "train/10"),
+    tonic="DVSGesture",
+    packed="ibmGesture*",
+)
+WHOLE_RECORDINGS = "recordings"  # stands for the classes where a file holds several gestures
+
+
+class _Layout(Layout):
+    def tree(self, root: Path) -> Tree:
+        """Of the original: its recordings, each of several gestures, as its two tables list them."""
+        halves = [half for half in HALVES if (root / f"trials_to_{half}.txt").is_file()]
+        return {half: {WHOLE_RECORDINGS: listed(root, half)} for half in halves} or super().tree(root)
+
+    def refuse(self, root: Path, shapes: Mapping[Path, tuple[int, ...]]) -> None:
+        if not original_trials(root):
+            gesture_files(root)
+
+    def hashes(self, root: Path, tree: Tree) -> dict[str, str]:
+        return {} if WHOLE_RECORDINGS in next(iter(tree.values())) else super().hashes(root, tree)
+
+
+class DVS128Gesture(Source):
+    """DVS128 Gesture, see `dvs128_gesture`."""
+
+    name, title = "dvs128-gesture", "DVS128 Gesture"
+    needs = "the folder with the recordings and their labels"
+    frames = True
+    sensor = SENSOR
+    events = ("policy",)
+    flip = False  # a wave with the left hand would become one with the right
+    classes = CLASSES
+    layout = _Layout(HALVES, r"\d|10", (".npz", ".aedat"), SENSOR)
+    home = HOME
+
+    def open(self, root: Path, options: LoadOptions) -> FrameSet:
+        return dvs128_gesture(root, options.frames())
 
 
 @dataclass(frozen=True)
@@ -50,7 +92,7 @@ def dvs128_gesture(root: Path, options: FrameOptions | None = None) -> FrameSet:
     SpikingJelly's events_np holds them. Either may lie in the folder within root that SpikingJelly made for it. Raises
     UsageError naming the file that is missing or damaged.
     """
-    options, root = options or FrameOptions(), home("dvs128-gesture", root)
+    options, root = options or FrameOptions(), HOME.of(root)
     original = original_trials(root)
     name, origin = "DVS128 Gesture", "official split by persons"
     if original:

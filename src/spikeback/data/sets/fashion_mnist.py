@@ -4,17 +4,18 @@ import gzip
 import hashlib
 import math
 import zlib
-from collections.abc import Iterator
-from importlib.resources import files
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from spikeback.data.pictures import Pictures, PictureSet
+from spikeback.data.sets.embedded import CLASSES, load_embedded
+from spikeback.data.sets.source import LoadOptions, Published, Source
 from spikeback.errors import UsageError
 
-CLASSES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 SHA256 = {  # of the four files, unpacked: the archives differ from mirror to mirror
     "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
     "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
@@ -23,6 +24,24 @@ SHA256 = {  # of the four files, unpacked: the archives differ from mirror to mi
 }
 FILES = tuple(SHA256)
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")  # where Debian's package dataset-fashion-mnist puts them
+
+
+class FashionMNIST(Source):
+    """The whole set where it is installed, else the subset in the package."""
+
+    name, title, fetched = "fashion-mnist", "Fashion-MNIST", "FashionMNIST"
+    root = "optional"
+    classes = CLASSES
+    published = Published(60_000, 10, 1, 28)
+
+    def open(self, root: Path | None, options: LoadOptions) -> PictureSet:
+        return load_fashion_mnist(root, options.unchecked) or load_embedded()
+
+    def packed(self, root: Path) -> Mapping[Path, Callable[[], object]]:
+        some = [paths for paths in places(root) if any(path.exists() for path in paths)]
+        # the place that is read is one with all four files, if there is one
+        paths = max(some, key=lambda paths: all(path.is_file() for path in paths), default=[])
+        return {path: partial(read_published, path) for path in paths}
 
 
 def read_bytes(path: Path) -> bytes:
@@ -95,19 +114,6 @@ def load_fashion_mnist(root: Path | None = None, unchecked: bool = False) -> Pic
     classes = tuple(map(str, range(1 + max(int(part.labels.max()) for part in (train, test)))))
     name = f"IDX pictures in {folder.resolve().name}, unchecked"
     return PictureSet(name, "read without checking the files' sha256 sums", classes, train, test)
-
-
-def load_embedded() -> PictureSet:
-    """The first 600 + 100 pictures of every class, (1, 28, 28); origin and licence lie beside them in `embedded/`."""
-    with (files("spikeback.data") / "embedded" / "fashion-mnist.npz").open("rb") as file, np.load(file) as arrays:
-        part = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-    return PictureSet(
-        "Fashion-MNIST, embedded subset",
-        "first 600 + 100 pictures of each class of Fashion-MNIST, not comparable with results on the whole set",
-        CLASSES,
-        Pictures(part["train_images"][:, None], part["train_labels"].long()),
-        Pictures(part["test_images"][:, None], part["test_labels"].long()),
-    )
 
 
 def _pair(images_file: Path, labels_file: Path) -> tuple[torch.Tensor, torch.Tensor]:

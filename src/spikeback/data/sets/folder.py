@@ -1,31 +1,76 @@
-"""Pictures from folders: one folder a class for training, or any tree of pictures to be classified."""
+"""Pictures in folders of any names: one folder a class."""
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
-from rich.console import Console
-from rich.progress import Progress
 from torch import Tensor
 
-from spikeback.data.pictures import Pictures, PictureSet, fit, normalise
+from spikeback.data.decode import PICTURES, decode, differ
+from spikeback.data.pictures import Pictures, PictureSet
+from spikeback.data.sets.imagenet import WNID
+from spikeback.data.sets.layouts import Layout, Tree, held_out_hash, labels_of
+from spikeback.data.sets.source import LoadOptions, Source, sources
 from spikeback.data.split import hold_out
-from spikeback.data.tree import HALVES, WHOLE, Classes, Kind, Listing, deeper, entries, like_classes, list_classes
+from spikeback.data.tree import HALVES, WHOLE, Classes, Kind, Listing, deeper, halves, like_classes, list_classes
 from spikeback.errors import UsageError
-from spikeback.files import as_path, as_text
+from spikeback.files import as_text
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")  # those of torchvision
-PICTURES = Kind("pictures", SUFFIXES)
 TEST_FRACTION = 0.2  # of every class, where the folder brings no test split
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 CIFAR10_COUNTS = (50_000, 10_000)
-CHUNK = 256  # files a thread reads at a time
-MANY = 2000  # files from which on a progress bar is worth its line
+
+
+@dataclass(frozen=True)
+class OwnLayout(Layout):
+    """The user's own folders: halves of several names, classes of any."""
+
+    def parts(self, root: Path) -> list[str]:
+        return [half if half == WHOLE else path.name for half, path in halves(root).items()]
+
+    def notes(self, tree: Tree, taken: bool) -> list[str]:
+        """What a training takes the halves for, where that is a choice."""
+        if not taken or self.kind is None:
+            return []
+        if WHOLE in tree:
+            return [f"no test {self.kind.noun}: {TEST_FRACTION:.0%} of every class will be drawn as the test split"]
+        val = [half for half in tree if half.lower() in HALVES["val"]]
+        return [f"{val[0]}/ will be {'held out' if len(tree) > 2 else 'the test split'}"] if val else []
+
+    def hashes(self, root: Path, tree: Tree) -> dict[str, str]:
+        labels = labels_of(tree)
+        return held_out_hash(labels[hold_out(labels, TEST_FRACTION)[0]] if WHOLE in tree else labels)
+
+
+class PictureLayout(OwnLayout):
+    """The same of pictures."""
+
+    def notes(self, tree: Tree, taken: bool) -> list[str]:
+        wnids = all(re.fullmatch(WNID, each) for found in tree.values() for each in found)
+        named = ["the classes are named as ImageNet's; --data.name imagenet needs them in train/ and in val/"]
+        return [*(named if wnids else []), *super().notes(tree, taken)]
+
+    def refuse(self, root: Path, shapes: Mapping[Path, tuple[int, ...]]) -> None:
+        list_folder(root)
+        start = next(iter(shapes))
+        for path, shape in shapes.items():
+            if shape[1:] != shapes[start][1:]:
+                raise UsageError(differ(start, shapes[start], path, shape))
+
+
+class Folder(Source):
+    """A tree of pictures, see `load_folder`."""
+
+    name = "folder"
+    needs = "a folder with train/ and test/ or one folder a class"
+    flip = None  # nobody knows what the pictures show
+    layout = PictureLayout((), ".*", PICTURES.suffixes, kind=PICTURES)
+
+    def open(self, root: Path, options: LoadOptions) -> PictureSet:
+        return load_folder(root, options.size)
 
 
 def load_folder(root: Path, size: int | None = None) -> PictureSet:
@@ -107,13 +152,14 @@ def list_folder(root: Path, kind: Kind = PICTURES) -> Listing:
 
 
 def _of_another_kind(root: Path, kind: Kind) -> str:
-    """What to add where samples of the other kind than the one that was asked for lie in folders by class."""
-    from spikeback.data.sets.recordings import RECORDINGS  # which needs this module
-
-    name, other = ("recordings", RECORDINGS) if kind is PICTURES else ("folder", PICTURES)
-    if root.is_dir() and not like_classes(root, kind) and not deeper(root, kind):
-        for place in [root] if like_classes(root, other) else deeper(root, other):
-            return f"; it holds {other.noun}: --data {name} --data.root {place} takes them"
+    """What to add where samples of another kind than the one that was asked for lie in folders by class."""
+    if not root.is_dir() or like_classes(root, kind) or deeper(root, kind):
+        return ""
+    for source in sources():
+        other = source.layout.kind if source.layout and source.layout.own else None
+        if other and other is not kind:
+            for place in [root] if like_classes(root, other) else deeper(root, other):
+                return f"; it holds {other.noun}: --data {source.name} --data.root {place} takes them"
     return ""
 
 
@@ -129,138 +175,3 @@ def _is_cifar10_jpeg(trees: Sequence[dict[str, list[Path]]]) -> bool:
         except OSError:  # `decode` has named it
             return False
     return True
-
-
-def find_pictures(where: str | Path) -> tuple[list[Path], list[Path]]:
-    """The pictures in a folder and the folders below it, sorted, and the other files there; of a file, that file.
-
-    Links to folders are followed, but for those that lead back to a folder they lie in. Raises UsageError for what is
-    missing, empty or cannot be read.
-    """
-    root = as_path(where)
-    if root.is_file():
-        return [root], []
-    if not root.is_dir():
-        raise UsageError(f"{root} is neither a file nor a folder; give a picture or a folder of pictures to classify")
-    files = [*_below(root, frozenset())]
-    pictures = sorted(path for path in files if PICTURES.fits(path) and not path.is_dir())
-    if not pictures:
-        raise UsageError(f"{root} holds no pictures ({', '.join(SUFFIXES)})")
-    return pictures, [path for path in files if not PICTURES.fits(path) or path.is_dir()]
-
-
-def read_pictures(folder: str | Path, shape: Sequence[int], mean: Tensor, std: Tensor) -> tuple[list[Path], Tensor]:
-    """Read every picture in a folder and the folders below it as a network trained on `shape` = (C, H, W) needs it.
-
-    Returns the paths, sorted, and float32 (N, C, H, W), normalised by the training pictures' `mean` and `std`, each
-    (C,). Other files are left out. Raises UsageError for a folder that is missing, empty or cannot be read, and for a
-    file that is broken.
-    """
-    check_shape(shape, folder)
-    paths, _ = find_pictures(folder)
-    channels, height, width = shape
-    return paths, normalise(decode(paths, (height, width), channels), mean, std)
-
-
-def check_shape(shape: Sequence[int], where: str | Path) -> None:
-    """Raises UsageError unless a network trained on samples of this shape takes pictures."""
-    if len(shape) != 3:
-        raise UsageError(
-            f"the network was trained on frames of events and takes these, (T, 2, H, W) = {tuple(shape)}, not pictures "
-            f"as in {where}; `spikeback test RUN --data.root DIR` tries it on a folder of recordings, as in training"
-        )
-
-
-def _below(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
-    """The visible files in a folder and the folders below it, those that links lead to among them.
-
-    `above`: the folders that this one lies in. A link back to one of them would lead round in circles: it is itself
-    handed over.
-    """
-    real = folder.resolve()
-    inside = above | {real, *real.parents}
-    for path in entries(folder):
-        if path.is_dir() and path.resolve() not in inside:
-            yield from _below(path, inside)
-        else:
-            yield path
-
-
-def decode(paths: Sequence[Path], shape: tuple[int, int] | None = None, channels: int | None = None) -> Tensor:
-    """Decode pictures, several at a time, into uint8 (N, C, H, W).
-
-    `shape` is the (H, W) to scale and crop to, None demands equal sizes; `channels` is 1 or 3, None: 1 if all pictures
-    are greyscale, else 3. Raises UsageError naming the first file that is broken or differs in size.
-    """
-    images: list[Tensor] = []
-    for image in decoded(paths, partial(decode_one, shape=shape, channels=channels)):
-        if isinstance(image, UsageError):
-            raise image
-        images.append(image)
-        if image.shape[1:] != images[0].shape[1:]:
-            raise UsageError(differ(paths[0], images[0].shape, paths[len(images) - 1], image.shape))
-    most = max(image.shape[0] for image in images)
-    return torch.stack([image.expand(most, -1, -1) for image in images])
-
-
-def decoded(paths: Sequence[Path], read: Callable[[Path], Tensor]) -> Iterator[Tensor | UsageError]:
-    """Each picture as `read` makes it, in order, several read at a time; of a broken one, what is wrong with it."""
-
-    def attempt(path: Path) -> Tensor | UsageError:
-        try:
-            return read(path)
-        except UsageError as error:
-            return error
-
-    chunks = [paths[i : i + CHUNK] for i in range(0, len(paths), CHUNK)]
-    console = Console(stderr=True)
-    progress = Progress(console=console, transient=True, disable=len(paths) <= MANY or not console.is_terminal)
-    with progress, ThreadPoolExecutor() as pool:
-        task = progress.add_task("Reading pictures", total=len(paths))
-        try:
-            for images in pool.map(lambda chunk: [attempt(path) for path in chunk], chunks):
-                yield from images
-                progress.advance(task, len(images))
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)  # after an error or Ctrl-C, read no further
-
-
-def decode_one(path: Path, shape: tuple[int, int] | None = None, channels: int | None = None) -> Tensor:
-    """One picture as uint8 (C, H, W); `channels` None: 1 if it is stored as greyscale, else 3. See `decode`.
-
-    As torchvision's ImageFolder reads it: Pillow decodes, rows and columns are as stored, whatever EXIF says of their
-    orientation, transparency is dropped. Two things differ. 16 bits of grey are scaled to 8, where Pillow clips them.
-    A file of several pictures, animated or of several pages, and one of 32 bits a pixel count as broken.
-    """
-    try:
-        with Image.open(path) as picture:
-            array = _pixels(picture, channels)
-    except Exception as error:  # a broken file raises whatever its decoder meets first
-        raise UsageError(f"{path} cannot be read as a picture: {' '.join(str(error).split())}") from None
-    image = torch.from_numpy(array).reshape(*array.shape[:2], -1).permute(2, 0, 1)
-    return fit(image, *shape) if shape else image
-
-
-def _pixels(picture: Image.Image, channels: int | None) -> np.ndarray:
-    """uint8 (H, W) or (H, W, 3). Raises ValueError for what would not be one picture of 8 bits a channel."""
-    many = getattr(picture, "n_frames", 1)
-    if many > 1 and picture.format != "MPO":  # cameras' JPEG, with a preview or a second view behind the picture
-        raise ValueError(f"it holds {many} pictures, save the one that is meant as a file of its own")
-    if picture.mode.startswith("I;16"):
-        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
-    elif picture.mode in ("I", "F"):
-        values = np.asarray(picture)
-        if picture.mode == "F" or values.min() < 0 or values.max() > 0xFFFF:
-            raise ValueError(f"its pixels have 32 bits (mode {picture.mode}), save it with 8 or 16")
-        picture = Image.fromarray((values >> 8).astype(np.uint8))
-    grey = channels == 1 or (channels is None and picture.mode in ("1", "L", "LA", "La"))
-    if picture.mode == "P" and "transparency" in picture.info:
-        picture = picture.convert("RGBA")  # drops it as well, without a warning
-    mode = "L" if grey else "RGB"
-    return np.array(picture if picture.mode == mode else picture.convert(mode))
-
-
-def differ(first: Path, one: Sequence[int], second: Path, other: Sequence[int]) -> str:
-    """What to say of two pictures of different shape (C, H, W)."""
-    sizes = [f"{path} is {shape[2]} x {shape[1]}" for path, shape in ((first, one), (second, other))]
-    return f"pictures differ in size: {', '.join(sizes)} pixels; --data.size 32 would bring all to 32 x 32"

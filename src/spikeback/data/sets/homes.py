@@ -1,54 +1,58 @@
 """Where the published recordings lie, also as SpikingJelly and tonic leave them behind."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from spikeback.data.tree import entries
 from spikeback.errors import UsageError
 
-INNER = {  # folders within the root, in the order of preference: the original files, then SpikingJelly's arrays
-    "cifar10-dvs": ("", "extract", "events_np"),
-    "nmnist": ("", "extract", "NMNIST", "events_np"),
-    "dvs128-gesture": ("", "extract/DvsGesture", "DvsGesture", "events_np"),
-}
-MARKS = {
-    "cifar10-dvs": ("airplane/*.aedat", "airplane/*.npz"),
-    "nmnist": ("Train", "train/[0-9]/[0-9][0-9][0-9][0-9][0-9].npz"),
-    "dvs128-gesture": ("trials_to_train.txt", "train/10"),
-}  # what a folder of the set holds
-TONIC = {"cifar10-dvs": ("CIFAR10DVS", "airplane/*.aedat4"), "dvs128-gesture": ("DVSGesture", "ibmGesture*")}
 
+@dataclass(frozen=True)
+class Home:
+    """Where within a root the files of the dataset `name` may lie.
 
-def inner(name: str, root: Path) -> Path | None:
-    """The folder at or within `root` that holds the set `name`, None if none does."""
-    places = (root / folder for folder in INNER[name])
-    return next((place for place in places if any(any(place.glob(mark)) for mark in MARKS[name])), None)
-
-
-def home(name: str, root: Path) -> Path:
-    """The same, or `root` itself, of which the reader will say what it lacks.
-
-    Raises UsageError where the files are tonic's, or archives that nobody has unpacked, with what would work.
+    Args:
+        name: The dataset, as --data.name calls it.
+        inner: Folders within the root, in the order of preference: the original files, then SpikingJelly's arrays.
+        marks: Patterns of which one is found in a folder of the dataset.
+        tonic: tonic's folder for the dataset, if what lies there is packed anew and not the original.
+        packed: A pattern of what lies in that folder.
     """
-    if place := inner(name, root):
-        return place
-    folder, mark = TONIC.get(name, ("", ""))
-    for place in (root, root / folder) if folder else ():
-        if any(place.glob(mark)):
-            raise UsageError(_of_tonic(name, place, folder))
-    if (root / "download").is_dir():
-        raise UsageError(
-            f"--data.root {root} holds only what SpikingJelly has fetched, in download/ ({_some(root / 'download')}); "
-            f"unpack these archives into {root / 'extract'}"
-        )
-    return root
 
+    name: str
+    inner: tuple[str, ...]
+    marks: tuple[str, ...]
+    tonic: str = ""
+    packed: str = ""
 
-def _of_tonic(name: str, place: Path, folder: str) -> str:
-    """What to say of files as tonic has packed them anew: their axes or times are not those of the original."""
-    said = f"{place} holds tonic's version of {name}; --data.name tonic:{folder} --data.root"
-    if place.resolve().name == folder:
-        return f"{said} {place.resolve().parent} reads it"
-    return f"{said} PARENT reads it if the folder is called PARENT/{folder}"
+    def inside(self, root: Path) -> Path | None:
+        """The folder at or within `root` that holds the dataset, None if none does."""
+        places = (root / folder for folder in self.inner)
+        return next((place for place in places if any(any(place.glob(mark)) for mark in self.marks)), None)
+
+    def of(self, root: Path) -> Path:
+        """The same, or `root` itself, of which the reader will say what it lacks.
+
+        Raises UsageError where the files are archives that nobody has unpacked, or tonic's, with what would work.
+        """
+        if place := self.inside(root):
+            return place
+        for place in (root, root / self.tonic) if self.tonic else ():
+            if any(place.glob(self.packed)):
+                raise UsageError(self._of_tonic(place))
+        if (root / "download").is_dir():
+            raise UsageError(
+                f"--data.root {root} holds only what SpikingJelly has fetched, in download/ "
+                f"({_some(root / 'download')}); unpack these archives into {root / 'extract'}"
+            )
+        return root
+
+    def _of_tonic(self, place: Path) -> str:
+        """What to say of files as tonic has packed them anew: their axes or times are not those of the original."""
+        said = f"{place} holds tonic's version of {self.name}; --data.name tonic:{self.tonic} --data.root"
+        if place.resolve().name == self.tonic:
+            return f"{said} {place.resolve().parent} reads it"
+        return f"{said} PARENT reads it if the folder is called PARENT/{self.tonic}"
 
 
 def _some(folder: Path) -> str:

@@ -1,94 +1,150 @@
-"""How datasets of many files lie in folders: which of them a folder is, what lacks, what does not belong there."""
+"""How a dataset of many files lies in folders: what lacks, what does not belong there, and how one file is read."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from spikeback.data.events import decode as sets
-from spikeback.data.sets import cifar10_dvs as dvs
-from spikeback.data.sets import dvs128_gesture as gesture
-from spikeback.data.sets.folder import PICTURES
-from spikeback.data.sets.homes import MARKS
-from spikeback.data.sets.recordings import RECORDINGS
-from spikeback.data.sets.static import IMAGENET_COUNTS
-from spikeback.data.tree import WHOLE, Kind, entries, halves, left_out
+import torch
+from torch import Tensor
+
+from spikeback.data.decode import decode_one
+from spikeback.data.events import read_events, to_frames
+from spikeback.data.events.dtype import Sensor
+from spikeback.data.split import HELD_OUT, hold_out, split_hash
+from spikeback.data.tree import Kind, entries, left_out
 from spikeback.errors import UsageError
 from spikeback.files import as_text
 
-GESTURE = "dvs128-gesture"
 Tree = dict[str, dict[str, list[Path]]]  # half -> class -> files
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How a dataset lies in folders: halves, each with a folder a class; `suffixes` of the files in these.
+    """How a dataset lies in folders: halves, each with a folder a class, each with files.
 
-    `kind`: what its files are, where others may lie among them, which are left out.
+    A dataset that differs overrides a method.
+
+    Args:
+        halves: The folders of the halves; empty: they have several names, and classes are called anything.
+        classes: A regular expression that the class folders' names match.
+        suffixes: How the names of the files end, in small letters.
+        sensor: (height, width) of the event camera; None: the files are images.
+        kind: What the files are called where others may lie among them, which are left out; None: none may.
+        known: The classes that must be there; empty: those that any half has.
     """
 
     halves: tuple[str, ...]
-    classes: str  # a regular expression that the folders' names match
+    classes: str
     suffixes: tuple[str, ...]
-    sensor: tuple[int, int] | None = None  # None: pictures
+    sensor: Sensor | None = None
     kind: Kind | None = None
+    known: tuple[str, ...] = ()
 
+    @property
+    def own(self) -> bool:
+        """Whether the classes are the user's own."""
+        return not self.halves
 
-LAYOUTS = {
-    "imagenet": Layout(("train", "val"), r"n\d{8}", PICTURES.suffixes, kind=PICTURES),
-    "nmnist": Layout(("Train", "Test"), r"\d", (".bin", ".npz"), (34, 34)),
-    GESTURE: Layout(("train", "test"), r"\d|10", (".npz", ".aedat"), gesture.SENSOR),
-    "cifar10-dvs": Layout((".",), "|".join(dvs.CLASSES), (".aedat", ".npz"), dvs.SENSOR),
-    "folder": Layout((), ".*", PICTURES.suffixes, kind=PICTURES),  # its halves have several names
-    "recordings": Layout((), ".*", RECORDINGS.suffixes, kind=RECORDINGS),
-}
-OWN = ("folder", "recordings")  # with classes of any names
+    def parts(self, root: Path) -> list[str]:
+        """The folders of the halves that are there."""
+        return [half for half in self.halves if (root / half).is_dir()]
 
-
-def find(root: Path) -> tuple[str, Tree] | None:
-    """The first of LAYOUTS that a folder is like, and its files; None if it is like none."""
-    for name, layout in LAYOUTS.items():
-        tree = (_listed(root) if name == GESTURE else {}) or _tree(root, layout)
-        files = chain.from_iterable(chain.from_iterable(half.values()) for half in tree.values())
-        divided = name != "imagenet" or "val" in tree or not _tests(root)
-        if divided and any(file.suffix.lower() in layout.suffixes for file in files):
-            return name, tree
-    return None
-
-
-def _tests(root: Path) -> bool:
-    """Whether test pictures lie in folders by class, as those of `folder` do and ImageNet's never."""
-    return (root / "test").is_dir() and any(path.is_dir() for path in entries(root / "test"))
-
-
-def _tree(root: Path, layout: Layout) -> Tree:
-    """What lies in the class folders, hidden files left out."""
-    if layout in (LAYOUTS[name] for name in OWN):
-        parts = [half if half == WHOLE else path.name for half, path in halves(root).items()]
-    else:
-        arrays = layout is LAYOUTS["nmnist"] and any(root.glob(MARKS["nmnist"][1]))  # SpikingJelly's
-        parts = [half for each in layout.halves if (root / (half := each.lower() if arrays else each)).is_dir()]
-    return {
-        half: {
-            as_text(folder.name): _entries(folder)
-            for folder in entries(root / half)
-            if folder.is_dir() and re.fullmatch(layout.classes, folder.name)
+    def tree(self, root: Path) -> Tree:
+        """What lies in the class folders, hidden files left out."""
+        return {
+            half: {
+                as_text(folder.name): _entries(folder)
+                for folder in entries(root / half)
+                if folder.is_dir() and re.fullmatch(self.classes, folder.name)
+            }
+            for half in self.parts(root)
         }
-        for half in parts
-    }
+
+    def names(self, half: str, each: str, files: Sequence[Path]) -> Sequence[str]:
+        """What the files of the class `each` are called, in order; empty: anything."""
+        return ()
+
+    def groups(self, classes: Mapping[str, list[Path]]) -> Mapping[str, list[Path]]:
+        """The files of a half that are numbered together, by the folder they lie in: those of each class."""
+        return classes
+
+    def notes(self, tree: Tree, taken: bool) -> list[str]:
+        """What is worth knowing and nothing to mend, a line each; `taken`: whether `load` takes the folder."""
+        return []
+
+    def refuse(self, root: Path, shapes: Mapping[Path, tuple[int, ...]]) -> None:
+        """Raises UsageError as `load` would, for a folder or for the shapes of the samples in its files."""
+
+    def hashes(self, root: Path, tree: Tree) -> dict[str, str]:
+        """The name of a split -> its sha256: by default of the samples that a training holds out."""
+        return held_out_hash(labels_of(tree))
+
+    def read(self, path: Path) -> Tensor:
+        """One file for a person to look at: uint8 (C, H, W), or frames (1, 2, H, W)."""
+        if self.sensor is None:
+            return decode_one(path)
+        return to_frames(read_events(path, sensor=self.sensor), 10, self.sensor)[:1]  # in all, ON and OFF mix
+
+    def fits(self, tree: Tree) -> bool:
+        """Whether any file in it is one of this layout."""
+        files = chain.from_iterable(chain.from_iterable(half.values()) for half in tree.values())
+        return any(file.suffix.lower() in self.suffixes for file in files)
+
+    def without_others(self, tree: Tree) -> tuple[Tree, list[str]]:
+        """The same without the files that a training leaves out, and what to say of these."""
+        kind = self.kind
+        if kind is None:
+            return tree, []
+        other = lambda path: not kind.fits(path) and not path.is_dir()
+        left = [path for found in tree.values() for files in found.values() for path in files if other(path)]
+        gone = set(left)
+        kept = {h: {c: [p for p in files if p not in gone] for c, files in found.items()} for h, found in tree.items()}
+        return kept, left_out(left, kind)
+
+    def strangers(self, tree: Tree) -> Iterator[str]:
+        """A line for each file whose name is none of the dataset's, or that of another."""
+        for half, found in tree.items():
+            seen: dict[str, Path] = {}
+            for each, files in found.items():
+                names = self.names(half, each, files)
+                known = set(names)
+                for path in files if names else ():
+                    if path.suffix in self.suffixes and path.name not in known:
+                        yield f"{path} does not belong here; expected only {names[0]} to {names[-1]}"
+                    elif (other := seen.setdefault(path.name, path)) is not path:
+                        yield f"{path} has the number of {other}"
+
+    def missing(self, root: Path, tree: Tree) -> list[str]:
+        """Halves, classes and files that should be there, a line each."""
+        there = {half.lower() for half in tree}
+        lines = [f"{root / half} is not a folder" for half in self.halves if half.lower() not in there]
+        lines += [f"{root / half} holds no class folders" for half, found in tree.items() if not found]
+        classes = sorted({*self.known, *(each for found in tree.values() for each in found)})
+        for half, found in tree.items():
+            lines += [f"{root / half / each} is not a folder" for each in classes if each not in found]
+            lines += [f"{root / half / each} is empty" for each, files in found.items() if not files]
+        for half, found in tree.items():
+            for each, files in self.groups(found).items():
+                there, names = {path.name for path in files}, self.names(half, each, files)
+                absent = [file for file in names if file not in there]
+                if absent and files:
+                    place = root / half / each
+                    lines.append(f"{place} lacks {len(absent):,} of {len(names):,} files, first {absent[0]}")
+        return lines
 
 
-def without_others(tree: Tree, layout: Layout) -> tuple[Tree, list[str]]:
-    """The same without the files that a training leaves out, and what to say of these."""
-    kind = layout.kind
-    if kind is None:
-        return tree, []
-    other = lambda path: not kind.fits(path) and not path.is_dir()
-    left = [path for found in tree.values() for files in found.values() for path in files if other(path)]
-    gone = set(left)
-    kept = {h: {c: [p for p in files if p not in gone] for c, files in found.items()} for h, found in tree.items()}
-    return kept, left_out(left, kind)
+def labels_of(tree: Tree) -> Tensor:
+    """The labels, int64 (N,), of the files of the first half."""
+    first = next(iter(tree.values()))
+    counts = torch.tensor([len(files) for files in first.values()], dtype=torch.int64)
+    return torch.arange(len(first)).repeat_interleave(counts)
+
+
+def held_out_hash(labels: Tensor) -> dict[str, str]:
+    """The name of the held-out split where nothing is said -> its sha256."""
+    return {f"held-out split ({HELD_OUT:.0%}, seed 0)": split_hash(hold_out(labels, HELD_OUT)[1])}
 
 
 def _entries(folder: Path) -> list[Path]:
@@ -97,63 +153,3 @@ def _entries(folder: Path) -> list[Path]:
         return entries(folder)
     except UsageError:
         return [folder]
-
-
-def _listed(root: Path) -> Tree:
-    """The original DVS128 Gesture: its recordings, each of several gestures, as its two tables list them."""
-    halves = [half for half in gesture.HALVES if (root / f"trials_to_{half}.txt").is_file()]
-    return {half: {"recordings": gesture.listed(root, half)} for half in halves}
-
-
-def _names(name: str, half: str, each: str, files: Sequence[Path]) -> Sequence[str]:
-    """What the files of a class are called, N-MNIST's being numbered throughout a half; empty: anything."""
-    arrays = bool(files) and all(path.suffix == ".npz" for path in files)  # SpikingJelly's
-    if name == "cifar10-dvs":
-        return dvs.names(each, ".npz" if arrays else ".aedat")
-    return sets.numbers(half, ".npz" if arrays else ".bin") if name == "nmnist" else ()
-
-
-def strangers(name: str, tree: Tree) -> Iterator[str]:
-    """A line for each recording whose name is none of its dataset's, or that of another."""
-    for half, found in tree.items():
-        seen: dict[str, Path] = {}
-        for each, files in found.items():
-            names = _names(name, half, each, files)
-            known = set(names)
-            for path in files if names else ():
-                if path.suffix in LAYOUTS[name].suffixes and path.name not in known:
-                    yield f"{path} does not belong here; expected only {names[0]} to {names[-1]}"
-                elif (other := seen.setdefault(path.name, path)) is not path:
-                    yield f"{path} has the number of {other}"
-
-
-def missing(name: str, root: Path, tree: Tree) -> list[str]:
-    """Halves, classes and files that should be there, a line each."""
-    there = {half.lower() for half in tree}
-    lines = [f"{root / half} is not a folder" for half in LAYOUTS[name].halves if half.lower() not in there]
-    lines += [f"{root / half} holds no class folders" for half, found in tree.items() if not found]
-    known = {"cifar10-dvs": dvs.CLASSES, "nmnist": tuple("0123456789")}.get(name, ())
-    classes = sorted({*known, *(each for found in tree.values() for each in found)})
-    for half, found in tree.items():
-        lines += [f"{root / half / each} is not a folder" for each in classes if each not in found]
-        lines += [f"{root / half / each} is empty" for each, files in found.items() if not files]
-    for half, found in tree.items():
-        groups = {".": [*chain(*found.values())]} if name == "nmnist" else found
-        for each, files in groups.items():
-            there, names = {path.name for path in files}, _names(name, half, each, files)
-            absent = [file for file in names if file not in there]
-            if absent and files:
-                place = root / half / each
-                lines.append(f"{place} lacks {len(absent):,} of {len(names):,} files, first {absent[0]}")
-    return lines
-
-
-def notes(name: str, tree: Tree) -> list[str]:
-    """What is worth knowing and nothing to mend, a line each."""
-    classes = {each for found in tree.values() for each in found}
-    counts = len(classes), *(sum(map(len, tree.get(half, {}).values())) for half in ("train", "val"))
-    if name == "imagenet" and counts != IMAGENET_COUNTS:
-        return [f"a part of ImageNet: {counts[0]} of {IMAGENET_COUNTS[0]} classes"]
-    if name == "folder" and all(re.fullmatch(LAYOUTS["imagenet"].classes, each) for each in classes):
-        return ["the classes are named as ImageNet's; --data.name imagenet needs them in train/ and in val/"]
-    return []

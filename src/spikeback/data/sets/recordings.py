@@ -1,24 +1,53 @@
 """Own recordings, a folder a class: the event twin of a folder of pictures."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 from spikeback.data.events.cache import Blocks, cache_folder, cached, stamps
 from spikeback.data.events.decode import FrameOptions, decode_files, manifest_hash
 from spikeback.data.events.dtype import Sensor, Size, checked_size
 from spikeback.data.events.frame_set import FrameSet
+from spikeback.data.events.frames import to_frames
 from spikeback.data.events.nmnist import NMNIST
 from spikeback.data.events.parallel import parallel
 from spikeback.data.events.read import SUFFIXES, read_with_sensor
-from spikeback.data.sets.folder import divide, list_folder
+from spikeback.data.sets.folder import OwnLayout, divide, list_folder
+from spikeback.data.sets.source import LoadOptions, Source
 from spikeback.data.tree import WHOLE, Kind
 from spikeback.errors import UsageError
 
 RECORDINGS = Kind("recordings", SUFFIXES)
+
+
+class _Layout(OwnLayout):
+    def refuse(self, root: Path, shapes: Mapping[Path, tuple[int, ...]]) -> None:
+        list_folder(root, RECORDINGS)
+        sizes = parallel(partial(size_of, options=FrameOptions()), [*shapes], "Comparing")
+        common_sensor([*shapes], np.concatenate([*sizes]))
+
+    def read(self, path: Path) -> Tensor:
+        events, (height, width), _ = read_own(path, FrameOptions())
+        return to_frames(events, 10, (max(height, 1), max(width, 1)))[:1]
+
+
+class OwnRecordings(Source):
+    """A tree of recordings, see `recordings`."""
+
+    name = "recordings"
+    needs = f"a folder with train/ and test/ or one folder a class, of recordings of events ({', '.join(SUFFIXES)})"
+    frames = True
+    events = ("axes", "policy", "sensor")
+    flip = False  # nobody knows what they show
+    layout = _Layout((), ".*", RECORDINGS.suffixes, kind=RECORDINGS)
+
+    def open(self, root: Path, options: LoadOptions) -> FrameSet:
+        sensor = options.events.sensor
+        return recordings(root, options.frames(), (sensor, sensor) if isinstance(sensor, int) else sensor)
 
 
 def recordings(root: Path, options: FrameOptions | None = None, sensor: Size | None = None) -> FrameSet:

@@ -20,12 +20,35 @@ from spikeback.data.events.columns import NAMES, from_columns
 from spikeback.data.events.decode import FrameOptions, decode
 from spikeback.data.events.dtype import Sensor
 from spikeback.data.events.frame_set import FrameSet
+from spikeback.data.sets.source import LoadOptions, Source
 from spikeback.data.split import hold_out
 from spikeback.errors import UsageError
 from spikeback.values import instead
 
 TEST_FRACTION = 0.1  # of every class, where tonic's set is not divided
 ANY = (0, 0)  # the sensor of sets whose recordings differ in size
+PREFIX = "tonic:"
+
+
+class Tonic(Source):
+    """All datasets of tonic, or one of them, see `tonic_set`."""
+
+    frames = True
+    events = ("policy",)
+    splits = ("official", "random-<seed>")
+    flip = False  # nobody knows what they show
+
+    def __init__(self, name: str = f"{PREFIX}<Name>") -> None:
+        self.name = name
+
+    def called(self, name: str) -> Source | None:
+        return Tonic(name) if name.startswith(PREFIX) and name != PREFIX else None
+
+    def fetch(self, root: Path | None) -> None:
+        """tonic downloads while it opens the dataset."""
+
+    def open(self, root: Path, options: LoadOptions) -> FrameSet:
+        return tonic_set(self.name.removeprefix(PREFIX), root, options.frames(), options.download, options.split)
 
 
 def tonic_set(

@@ -1,9 +1,8 @@
 """What a training costs, before it runs: multiply-accumulates, and hours of a GPU at an assumed rate."""
 
-from typing import NamedTuple
-
 import torch
 
+from spikeback.data.sets.source import Published, find, sources
 from spikeback.errors import UsageError
 from spikeback.models.macs import counting_macs
 from spikeback.train.recipe import Recipe
@@ -14,34 +13,15 @@ from spikeback.train.recipe import Recipe
 A100_ASSUMED = 1e13
 
 
-class Samples(NamedTuple):
-    """The published size of a dataset: training samples; K; C and side in pixels of what enters the network."""
-
-    train: int
-    classes: int
-    channels: int
-    side: int
-
-
-SAMPLES = {
-    "embedded": Samples(6_000, 10, 1, 28),
-    "fashion-mnist": Samples(60_000, 10, 1, 28),
-    "cifar10": Samples(50_000, 10, 3, 32),
-    "cifar100": Samples(50_000, 100, 3, 32),
-    "imagenet": Samples(1_281_167, 1000, 3, 224),
-    "cifar10-dvs": Samples(9_000, 10, 2, 48),
-}
-
-
 def forward_macs(recipe: Recipe) -> int:
     """Multiply-accumulates of one sample's forward pass over all T time steps, counted on the recipe's own network.
 
     Convolutions and linear layers, a spike counted like any number; the first convolution once for a still picture,
     which enters it unchanged at every step. Not norms, neurons and branches (a branch's linear layer: below 0.03 %).
     """
-    kind = _samples(recipe)
+    kind = _published(recipe)
     side = recipe.data.size or kind.side
-    frames = recipe.data.events.time_steps if recipe.data.name == "cifar10-dvs" else None
+    frames = recipe.data.events.time_steps if find(recipe.data.name).frames else None
     with torch.device("meta"):
         net = recipe.model.build(kind.classes, kind.channels, frames)
         shape = (1, kind.channels, side, side)
@@ -65,7 +45,7 @@ def training_macs(recipe: Recipe, samples: int | None = None) -> int:
         UsageError: a dataset whose size is not known.
     """
     if samples is None:
-        samples = _samples(recipe).train
+        samples = _published(recipe).train
         if recipe.train.best_on == "held-out":
             samples -= round(recipe.data.held_out * samples)
         samples = min(samples, recipe.data.limit or samples)
@@ -91,8 +71,9 @@ def hours_text(macs: float) -> str:
     return f"{gpu_hours(macs):,.{0 if gpu_hours(macs) >= 100 else 1}f}"
 
 
-def _samples(recipe: Recipe) -> Samples:
-    name = recipe.data.name
-    if name not in SAMPLES:
-        raise UsageError(f"the size of --data.name {name} is not known beforehand; known are {', '.join(SAMPLES)}")
-    return SAMPLES[name]
+def _published(recipe: Recipe) -> Published:
+    source = find(recipe.data.name)
+    if source.published is None:
+        known = ", ".join(each.name for each in sources() if each.published)
+        raise UsageError(f"the size of --data.name {source.name} is not known beforehand; known are {known}")
+    return source.published

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from spikeback.data.config import EIGHTH, FILMED, PICTURES, SIDE, EventConfig
+from spikeback.data.config import EIGHTH, EventConfig
+from spikeback.data.sets.source import Source, known
 from spikeback.errors import UsageError
-from spikeback.lab.paper.cost import SAMPLES
 from spikeback.models.registry import own_width
 from spikeback.report.tables import Results
 from spikeback.train.results import HARMLESS, filled
@@ -97,16 +97,17 @@ def _pooled(found: Mapping[Path, Results], method: str, trials: dict[int, tuple[
 def protocol(config: Mapping[str, Any]) -> dict[str, Any]:
     """The options of a recipe that decide its results, by dotted name, defaults filled in."""
     options = filled(config)
-    name = options["data.name"]
-    acting = EventConfig(source=options["data.events.source"]).acting(name) if name not in PICTURES else {}
+    source = known(options["data.name"]) or Source()
+    acting = source.acting() if source.frames else ()
     idle = {o for o in options if o.startswith("data.events.") and o.removeprefix("data.events.") not in acting}
-    idle |= set() if name in PICTURES else {"model.time_steps"}
+    idle |= {"model.time_steps"} if source.frames else set()
     options["model.width"] = options["model.width"] or own_width(options["model.name"])
-    options["data.flip"] = name != "folder" if options["data.flip"] is None else options["data.flip"]
-    if name == FILMED:
-        options["data.events.sensor"] = options["data.events.sensor"] or SIDE
-    if name in SAMPLES:
-        options["data.size"] = options["data.size"] or SAMPLES[name].side
+    if options["data.flip"] is None:
+        options["data.flip"] = bool(source.origin(EventConfig(source=options["data.events.source"])).flip)
+    if "sensor" in acting:
+        options["data.events.sensor"] = options["data.events.sensor"] or source.sensor
+    if source.published:
+        options["data.size"] = options["data.size"] or source.published.side
     if options["data.crop_padding"] is None and options["data.size"]:
         options["data.crop_padding"] = options["data.size"] // EIGHTH
     return {option: value for option, value in options.items() if option not in idle.union(NOT_PROTOCOL)}

@@ -4,13 +4,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from spikeback.data.sets.source import known, sources
 from spikeback.lab.paper.measured import Pool, differences, protocol
 from spikeback.lab.paper.rows import METHODS, captions, references, rows
 from spikeback.report.tables import SCHEMA as RESULTS_SCHEMA
 from spikeback.report.tables import summarise
 
 SCHEMA = 1
-DATASETS = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "imagenet": "ImageNet", "cifar10-dvs": "CIFAR10-DVS"}
 NETWORKS = {"spiking_resnet18": "ResNet18", "spiking_resnet34": "ResNet34"}
 ORDER = list(METHODS.values())
 
@@ -20,7 +20,7 @@ Recipes = Mapping[str, Mapping[str, Any]]  # name -> `measured.protocol` of a pa
 
 def recipe_name(dataset: str, network: str, time_steps: int) -> str:
     """The packaged recipe of a row, e.g. "cifar100/resnet18-t2"."""
-    data = next(ours for ours, papers in DATASETS.items() if papers == dataset)
+    data = next(source.name for source in sources() if source.title == dataset)
     return f"{data}/{network.lower()}-t{time_steps}"
 
 
@@ -70,7 +70,8 @@ def line(pool: Pool, recipes: Recipes) -> dict[str, Any]:
 
     If no table has a place for its network, T or method, `recipe` is None and it is compared with the defaults.
     """
-    dataset = DATASETS.get(pool.options["data.name"])
+    source = known(pool.options["data.name"])
+    dataset = source.title if source and source.title in {row.dataset for row in rows()} else None
     network = NETWORKS.get(pool.options["model.name"])
     home = dataset or ("CIFAR10-DVS" if pool.frames else "CIFAR-100")
     recipe = recipe_name(home, network, pool.time_steps) if network else ""

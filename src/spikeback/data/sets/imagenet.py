@@ -1,95 +1,65 @@
-"""CIFAR-10, CIFAR-100 and ImageNet from the files that are published, in the folders torchvision uses."""
+"""ImageNet from the files that are published, decoded batch by batch."""
 
 import hashlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.datasets import CIFAR10, CIFAR100
-from torchvision.datasets.utils import check_integrity
 from torchvision.transforms.v2 import RandomResizedCrop
 
 from spikeback.data.augment import drawing_from_torch
-from spikeback.data.pictures import Pictures, PictureSet, Statistics, middle
-from spikeback.data.sets.folder import PICTURES, decode_one
-from spikeback.data.sets.pickles import read_pickle
-from spikeback.data.tree import left_out, visible
+from spikeback.data.decode import PICTURES, decode_one
+from spikeback.data.pictures import Statistics, middle
+from spikeback.data.sets.layouts import Layout, Tree
+from spikeback.data.sets.source import LoadOptions, Published, Source
+from spikeback.data.tree import entries, left_out, visible
 from spikeback.errors import UsageError
 
-# Mean and deviation of each channel as the authors' public code has them.
-CIFAR = {
-    "cifar10": ("CIFAR-10", CIFAR10, ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))),
-    "cifar100": ("CIFAR-100", CIFAR100, ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761))),
-}
-IMAGENET: Statistics = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-IMAGENET_SIZE = 224
-IMAGENET_COUNTS = (1000, 1_281_167, 50_000)  # classes, training and validation pictures of ILSVRC 2012
-LAYOUT = "train/<wnid>/*.JPEG and val/<wnid>/*.JPEG, as in ILSVRC 2012"
+STATISTICS: Statistics = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # as the authors' public code has them
+SIZE = 224
+COUNTS = (1000, 1_281_167, 50_000)  # classes, training and validation pictures of ILSVRC 2012
+FILES = "train/<wnid>/*.JPEG and val/<wnid>/*.JPEG, as in ILSVRC 2012"
+WNID = r"n\d{8}"
 
 
-def load_cifar(name: str, root: Path, unchecked: bool = False) -> PictureSet:
-    """CIFAR-10 or -100 from the pickles "for Python", in `root` or the folder within that their archive makes.
+class _Layout(Layout):
+    def tree(self, root: Path) -> Tree:
+        """Nothing where test pictures lie in folders by class, as those of `folder` do and ImageNet's never."""
+        tree, test = super().tree(root), root / "test"
+        sorted_tests = test.is_dir() and any(path.is_dir() for path in entries(test))
+        return tree if "val" in tree or not sorted_tests else {}
 
-    A file is opened only if its md5 is the published one, or with `unchecked`; even then it can bring nothing but
-    arrays and text. Raises UsageError naming the file that is missing, altered or not what it should be.
-    """
-    title, source, statistics = CIFAR[name]
-    folder = cifar_folder(name, root)
-    lists = [[*source.train_list], [*source.test_list], [(source.meta["filename"], source.meta["md5"])]]
-    for file, md5 in (entry for each in lists for entry in each):
-        check_file(folder / file, None if unchecked else md5)
-    meta = folder / source.meta["filename"]
-    classes = read_pickle(meta).get(source.meta["key"])
-    if not isinstance(classes, list) or not all(isinstance(each, str) for each in classes):
-        raise UsageError(f"{meta} has no list '{source.meta['key']}' of class names; it is not of {title}")
-    train, test = (_batches([folder / file for file, _ in each], len(classes)) for each in lists[:2])
-    provenance = f"{title} by Krizhevsky, official split"
-    provenance += "; read without checking the files' md5 sums" if unchecked else ", md5 sums checked"
-    return PictureSet(title, provenance, tuple(classes), train, test, statistics)
+    def notes(self, tree: Tree, taken: bool) -> list[str]:
+        classes = {each for found in tree.values() for each in found}
+        counts = len(classes), *(sum(map(len, tree.get(half, {}).values())) for half in ("train", "val"))
+        return [] if counts == COUNTS else [f"a part of ImageNet: {counts[0]} of {COUNTS[0]} classes"]
+
+    def refuse(self, root: Path, shapes: Mapping[Path, tuple[int, ...]]) -> None:
+        load_imagenet(root)
 
 
-def cifar_folder(name: str, root: Path) -> Path:
-    """Where the files lie: `root` itself if it is named so, else the folder within."""
-    folder = CIFAR[name][1].base_folder
-    return root if root.name == folder and not (root / folder).is_dir() else root / folder
+class ImageNet(Source):
+    """ILSVRC 2012, or a part of it, see `load_imagenet`."""
 
+    name = "imagenet"
+    title = "ImageNet"
+    needs = f"the folder that holds {FILES}"
+    size = SIZE
+    statistics = STATISTICS
+    published = Published(COUNTS[1], COUNTS[0], 3, SIZE)
+    layout = _Layout(("train", "val"), WNID, PICTURES.suffixes, kind=PICTURES)
 
-def check_file(path: Path, md5: str | None = None) -> None:
-    """Raises UsageError, with what to do, unless the file is there and, given its `md5`, as it was published."""
-    try:
-        if not path.is_file():
-            what = "is not a file" if path.exists() else "is missing"
-            raise UsageError(
-                f"{path} {what}; {path.parent.name}/ must hold its original files, --data.download true fetches them"
-            )
-        fits = check_integrity(path, md5)
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror or error}") from None
-    if not fits:
-        raise UsageError(
-            f"{path} is not as published, its md5 should be {md5}; fetch it again, or, if you trust it, add "
-            "--data.unchecked true"
-        )
+    def open(self, root: Path, options: LoadOptions) -> "PictureFileSet":
+        return load_imagenet(root, options.size)
 
-
-def _batches(paths: Sequence[Path], classes: int) -> Pictures:
-    images, labels = [], []
-    for path in paths:
-        entry = read_pickle(path)
-        data, label = entry.get("data"), entry.get("fine_labels", entry.get("labels"))
-        good = isinstance(data, np.ndarray) and data.dtype == np.uint8 and data.shape[1:] == (3072,)
-        if data is None or not good or not isinstance(label, list) or len(label) != len(data):
-            raise UsageError(f"{path} must hold 'data', N x 3072 bytes, and as many labels: fetch it again")
-        if wrong := [each for each in label if not (isinstance(each, int) and 0 <= each < classes)]:
-            raise UsageError(f"{path} holds the label {wrong[0]!r}; the classes are 0 to {classes - 1}")
-        images.append(torch.from_numpy(data.reshape(-1, 3, 32, 32)))
-        labels += label
-    return Pictures(torch.cat(images), torch.tensor(labels, dtype=torch.int64))
+    def view(self, path: Path, shape: tuple[int, ...]) -> Tensor:
+        channels, height, _ = shape
+        return middle(decode_one(path, channels=channels), height)
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +72,7 @@ class PictureFiles:
     root: Path
     names: np.ndarray  # one array instead of a million objects, so that worker processes share it
     labels: Tensor
-    size: int = IMAGENET_SIZE
+    size: int = SIZE
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -141,7 +111,7 @@ class PictureFileSet:
     classes: tuple[str, ...]
     train: PictureFiles
     test: PictureFiles
-    statistics: Statistics = IMAGENET
+    statistics: Statistics = STATISTICS
     notes: tuple[str, ...] = ()
 
     def hash(self) -> str:
@@ -162,23 +132,21 @@ def load_imagenet(root: Path, size: int | None = None) -> PictureFileSet:
     """
     for part in (root / "train", root / "val"):
         if not part.is_dir():
-            raise UsageError(f"{part} is not a folder; ImageNet needs {LAYOUT}, in --data.root")
+            raise UsageError(f"{part} is not a folder; ImageNet needs {FILES}, in --data.root")
     left: list[Path] = []
-    (wnids, train), (others, test) = (
-        _class_files(root / part, size or IMAGENET_SIZE, left) for part in ("train", "val")
-    )
+    (wnids, train), (others, test) = (_class_files(root / part, size or SIZE, left) for part in ("train", "val"))
     if odd := sorted(set(wnids) ^ set(others)):
         raise UsageError(f"{root}/train and {root}/val must have the same classes; {odd[0]} is in only one of them")
     if len(wnids) == 1:
         raise UsageError(f"{root}/train holds one class, {wnids[0]}; a network needs at least two to tell apart")
     counts = (len(wnids), len(train), len(test))
-    whole = counts == IMAGENET_COUNTS
+    whole = counts == COUNTS
     provenance = "ILSVRC 2012, training and validation pictures" + (
         ""
         if whole
         else f", {counts[0]} of its 1000 classes, {counts[1]} + {counts[2]} pictures, not comparable with it"
     )
-    if size not in (None, IMAGENET_SIZE):
+    if size not in (None, SIZE):
         provenance += f"; resized to {size} x {size}"
     name, notes = "ImageNet" if whole else "ImageNet, a part", tuple(left_out(left, PICTURES))
     return PictureFileSet(name, provenance, tuple(wnids), train, test, notes=notes)
@@ -188,13 +156,13 @@ def _class_files(part: Path, size: int, left: list[Path]) -> tuple[list[str], Pi
     """The wnids and the pictures of all of them, both sorted; `left` gets the files that are no pictures."""
     wnids = [name for name in _visible(part) if PICTURES.fits(Path(name)) or (part / name).is_dir()]
     if not wnids:
-        raise UsageError(f"{part} is empty; ImageNet needs {LAYOUT}")
+        raise UsageError(f"{part} is empty; ImageNet needs {FILES}")
     names: list[bytes] = []
     counts = []
     for wnid in wnids:
-        if not re.fullmatch(r"n\d{8}", wnid) or not (part / wnid).is_dir():
+        if not re.fullmatch(WNID, wnid) or not (part / wnid).is_dir():
             hint = "; sort its pictures into folders by class" if PICTURES.fits(Path(wnid)) else ""
-            raise UsageError(f"{part / wnid} does not belong here; ImageNet needs {LAYOUT}{hint}")
+            raise UsageError(f"{part / wnid} does not belong here; ImageNet needs {FILES}{hint}")
         held = _visible(part / wnid)
         files = [file for file in held if file.lower().endswith(PICTURES.suffixes)]
         left += [part / wnid / file for file in held if not file.lower().endswith(PICTURES.suffixes)]
