@@ -37,6 +37,11 @@ def test_files_that_readme_and_docs_point_to_exist() -> None:
             assert (page.parent / target).is_file(), f"{page.name} points to {target}"
 
 
+def test_index_lists_every_page() -> None:
+    listed = re.findall(r"^\| \[.*?\]\((.*?)\)", (ROOT / "docs/README.md").read_text(), re.M)
+    assert sorted([*listed, "README.md"]) == sorted(path.name for path in ROOT.glob("docs/*.md"))
+
+
 def test_shares_of_waiting_are_those_measured() -> None:
     page = (ROOT / "docs/data.md").read_text()
     for path in ROOT.glob("results/bench/data-*.json"):
