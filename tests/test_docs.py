@@ -37,11 +37,6 @@ def test_files_that_readme_and_docs_point_to_exist() -> None:
             assert (page.parent / target).is_file(), f"{page.name} points to {target}"
 
 
-def test_index_lists_every_page() -> None:
-    listed = re.findall(r"^\| \[.*?\]\((.*?)\)", (ROOT / "docs/README.md").read_text(), re.M)
-    assert sorted([*listed, "README.md"]) == sorted(path.name for path in ROOT.glob("docs/*.md"))
-
-
 def test_shares_of_waiting_are_those_measured() -> None:
     page = (ROOT / "docs/data.md").read_text()
     for path in ROOT.glob("results/bench/data-*.json"):
@@ -131,3 +126,8 @@ def test_diagnosis_on_the_page_is_that_of_the_file() -> None:
 def test_cost_on_the_page_is_that_of_the_file() -> None:
     cost = json.loads((DOCTOR / "cost/diagnosis.json").read_text())["cost"]
     assert f"The recorded pass takes {cost:.2f} times as long" in doctor_page()
+
+
+def test_index_lists_every_page() -> None:
+    listed = re.findall(r"^\| \[.*?\]\((.*?)\)", (ROOT / "docs/README.md").read_text(), re.M)
+    assert sorted([*listed, "README.md"]) == sorted(path.name for path in ROOT.glob("docs/*.md"))
