@@ -126,3 +126,8 @@ def test_diagnosis_on_the_page_is_that_of_the_file() -> None:
 def test_cost_on_the_page_is_that_of_the_file() -> None:
     cost = json.loads((DOCTOR / "cost/diagnosis.json").read_text())["cost"]
     assert f"The recorded pass takes {cost:.2f} times as long" in doctor_page()
+
+
+def test_index_lists_every_page() -> None:
+    listed = re.findall(r"^\| \[.*?\]\((.*?)\)", (ROOT / "docs/README.md").read_text(), re.M)
+    assert sorted([*listed, "README.md"]) == sorted(path.name for path in ROOT.glob("docs/*.md"))

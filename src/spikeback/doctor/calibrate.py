@@ -1,4 +1,4 @@
-"""Set a network up so that its gradient neither dies nor explodes, and its forward pass stays faithful."""
+"""Calibration: set an untrained network so that its gradient keeps its size and its forward pass stays faithful."""
 
 import math
 from dataclasses import asdict, dataclass
@@ -31,13 +31,16 @@ ENOUGH = 0.95  # of the fidelity asked for: norms that were set once are not set
 
 @dataclass
 class Calibration:
-    """What was set, and what came of it.
+    """What a calibration set, and what it measured afterwards.
 
-    `gains`: by block, the gain of its neurons (with `width`, the surrogate's parameter); empty if left alone.
-    `measured`: by block, ||dL/d(input)|| / ||dL/d(output)|| afterwards. `norm_scale`: what the weight of every residual
-    branch's last norm was multiplied by; None if these were left alone. `shares`: by residual block, the branch's share
-    in the variance of the current into its last neuron. `fidelity`: correlation of the last block's spikes for x and
-    x + 1 % noise. `note`: what was asked for and not reached, in one line; empty if all was.
+    `gains`: by block, the gain that its neurons were given (with `width`, the surrogate's parameter). Empty if they
+    were left alone.
+    `measured`: by block, the block's gain afterwards, ||dL/d(input)|| / ||dL/d(output)||.
+    `norm_scale`: the factor on the weight of every residual branch's last norm. None if the norms were left alone.
+    `shares`: by residual block, the fraction of the variance of the current into its last neuron that the residual
+    branch supplies.
+    `fidelity`: correlation of the last block's spikes for x and x + 1 % noise.
+    `note`: in one line, what was asked for and not reached. Empty if all was reached.
     """
 
     gains: dict[str, float]
@@ -82,32 +85,36 @@ def calibrate(
     blocks: list[str] | None = None,
     batches: int = 8,
 ) -> Calibration:
-    """Set surrogate heights so that every block passes the gradient on with the same gain and, as an option, the
-    residual branches' norms so that the forward pass stays faithful.
+    """Set the gain of every block, the fidelity of the forward pass, or both, before the first training step.
 
-    Heights act on gradients only: the forward pass stays as it is, bit for bit, unless `fidelity` is given. Measured in
-    training mode; costs nothing later, in training or inference.
+    The gain is set by the heights of the surrogates. They act on gradients only: unless `fidelity` is given, the
+    forward pass stays the same, bit for bit. The fidelity is set by the last norm of every residual branch. All is
+    measured in training mode on one batch. Calibration costs nothing later, in training or inference.
 
     Args:
         net: a network with `spikeback.LIF` neurons; those of a block share one gain. With `gain=None` any framework's.
-        x: pictures (B, ...) or frames (T, B, ...), as in training; time first.
-        y: labels (B,); None draws them.
-        gain: ||dL/d(input)|| / ||dL/d(output)|| that every block is to have; None leaves surrogates alone.
-        fidelity: correlation in (0, 1) that the last block's spikes for x and x + 1 % noise are to keep: the last norm
-            of every residual branch is scaled down until they do, by one factor for all. Norms with which it is at
-            least 95 % of that are left alone, as the noise is drawn anew each time. `Calibration.fidelity` is what is
-            reached; where it is less than asked for, `note` says so. None leaves norms alone.
-        width: change the surrogates' widths, not the heights of their derivatives.
-        norms: the residual branches' last norms by dotted name; None knows those of our blocks, and of blocks that
-            name them as torchvision does.
-        blocks: dotted names; None is those of `feature_info`, else what can be inferred.
-        batches: forward and backward passes at most.
+        x: a batch as in training: images (B, ...) or frames (T, B, ...), time first.
+        y: labels (B,). None draws them at random.
+        gain: the gain that every block is to have, ||dL/d(input)|| / ||dL/d(output)||. None leaves surrogates alone.
+        fidelity: the correlation in (0, 1) that the last block's spikes for x and x + 1 % noise are to have. The last
+            norm of every residual branch is scaled down until they have it, by one factor for all. Norms that reach at
+            least 95 % of it already are left alone, as the noise is drawn anew each time. `Calibration.fidelity` is
+            what was reached, and `note` says so where it is less. None leaves norms alone.
+        width: change the surrogates' widths instead of the heights of their derivatives.
+        norms: the residual branches' last norms by dotted name. None finds those of our blocks, and of blocks that name
+            them as torchvision does.
+        blocks: dotted names of the blocks. None takes those of `feature_info`, else infers them.
+        batches: the largest number of forward and backward passes.
+
+    Returns:
+        What was set and what was measured afterwards.
 
     Raises:
-        NotReached (a UsageError): no scale of the norms is faithful enough. Gains that were not reached within
-            `batches` are no error: `Calibration.note` says so.
-        UsageError: a gain but no `spikeback.LIF`, a surrogate without width, no residual norm, a number out of range,
-            one that is not finite in x, the network or a layer's current. In all of these cases nothing was changed.
+        NotReached (a UsageError): no scale of the norms reaches the fidelity. Gains that were not reached within
+            `batches` are no error: `Calibration.note` names them.
+        UsageError: there is a gain but no `spikeback.LIF`, a surrogate without width, no residual norm, a number out of
+            range, or one that is not finite in x, the network or a layer's current. In all of these cases nothing was
+            changed.
     """
     _check(gain, fidelity, batches)
     scaled = [*residual_norms(net).values()] if norms is None else _named_norms(net, norms)

@@ -45,29 +45,33 @@ MEASURED = (
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What `spikeback.diagnose` found: `blocks`, `layers`, `weights` as rows of numbers, and the verdict on them."""
+    """What `spikeback.diagnose` found. `print` shows it as a table with the verdict.
+
+    `facts`: all measurements as a dictionary of plain values; `blocks`, `layers` and `weights` are its rows of numbers.
+    `verdict`: what is wrong, why, and the remedies that were tried. docs/doctor.md says what each measurement means.
+    """
 
     facts: dict[str, Any]
     verdict: Verdict
 
     @property
     def blocks(self) -> list[dict[str, Any]]:
-        """One row a block, from the input to the output (docs/doctor.md)."""
+        """One row a block, from the input to the output: gradient, gain, firing rate, fidelity and more."""
         return self.facts["blocks"]
 
     @property
     def layers(self) -> list[dict[str, Any]]:
-        """One row a spiking layer."""
+        """One row a spiking layer, in the order of the forward pass: firing rate, membrane potential, what feeds it."""
         return self.facts["layers"]
 
     @property
     def weights(self) -> list[dict[str, Any]]:
-        """One row a weight tensor."""
+        """One row a weight tensor: its norm, that of its gradient, and the relative size of an update."""
         return self.facts["weights"]
 
     @property
     def table(self) -> Any:
-        """A `rich` table with bars, one row a block; `print(diagnosis)` shows it."""
+        """A `rich` table with bars, one row a block. `print(diagnosis)` shows it."""
         from spikeback.report.doctor import DoctorTable
 
         return DoctorTable(self._shown)
@@ -79,7 +83,7 @@ class Diagnosis:
         return diagnosis_figure(self._shown)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON: what is not finite is None."""
+        """Facts and verdict as plain values, ready for JSON. A number that is not finite is None."""
         return json_ready(self._shown)
 
     @property
@@ -106,31 +110,35 @@ def diagnose(
     chunks: int | None = None,
     noise: float = 0.01,
 ) -> Diagnosis:
-    """Find out where a network's gradient dies, why, and what helps: one forward and backward pass in training mode.
+    """Find out where a network's gradient dies, why, and what helps.
 
+    The measurement is one forward and one backward pass in training mode, and the further passes that `passes` names.
     The network is left exactly as it was: parameters, their gradients, buffers, modes, hooks, neuron and random state.
 
     Args:
-        net: any module with spiking layers: ours, SpikingJelly's, snnTorch's, norse's, sinabs's, or what `is_spiking`
-            says. It returns logits (T, B, K) or (B, K).
-        x: a batch, pictures (B, C, H, W) or frames (T, B, ...).
+        net: any module with spiking layers: ours, SpikingJelly's, snnTorch's, norse's, sinabs's, or those that
+            `is_spiking` names. It returns logits (T, B, K) or (B, K).
+        x: a batch: images (B, C, H, W) or frames (T, B, ...).
         y: its labels (B,).
-        weight: lambda, if `net` is a `ShortcutNet`.
-        blocks: dotted module names in network order; None is those of `feature_info`, else what can be inferred.
-        is_spiking: whether a module of another kind is a spiking layer (its membranes stay unknown).
-        loss: (output, labels) -> mean loss, where `output` is all that the network returns, exactly as it does: logits,
-            or a tuple of spikes and membranes. For the coherence it gets parts of the batch. None is the cross-entropy
-            of the logits' time-mean; where the first of several tensors holds spikes only, and another of the same
-            shape real numbers, that one is judged, the membrane potential, and a note says so.
+        weight: lambda, the weight of the branches, if `net` is a `ShortcutNet`.
+        blocks: dotted module names in network order. None takes those of `feature_info`, else infers them.
+        is_spiking: says of a module of another kind whether it is a spiking layer. Its membrane potential stays
+            unknown.
+        loss: (output, labels) -> mean loss. `output` is all that the network returns, exactly as it does: logits, or a
+            tuple of spikes and membrane potentials. For the coherence it gets parts of the batch. None is the
+            cross-entropy of the logits' mean over time. If the network returns several tensors, the first holds spikes
+            only, and another of the same shape real numbers, then the latter is taken for the logits. It is the
+            membrane potential, and a note says so.
         lr: learning rate, for the ratio of update to weight.
-        passes: what else to do, each some further passes: "fidelity" (and participation ratio), "coherence", "descent",
-            "theory" (predicted gains, and those of the ReLU twin).
-        chunks: K, into how many parts the batch is cut for the coherence, 8 or more; None is 8, and no coherence of a
-            batch with fewer samples.
-        noise: what fidelity is measured with, in standard deviations of x.
+        passes: which further passes to run: "fidelity" (and participation ratio), "coherence", "descent", "theory"
+            (predicted gains, and those of the ReLU twin).
+        chunks: K, the number of parts of the batch for the coherence, at least 8. None is 8; a batch with fewer samples
+            then has no coherence.
+        noise: size of the noise that fidelity is measured with, in standard deviations of x.
 
     Raises:
-        UsageError: no spiking layer, blocks that cannot be inferred, labels out of range, a loss that is not finite.
+        UsageError: there is no spiking layer, blocks cannot be inferred, labels are out of range, the loss is not
+            finite, or an argument is none of its choices.
     """
     unknown = [name for name in passes if name not in PASSES]
     if unknown or isinstance(passes, str):

@@ -21,14 +21,17 @@ _registered: dict[type[nn.Module], Callable[[Any], object]] = {}
 
 
 def register_stateful(kind: type[nn.Module], forget: Callable[[Any], object]) -> None:
-    """Make known that modules of a class keep state from one call to the next, and how they forget it.
+    """Register a class of modules that keep hidden state from one call to the next, and how to reset that state.
+
+    Afterwards `ShortcutNet`, `Unrolled` and `diagnose` reset the state of such modules before every forward pass. A
+    second registration of the same class replaces the first.
 
     Args:
-        kind: the class; its subclasses forget in the same way.
-        forget: called with the module, e.g. `MyNeuron.reset`.
+        kind: the class. Its subclasses are reset in the same way, unless they are registered themselves.
+        forget: a function that is called with the module and resets it, e.g. `MyNeuron.reset`.
 
     Raises:
-        UsageError: not a class of modules, or nothing that can be called.
+        UsageError: `kind` is no class of modules, or `forget` cannot be called.
     """
     if not (isinstance(kind, type) and issubclass(kind, nn.Module) and callable(forget)):
         raise UsageError(f"register_stateful takes a class of modules and a function, got {kind!r} and {forget!r}")
@@ -36,11 +39,11 @@ def register_stateful(kind: type[nn.Module], forget: Callable[[Any], object]) ->
 
 
 def reset_state(net: nn.Module) -> None:
-    """Forget the hidden state of every neuron of `net`, and touch nothing else.
+    """Reset the hidden state of every neuron of `net`, and change nothing else.
 
-    Known are the stateful layers of SpikingJelly, snnTorch and sinabs, and what `register_stateful` has made known. A
-    method called `reset` of any other module is not called: it may reset weights, averages or caches. Our own neurons
-    and norse's keep no state.
+    Known are the stateful layers of SpikingJelly, snnTorch and sinabs, and classes registered with `register_stateful`.
+    A method called `reset` of any other module is not called, since it may reset weights, averages or caches. Our own
+    neurons and norse's keep no state.
     """
     for module in net.modules():
         forget = _forgetting(module)

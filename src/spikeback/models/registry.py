@@ -13,12 +13,18 @@ _BUILDERS: dict[str, tuple[Callable[..., nn.Module], int]] = {}
 
 
 def register(name: str, build: Callable[..., nn.Module], width: int) -> None:
-    """Make `build(num_classes, stem, time_steps, in_channels, width, neuron, norm)` available as `name`."""
+    """Make a network available to `create_model` and the command as `name`.
+
+    Args:
+        name: the network's name.
+        build: called as `build(num_classes=, stem=, time_steps=, in_channels=, width=, neuron=, norm=)`.
+        width: channels of the first stage where none are asked for.
+    """
     _BUILDERS[name] = (build, width)
 
 
 def list_models() -> list[str]:
-    """The names `create_model` knows."""
+    """The names that `create_model` knows, sorted."""
     return sorted(_BUILDERS)
 
 
@@ -37,21 +43,23 @@ def create_model(
     neuron: nn.Module | None = None,
     norm: nn.Module | None = None,
 ) -> nn.Module:
-    """Build a network: pictures (B, C, H, W), repeated over time, or frames (T, B, C, H, W) -> logits (T, B, K).
+    """Build a spiking network with random initial weights.
+
+    The network maps images (B, C, H, W), repeated over time, or frames (T, B, C, H, W) to logits (T, B, K).
 
     Args:
         name: one of `list_models()`.
-        num_classes: K.
-        stem: "cifar" (3x3 convolution, stride 1), "imagenet" (7x7, stride 2, then pooling) or "dvs" (as "cifar", for
-            frames of events with two polarities).
-        time_steps: T of a static picture; frames bring their own T.
-        in_channels: C; None is 3, or the 2 polarities for "dvs".
-        width: channels of the first stage; None is the network's own (64; ResNet-19: 128; He's CIFAR nets: 16).
-        neuron: a module instance is a prototype, deep-copied for every layer; None is `LIF()`.
-        norm: likewise (`nn.norm.norm_for`); None is batch norm.
+        num_classes: K, the number of classes.
+        stem: the first layers. "cifar" is a 3x3 convolution with stride 1. "imagenet" is a 7x7 convolution with stride
+            2, then pooling. "dvs" is as "cifar", for frames of events with two polarities.
+        time_steps: T, how many times a static image is shown. Frames bring their own T.
+        in_channels: C, the channels of the input. None is 3, or the 2 polarities for "dvs".
+        width: channels of the first stage. None is the network's own (64; ResNet-19: 128; He's CIFAR nets: 16).
+        neuron: a module that is deep-copied for every spiking layer. None is `LIF()`.
+        norm: a module that is deep-copied likewise (`nn.norms.norm_for`). None is batch norm.
 
     Raises:
-        UsageError: unknown model or stem, or a number that is not whole or below 1.
+        UsageError: the model or stem is not known, or a number is not whole or below 1.
     """
     if not isinstance(name, str) or name not in _BUILDERS:
         raise UsageError(f"no model {name!r}{instead(name, list_models())}")

@@ -88,11 +88,14 @@ _pool: Pool | None = None
 
 
 def tune_allocator() -> bool:
-    """Keep freed memory for the next step instead of giving it back to the system, on Linux with glibc.
+    """Keep freed memory for the next training step instead of giving it back to the system (Linux with glibc).
 
-    Otherwise every fresh tensor is paged in anew, which on a CPU costs more than many a layer that fills it. The
-    process stays as large as it ever was. What is large among the results of this package's kernels comes from a `Pool`
-    then. Returns whether it could be done.
+    Otherwise the system hands out the pages of every new tensor anew. On a CPU that costs more than the computation of
+    many a layer. Large results of this package's kernels then come from a `Pool`. The caveat: the process stays as
+    large as it ever was.
+
+    Returns:
+        Whether this system allows it.
     """
     global _pool
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform.startswith("linux") else None

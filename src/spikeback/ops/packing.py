@@ -104,10 +104,11 @@ _packing: ContextVar[Packing | None] = ContextVar("packing", default=None)
 
 @contextmanager
 def packed_spikes() -> Iterator[None]:
-    """Run a forward pass inside, and autograd keeps spikes as one bit each until the backward pass asks for them.
+    """Keep spikes as one bit each between the forward and the backward pass. This saves memory and costs a little time.
 
-    Works for whatever layer keeps spikes, on every device: `with sb.packed_spikes(): loss = ...`. Gradients are the
-    same to the bit. Spikes whose number is no multiple of 8, or in float16, stay as they are.
+    Run the forward pass inside: `with sb.packed_spikes(): loss = ...`. It works for every layer that keeps spikes for
+    the backward pass, on every device. Gradients are the same, bit for bit. Spikes are not packed if their number is no
+    multiple of 8, or if they are in float16.
     """
     packing = Packing()
     token = _packing.set(packing)

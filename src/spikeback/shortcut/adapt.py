@@ -16,19 +16,24 @@ AXES: dict[type[nn.Module], int] = {nn.Conv1d: 2, nn.Conv2d: 3, nn.Conv3d: 4}  #
 
 
 class Unrolled(nn.Module):
-    """A net that takes one time step at a time, run for T steps -> logits (T, B, K).
+    """Run a net that computes one time step a call for T time steps -> logits (T, B, K).
 
-    Hidden state is forgotten at the start (`spikeback.register_stateful` makes neurons of one's own known). State that
-    the net returns beside its logits is handed to its next step, if its forward has an argument for it:
-    `forward(x, state=None) -> (logits, state)`, as norse's `SequentialState` and cells have it.
+    Hidden state of neurons is reset at the start (`spikeback.register_stateful` registers neurons of your own). State
+    that the net returns beside its logits is handed to the next step, if its forward has an argument for it:
+    `forward(x, state=None) -> (logits, state)`, as in norse's `SequentialState` and cells.
 
     Args:
-        net: takes (B, ...), returns (B, K) or a tuple that begins with it; of spikes and membranes, both (B, K), the
-            membranes are the logits.
-        time_steps: T, for which an input without time is shown; frames bring their own T.
-        frames: whether inputs are frames (T, B, ...). None: what the net's convolutions take decides, (B, C, L),
-            (B, C, H, W) or (B, C, D, H, W); of a net without any, frames are (T, B, F) and (T, B, C, H, W).
-        hand_on: whether the rest of what the net returns is its state; None: by the names of forward's arguments.
+        net: takes (B, ...) and returns (B, K), or a tuple that begins with it. If it returns spikes and membrane
+            potentials, both (B, K), the membrane potentials are the logits.
+        time_steps: T, how many times an input without time is shown. Frames bring their own T.
+        frames: whether inputs are frames (T, B, ...). None asks the net's convolutions, which take samples (B, C, L),
+            (B, C, H, W) or (B, C, D, H, W). For a net without convolutions, (T, B, F) and (T, B, C, H, W) are frames.
+        hand_on: whether the rest of what the net returns is its state. None decides by the names of forward's
+            arguments.
+
+    Raises:
+        UsageError: `time_steps` is no whole number of at least 1. In a forward pass: the net does not tell whether
+            inputs are frames, or whether the rest of what it returns is its state.
     """
 
     def __init__(
@@ -40,10 +45,10 @@ class Unrolled(nn.Module):
         self.net, self.time_steps, self.frames, self.hand_on = net, time_steps, frames, hand_on
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, ...) or frames (T, B, ...), time first -> logits (T, B, K).
+        """(B, ...), or frames (T, B, ...), time first -> logits (T, B, K).
 
-        Frames that seem to be batch first, (B, T, ...), because T is `time_steps`, are warned of unless `frames` says
-        what they are.
+        A warning says if frames seem to be batch first, (B, T, ...), because their second axis is `time_steps`. It is
+        not given if `frames` says what inputs are.
         """
         timed = self.has_time(x)
         if timed and x.ndim > 1 and self.frames is None:
@@ -98,7 +103,7 @@ def _state_arguments(net: nn.Module) -> tuple[list[str], int]:
 
 
 class TimeAveraged(nn.Module):
-    """A net that returns (B, K), already averaged over time: its logits become (1, B, K)."""
+    """Wrap a net that returns logits (B, K), already averaged over time: they become (1, B, K)."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()

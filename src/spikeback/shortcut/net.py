@@ -31,31 +31,41 @@ from spikeback.values import instead, is_number, near
 
 
 class Branch(nn.Linear):
-    """b_l: global average pooling and a fully connected layer, (T, B, C, ...) -> (T, B, K)."""
+    """One branch, b_l of Eq. 6: global average pooling, then a linear layer. (T, B, C, ...) -> logits (T, B, K)."""
 
     def forward(self, input: Tensor, per_step: bool = True) -> Tensor:
-        """Without `per_step` the mean over time, (1, B, K), from firing rates: pooling and layer are linear."""
+        """Spikes or currents (T, B, C, ...) -> logits (T, B, K).
+
+        Without `per_step` the result is the mean over time, (1, B, K). It is computed from firing rates, which is the
+        same, since pooling and layer are linear.
+        """
         return super().forward(firing_rates(input, per_step))
 
 
 class ShortcutNet(nn.Module):
-    """A network with a branch from every tapped block to the output, o = b_n(x) + weight * sum_l b_l(x) (Eq. 6, 10).
+    """Add a branch from every tapped block of a network to its output, during training only.
+
+    The output is o = b_n(x) + weight * sum_l b_l(x) (Eq. 6 and 10 of the paper). b_n is the network's own output, the
+    main branch. b_l is the branch of block l: global average pooling and a linear layer. `strip` gives the plain
+    network back.
+
+    The network is neither copied nor changed: branches read through hooks that exist only inside a forward pass.
+    Branches draw their initial weights from a forked random generator. So the network starts as it would without them.
 
     Args:
-        net: any module that returns logits (T, B, K); of spikes and membranes, both (T, B, K), the membranes are the
-            logits (`foreign.logits_of`). It is not copied or changed; hooks live only inside a forward.
-        taps: "stage" or "block" (those of the net's `feature_info`, the last one being the main branch's own), or
-            dotted module names.
-        num_classes: K; None takes the net's `num_classes`, else that of the dry run.
+        net: any module that returns logits (T, B, K). If it returns spikes and membrane potentials, both (T, B, K), the
+            membrane potentials are the logits (`foreign.logits_of`).
+        taps: where branches read. "stage" or "block" are those of the net's `feature_info`, without the last one, which
+            is the main branch's own. A list has dotted module names.
+        num_classes: K. None takes the net's `num_classes`, else that of the dry run.
         example: a batch of inputs for a dry run, which finds where taps have their time, samples and channels. Without
-            it that is done with the first batch, if `feature_info` tells the channels. The dry run leaves the net as it
-            was: buffers, modes, neuron state and random state.
-        read: what a branch reads: the tapped block's output "spikes", or the membrane "current" into its last `LIF`.
-
-    Branches draw their initial weights from a forked generator, so the trunk starts as it would without them.
+            an example this is done with the first batch, if `feature_info` tells the channels. The dry run leaves the
+            net as it was: buffers, modes, neuron state and random state.
+        read: what a branch reads. "spikes" are the output of the tapped block. "current" is the input current of the
+            block's last `LIF`.
 
     Raises:
-        UsageError: a tap that does not exist, channels or classes that cannot be known, logits of the wrong shape.
+        UsageError: a tap does not exist, channels or classes cannot be known, or logits have the wrong shape.
     """
 
     def __init__(
@@ -93,11 +103,16 @@ class ShortcutNet(nn.Module):
         self.branches = nn.ModuleDict(branches).to(like.device, like.dtype)
 
     def forward(self, x: Tensor, weight: float | Tensor = 0.0, per_step: bool = True) -> Tensor:
-        """Logits (T, B, K) = main + weight * sum(side); the number 0 (not a tensor of it) evaluates no branch.
+        """Compute logits (T, B, K) = main + weight * sum(side).
 
-        `weight` is lambda, a number of at least 0; the value of a tensor is not looked at, as that would wait for the
-        device. `per_step=False` returns their mean over time, (1, B, K), and evaluates each branch once, on firing
-        rates.
+        Args:
+            x: what the net takes: images (B, C, H, W) or frames (T, B, C, H, W) for networks of `create_model`.
+            weight: lambda, a number of at least 0. With the number 0 no branch is evaluated. The value of a tensor is
+                not read, as that would wait for the device; so a tensor of 0 evaluates all branches.
+            per_step: False returns the mean over time, (1, B, K), and evaluates each branch once, on firing rates.
+
+        Raises:
+            UsageError: `weight` is negative or not finite, or the logits have the wrong shape.
         """
         check_weight(weight)
         if not isinstance(weight, Tensor) and weight == 0:
@@ -108,13 +123,21 @@ class ShortcutNet(nn.Module):
         return main + weight * sum(side.values())
 
     def logits(self, x: Tensor, per_step: bool = True) -> tuple[Tensor, dict[str, Tensor]]:
-        """Main logits (T, B, K), or (1, B, K) as in `forward`, and those of each branch, by tap."""
+        """The logits of the main branch and, by tap, of each branch, not yet added up.
+
+        All of them are (T, B, K), or (1, B, K) without `per_step`, as in `forward`.
+        """
         return self._tapped(x, per_step)
 
     def strip(self, keep: Collection[str] = ()) -> nn.Module:
-        """The plain network, the very object that was wrapped; with `keep`, a ShortcutNet with those branches only.
+        """Return the plain network: the very object that was wrapped, with the state of its neurons reset.
 
-        Its neurons have forgotten the last batch.
+        Args:
+            keep: taps whose branches stay. With any, the result is a `ShortcutNet` with these branches only, which
+                shares the network and the branches with this one.
+
+        Raises:
+            UsageError: `keep` names a tap that has no branch.
         """
         keep = [keep] if isinstance(keep, str) else list(keep)
         unknown = [tap for tap in keep if tap not in self.taps]

@@ -1,6 +1,7 @@
-"""Weight of the branches as a pure function of training progress i / I in [0, 1].
+"""Schedules: lambda, the weight of the branches, as a pure function of the training progress i / I in [0, 1].
 
-Here i is the number of optimiser steps already taken, so the first step uses progress 0 and the last (I - 1) / I.
+i is the number of optimiser steps already taken and I that of all steps. So the first step has progress 0, and the last
+one (I - 1) / I.
 """
 
 import math
@@ -12,7 +13,10 @@ from spikeback.values import is_number
 
 @dataclass(frozen=True)
 class Schedule:
-    """Base of the schedules: checks progress, then asks `weight`."""
+    """Base of the schedules. A schedule of your own overrides `weight`.
+
+    Calling a schedule returns lambda. It raises `UsageError` if the progress is outside [0, 1].
+    """
 
     def __call__(self, progress: float) -> float:
         if not 0 <= progress <= 1:
@@ -20,12 +24,13 @@ class Schedule:
         return self.weight(progress)
 
     def weight(self, progress: float) -> float:
+        """Lambda at a progress in [0, 1]."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class Vanilla(Schedule):
-    """lambda = 0: plain training of the main branch, Eq. 7."""
+    """lambda = 0: plain training of the main branch, Eq. 7. No branch is evaluated."""
 
     def weight(self, progress: float) -> float:
         return 0.0
@@ -33,7 +38,7 @@ class Vanilla(Schedule):
 
 @dataclass(frozen=True)
 class Shortcut(Schedule):
-    """lambda = 1: shortcut back-propagation, o = sum_l b_l(x), Eq. 6."""
+    """lambda = 1: shortcut back-propagation, Eq. 6. The output is the sum of all branches, o = sum_l b_l(x)."""
 
     def weight(self, progress: float) -> float:
         return 1.0
@@ -46,7 +51,10 @@ def _check(schedule: "Evolutionary | Cosine | Constant") -> None:
 
 @dataclass(frozen=True)
 class Evolutionary(Schedule):
-    """lambda = start * (1 - i / I): evolutionary training, Eq. 10; the paper's start is 0.25."""
+    """lambda = start * (1 - i / I): evolutionary training, Eq. 10.
+
+    Lambda falls in a straight line from `start`, a number of at least 0. The paper's `start` is 0.25.
+    """
 
     start: float = 0.25
     __post_init__ = _check
@@ -57,7 +65,10 @@ class Evolutionary(Schedule):
 
 @dataclass(frozen=True)
 class Cosine(Schedule):
-    """lambda = start * (1 + cos(pi i / I)) / 2, which falls later. Not in the paper: a question to its linear fall."""
+    """lambda = start * (1 + cos(pi i / I)) / 2: it falls later than that of `Evolutionary`.
+
+    It is not in the paper. It tests whether the straight line matters.
+    """
 
     start: float = 0.25
     __post_init__ = _check
@@ -68,7 +79,10 @@ class Cosine(Schedule):
 
 @dataclass(frozen=True)
 class Constant(Schedule):
-    """lambda = start, to the end. Not in the paper: what the fall is good for shows beside it."""
+    """lambda = start, to the end.
+
+    It is not in the paper. Beside `Evolutionary` it shows what the fall is good for.
+    """
 
     start: float = 0.25
     __post_init__ = _check

@@ -12,13 +12,14 @@ class LIF(nn.Module):
     """Leaky integrate-and-fire neurons, stateless between calls (`spikeback.lif` has the equations).
 
     Args:
-        tau: leak in [0, 1]; 1 is the integrate-and-fire neuron.
-        threshold: V_th, fired at when strictly exceeded.
-        surrogate: derivative of the firing function used in the backward pass.
+        tau: the fraction of the membrane potential that a time step leaves, in [0, 1]. 1 is the integrate-and-fire
+            neuron.
+        threshold: V_th > 0. A neuron fires when its membrane potential is strictly above.
+        surrogate: replaces the derivative of the firing function in the backward pass (Eq. 4).
         detach_reset: cut the gradient through the reset.
 
     Leak, threshold and gain are constants: tensors that require a gradient are refused, also if they are set later.
-    `gain` is a buffer of the layer, saved with it: a scalar that multiplies the surrogate's derivative.
+    `gain` is a buffer of the layer and saved with it. It is a scalar that multiplies the surrogate's derivative.
     Defaults are those of the authors' public code (their V_th = 1 compared at 0.5 is a threshold of 0.5).
     """
 

@@ -68,25 +68,31 @@ def lif(
     detach_reset: bool = False,
     backend: str | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Run T steps of leaky integrate-and-fire neurons with hard reset (Eq. 1-2 of the paper).
+    """Run leaky integrate-and-fire neurons with hard reset for T time steps (Eq. 1-2 of the paper).
+
+    At every time step the membrane potential u leaks, and the current is added: u = tau * u + x_t. The neuron fires
+    where u is above the threshold: s_t = 1[u > V_th]. Where it fires, it is reset to 0: u = u * (1 - s_t). In the
+    backward pass the surrogate replaces the derivative of s_t. `ops/lif/reference.py` is the definition.
 
     Args:
         x: input current, (T, B, ...), T >= 1.
-        tau: leak in [0, 1]; 1 is the integrate-and-fire neuron.
-        threshold: V_th > 0; a neuron fires when its membrane is strictly above.
-        surrogate: stands in for the derivative of the firing function (Eq. 4).
-        state: membrane after reset to start from, (B, ...); None starts at 0.
-        gain: multiplies the surrogate's derivative, nothing in the forward pass.
+        tau: the fraction of the membrane potential that a time step leaves, in [0, 1]. 1 is the integrate-and-fire
+            neuron.
+        threshold: V_th > 0, in the units of the current. A neuron fires when its membrane potential is strictly above.
+        surrogate: replaces the derivative of the firing function (Eq. 4).
+        state: membrane potential after reset to start from, (B, ...). None starts at 0.
+        gain: multiplies the surrogate's derivative. It has no effect in the forward pass.
         detach_reset: cut the gradient through the reset (the second path of Eq. 3).
         backend: "reference" (plain PyTorch, the definition), "compiled" (the same through torch.compile), "cpu" (native
-            kernels) or "triton" (GPUs); None chooses the fastest that can run this call.
+            kernels) or "triton" (GPUs). None chooses the fastest that can run this call.
 
     Returns:
-        spikes (T, B, ...) in x's dtype, and the membrane after the last reset (B, ...), float32 for half-precision x.
+        Spikes (T, B, ...) in x's dtype, and the membrane potential after the last reset (B, ...). The latter is
+        float32 for half-precision x.
 
     Raises:
-        UsageError: no time step, a leak, threshold or state that does not fit, a tensor among the constants that
-            requires a gradient (there is none), or an unknown backend.
+        UsageError: there is no time step, a leak, threshold or state does not fit, a tensor among the constants
+            requires a gradient (none is computed for it), or the backend is unknown or cannot run the call.
     """
     check_current(x, state)
     return run(x, tau, threshold, surrogate, state, gain, detach_reset, backend)
