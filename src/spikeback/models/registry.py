@@ -1,11 +1,15 @@
 """The registry: a name, the function that builds the network, and the width that is its own."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 from torch import nn
 
 from spikeback.errors import UsageError
+from spikeback.nn import neurons, norms
+from spikeback.nn.blocks import BLOCKS
+from spikeback.nn.norms.prototype import Norm
 from spikeback.values import check_whole, instead
 
 STEMS = ("cifar", "imagenet", "dvs")
@@ -34,8 +38,9 @@ def create_model(
     time_steps: int = 4,
     in_channels: int | None = None,
     width: int | None = None,
-    neuron: nn.Module | None = None,
-    norm: nn.Module | None = None,
+    neuron: nn.Module | str | None = None,
+    norm: Norm | str = None,
+    block: str = "post",
 ) -> nn.Module:
     """Build a network: pictures (B, C, H, W), repeated over time, or frames (T, B, C, H, W) -> logits (T, B, K).
 
@@ -47,11 +52,14 @@ def create_model(
         time_steps: T of a static picture; frames bring their own T.
         in_channels: C; None is 3, or the 2 polarities for "dvs".
         width: channels of the first stage; None is the network's own (64; ResNet-19: 128; He's CIFAR nets: 16).
-        neuron: a module instance is a prototype, deep-copied for every layer; None is `LIF()`.
-        norm: likewise (`nn.norm.norm_for`); None is batch norm.
+        neuron: a module, deep-copied for every layer, or the name of a registered one with what it takes, as text:
+            "LIF(tau=0.5)"; None is `LIF()`.
+        norm: likewise, or what makes one for a number of channels (`nn.norms.prototype.norm_for`); None is batch norm.
+            A norm by name that takes `time_steps` gets T.
+        block: the residual blocks by name, "post" or what was registered, e.g. "MyBlock(groups=2)".
 
     Raises:
-        UsageError: unknown model or stem, or a number that is not whole or below 1.
+        UsageError: unknown model, stem, neuron, norm or block, or a number that is not whole or below 1.
     """
     if not isinstance(name, str) or name not in _BUILDERS:
         raise UsageError(f"no model {name!r}{instead(name, list_models())}")
@@ -66,4 +74,16 @@ def create_model(
     }
     for key, value in numbers.items():
         check_whole(key, value)
-    return build(stem=stem, neuron=neuron, norm=norm, **numbers)
+    neuron = neurons.from_text(neuron) if isinstance(neuron, str) else neuron
+    norm = norms.from_text(norm, time_steps=time_steps) if isinstance(norm, str) else norm
+    return build(stem=stem, neuron=neuron, norm=norm, **numbers, **_blocks(name, build, block))
+
+
+def _blocks(name: str, build: Callable[..., nn.Module], block: str) -> dict[str, Any]:
+    """The argument for other blocks than the usual ones."""
+    make = BLOCKS.maker(block)
+    if block == "post":
+        return {}
+    if "block" not in inspect.signature(build).parameters:
+        raise UsageError(f"{name} has no residual blocks to choose: leave block={block!r} out")
+    return {"block": make}

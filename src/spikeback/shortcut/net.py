@@ -25,8 +25,8 @@ from spikeback.foreign import (
 from spikeback.foreign.undisturbed import undisturbed
 from spikeback.inputs import explained
 from spikeback.models.network import Network
-from spikeback.nn.block import firing_rates
-from spikeback.nn.neurons.lif import LIF
+from spikeback.nn.neurons.neuron import Neuron
+from spikeback.nn.pool import firing_rates
 from spikeback.values import instead, is_number, near
 
 
@@ -50,7 +50,7 @@ class ShortcutNet(nn.Module):
         example: a batch of inputs for a dry run, which finds where taps have their time, samples and channels. Without
             it that is done with the first batch, if `feature_info` tells the channels. The dry run leaves the net as it
             was: buffers, modes, neuron state and random state.
-        read: what a branch reads: the tapped block's output "spikes", or the membrane "current" into its last `LIF`.
+        read: what a branch reads: the tapped block's output "spikes", or the membrane "current" into its last neuron of ours.
 
     Branches draw their initial weights from a forked generator, so the trunk starts as it would without them.
 
@@ -176,11 +176,11 @@ class ShortcutNet(nn.Module):
                 handle.remove()
 
     def _site(self, tap: str) -> str:
-        """The module to hook: the tap itself or, reading currents, its last LIF."""
+        """The module to hook: the tap itself or, reading currents, its last neuron of ours."""
         if self.read == "spikes":
             return tap
         inner = self.net.get_submodule(tap).named_modules(prefix=tap)
-        neurons = [name for name, module in inner if isinstance(module, LIF)]
+        neurons = [name for name, module in inner if isinstance(module, Neuron)]
         if not neurons:
             raise UsageError(f"read='current' needs a spikeback.LIF inside the tapped module {tap!r}, which has none")
         return neurons[-1]
