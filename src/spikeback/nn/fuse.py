@@ -1,6 +1,6 @@
 """One operation for norm, residual addition and neuron, wherever it gives what the modules would.
 
-`fire(lif, current(conv, x))` is `lif(conv(x))`: a block reads like its equation, and how it is computed is decided here.
+`fire(lif, current(conv, x))` is `lif(conv(x))`. A block reads like its equation; how it is computed is decided here.
 """
 
 from functools import reduce

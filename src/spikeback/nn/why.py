@@ -38,6 +38,16 @@ def named(net: nn.Module, places: Places) -> dict[str, str]:
     return {name: reason for name, module in net.named_modules() if (reason := places.get(module))}
 
 
+def sentence(reasons: dict[str, str]) -> str | None:
+    """The reasons in one line, the places of each counted after the first; None: everything is fused."""
+    places: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        places.setdefault(reason, []).append(name or "the network itself")
+    more = lambda names: f" and {len(names) - 1} more" if names[1:] else ""
+    said = "; ".join(f"{names[0]}{more(names)} ({reason})" for reason, names in places.items())
+    return f"Runs in PyTorch's operations, which take longer: {said}." if said else None
+
+
 def why_not_fused(net: nn.Module, x: Tensor) -> dict[str, str]:
     """Where a network runs in PyTorch's operations instead of the fused kernels: {module name: the reason}.
 

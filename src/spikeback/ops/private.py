@@ -32,7 +32,7 @@ def in_forward_mode() -> bool:
 
 
 def arguments_of(op: Any) -> list[Any]:
-    """The arguments of an operator: each has a `name`, a `default_value`, and `alias_info.is_write` if it is changed."""
+    """The arguments of an operator: each has a `name`, a `default_value`, `alias_info.is_write` if it is changed."""
     return op._schema.arguments
 
 

@@ -50,7 +50,8 @@ class ShortcutNet(nn.Module):
         example: a batch of inputs for a dry run, which finds where taps have their time, samples and channels. Without
             it that is done with the first batch, if `feature_info` tells the channels. The dry run leaves the net as it
             was: buffers, modes, neuron state and random state.
-        read: what a branch reads: the tapped block's output "spikes", or the membrane "current" into its last neuron of ours.
+        read: what a branch reads: the tapped block's output "spikes", or the membrane "current" into its last neuron,
+            one of ours.
 
     Branches draw their initial weights from a forked generator, so the trunk starts as it would without them.
 

@@ -16,7 +16,8 @@ __all__ = ["Neuron", "neuron_of", "spiking_layers"]
 def neuron_of(module: nn.Module) -> Neuron | None:
     """What is known of a spiking layer; None of one whose recursion is unknown (rates and gradients can be had still).
 
-    Known are `spikeback.nn.Neuron` and all that derive from it; SpikingJelly's IFNode, LIFNode, ParametricLIFNode; snnTorch's Leaky and Lapicque;
+    Known are `spikeback.nn.Neuron` and all that derive from it (`LIF`); SpikingJelly's IFNode, LIFNode,
+    ParametricLIFNode; snnTorch's Leaky and Lapicque;
     norse's IAF, LIF and LIFBox without recurrence; sinabs' IAF and LIF. A layer whose neurons have different thresholds
     is not. Membranes start at rest: a layer that was called before must have been reset.
     """

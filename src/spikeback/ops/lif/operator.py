@@ -99,11 +99,17 @@ def norm_lif(
 
     Args:
         x: (T, B, C, ...), or one step (1, B, C, ...) shown `time_steps` times.
-        gain, state: as in `spikeback.lif`.
+        gain: as in `spikeback.lif`.
         constants: tau, threshold, the surrogate's kind and parameter (`code`), detach_reset: see `Constants`.
-        weight, bias: (C,) float32, or None: no normalisation. Those with a 2 are the residual's.
+        time_steps: T.
+        weight: of the norm, (C,) float32, or None: no normalisation.
+        bias: likewise.
         statistics: mean and inverse, which is 1 / sqrt(variance + eps), (2, C) float32. They get no gradient.
         residual: of x's shape, or None.
+        weight2: of the residual's norm, or None: it is added as it is.
+        bias2: likewise.
+        statistics2: likewise.
+        state: as in `spikeback.lif`.
         over: what the statistics are of: "running" ones are constants; of this "batch", or of those of all "processes"
             together, the gradient of x flows through them too.
         keep_membrane: otherwise an empty tensor stands for the membrane.
