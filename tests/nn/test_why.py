@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 import spikeback as sb
 from spikeback.errors import UsageError
-from spikeback.nn import fuse, plain, why_not_fused
+from spikeback.lab.bench.measure import unfused
+from spikeback.nn import ConvNorm, Stack, fuse, plain, why_not_fused
 from spikeback.ops import native
 
 kernels = pytest.mark.skipif(not native.available(), reason="no compiled kernels")
@@ -106,14 +107,34 @@ def test_a_neuron_outside_our_blocks_says_it_too() -> None:
     assert found == {"": "float64 has no kernel, only float32, bfloat16"}
 
 
+class Small(nn.Module):
+    """Two spiking layers of ours in somebody's network."""
+
+    def __init__(self, norm: nn.Module | None) -> None:
+        super().__init__()
+        self.body = Stack(ConvNorm(3, 4, 3, norm), sb.LIF(), ConvNorm(4, 4, 3, norm), sb.LIF())
+        self.fc = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.body(x.expand(2, *x.shape)).mean((-2, -1)))
+
+
 @kernels
 def test_the_diagnosis_says_where_and_says_nothing_of_a_fused_network() -> None:
-    y = torch.arange(2)
-    said = lambda net: [n for n in sb.diagnose(net, IMAGES, y, passes=[]).facts["notes"] if "operations" in n]
-    assert said(network()) == []
-    expected = "Runs in PyTorch's operations, which take longer: stem.0 and 16 more (GroupNorm has no kernel)."
-    assert said(network(norm=nn.GroupNorm(1, 4))) == [expected]
-    assert "GroupNorm has no kernel" in str(sb.diagnose(network(norm=nn.GroupNorm(1, 4)), IMAGES, y, passes=[]))
+    found = {}
+    for norm in (None, nn.GroupNorm(1, 4)):
+        facts = sb.diagnose(Small(norm), IMAGES, torch.arange(2), blocks=["body.1", "body.3"], passes=[])
+        found[norm] = [note for note in facts.facts["notes"] if "operations" in note], str(facts)
+    (fused, text), (plainly, said) = found.values()
+    assert (fused, "operations" in text) == ([], False)
+    expected = "Runs in PyTorch's operations, which take longer: body.1 and 1 more (GroupNorm has no kernel)."
+    assert plainly == [expected]
+    assert expected in " ".join(said.split())
+
+
+def test_bench_names_the_arms_that_are_not_fused() -> None:
+    arms = [{"name": "ours", "facts": {"unfused": {"a": "GroupNorm has no kernel"}}}, {"name": "peer"}]
+    assert unfused(arms) == ["ours: Runs in PyTorch's operations, which take longer: a (GroupNorm has no kernel)."]
 
 
 @kernels

@@ -53,9 +53,9 @@ class Network(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out")
+                module.to(memory_format=torch.channels_last)  # as the images: no weights have to be converted
         nn.init.normal_(self.fc.weight, std=1 / self.fc.in_features)
         nn.init.zeros_(self.fc.bias)
-        self.to(memory_format=torch.channels_last)  # as the pictures: no convolution has to convert its weights
 
 
 def channels_last(frames: Tensor) -> Tensor:
