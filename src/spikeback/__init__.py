@@ -6,10 +6,11 @@
 import importlib
 from typing import Any
 
+from spikeback import nn
 from spikeback.doctor import calibrate, diagnose
 from spikeback.foreign import register_stateful
 from spikeback.models import create_model, list_models
-from spikeback.nn import LIF
+from spikeback.nn import LIF, blocks, neurons, norms
 from spikeback.ops import lif, packed_spikes, surrogate, tune_allocator
 from spikeback.shortcut import (
     Constant,
@@ -34,11 +35,15 @@ __all__ = [
     "Unrolled",
     "Vanilla",
     "__version__",
+    "blocks",
     "calibrate",
     "create_model",
     "diagnose",
     "lif",
     "list_models",
+    "neurons",
+    "nn",
+    "norms",
     "packed_spikes",
     "register_stateful",
     "surrogate",

@@ -14,8 +14,8 @@ from spikeback.doctor.adapters.neurons import Neuron
 from spikeback.doctor.theory.backward import Record, Way, inside, through_norm
 from spikeback.doctor.theory.gain import observe
 from spikeback.doctor.theory.jacobian import back_in_time, jacobians, time_map
-from spikeback.nn.block import Pool
-from spikeback.nn.norms.batch import TdBatchNorm2d
+from spikeback.nn.norms.td import TdBatchNorm2d
+from spikeback.nn.pool import Pool
 from spikeback.ops.lif.reference import Fire
 
 from .gains import SURROGATES, known

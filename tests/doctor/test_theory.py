@@ -10,8 +10,9 @@ import spikeback as sb
 from spikeback.doctor.adapters.neurons import spiking_layers
 from spikeback.doctor.measure.blocks import block_names
 from spikeback.doctor.theory.gain import observe, predict, relu_twin
-from spikeback.nn.block import ConvNorm, Stack, over_time
-from spikeback.nn.norms.batch import TdBatchNorm2d
+from spikeback.nn.blocks import Stack
+from spikeback.nn.conv import ConvNorm, over_time
+from spikeback.nn.norms.td import TdBatchNorm2d
 
 from .cases import K, MemoryNeuron, is_memory_neuron, some_labels
 from .gains import SURROGATES, batch, measured, ratios, spiking_net

@@ -24,7 +24,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     """The results of all calls of the fused operation: a test that compares plain with plain shows nothing."""
     seen: list[Any] = []
     run = fuse.norm_lif
-    monkeypatch.setattr(fuse, "norm_lif", lambda *args: (seen.append(args[0].shape), run(*args))[1])
+    monkeypatch.setattr(fuse, "norm_lif", lambda *args, **more: (seen.append(args[0].shape), run(*args, **more))[1])
     yield seen
     assert seen
 

@@ -1,6 +1,7 @@
 """Normalisation, residual addition and neuron in one operation: what the modules give, to rounding, or nearer to it."""
 
 import copy
+import re
 from typing import Any
 
 import pytest
@@ -9,8 +10,9 @@ from torch import Tensor, nn
 
 import spikeback as sb
 from spikeback.nn import TdBatchNorm2d, plain
-from spikeback.nn.block import over_time
-from spikeback.nn.fuse import fused
+from spikeback.nn.conv import over_time
+from spikeback.nn.fuse import Term, why_not
+from spikeback.nn.fuse import fused as fused_of_terms
 from spikeback.ops import native
 
 pytestmark = pytest.mark.skipif(not native.available(), reason="no compiled kernels")
@@ -34,6 +36,12 @@ def norm(kind: str = "batch norm", channels: int = C, training: bool = True) -> 
         nn.init.normal_(layer.running_mean, std=0.3)
         nn.init.uniform_(layer.running_var, 0.5, 2.0)
     return layer
+
+
+def fused(neuron: nn.Module, parts: list[Part], steps: int) -> Tensor:
+    terms = [Term(*part) for part in parts]
+    assert why_not(neuron, terms) is None
+    return fused_of_terms(neuron, terms, steps)
 
 
 def composed(neuron: nn.Module, parts: list[Part], steps: int) -> Tensor:
@@ -205,13 +213,24 @@ UNKNOWN: dict[str, Any] = {
     "two data types": lambda y: (sb.LIF(), [(y, norm()), (y.bfloat16(), None)]),
     "broadcast residual": lambda y: (sb.LIF(), [(y, norm()), (y[:1], None)]),
 }
+WHY = {
+    "neuron": "^ReLU has no kernel$",
+    "neuron's subclass": "^Mine has no kernel$",
+    "norm": "^InstanceNorm2d has no kernel$",
+    "norm's subclass": "^Mine has no kernel$",
+    "float64": "^float64 has no kernel, only float32, bfloat16$",
+    "two modes": "running",
+    "three terms": "^3 currents are added, the kernels know two$",
+    "two data types": "differ in data type or shape",
+    "broadcast residual": "differ in data type or shape",
+}
 
 
 @pytest.mark.parametrize("what", UNKNOWN)
 def test_what_it_does_not_know_is_left_to_the_modules(what: str) -> None:
     neuron, parts = UNKNOWN[what](pictures(T, 4, C, 5, 3))
     before = {k: v.clone() for _, n in parts if n is not None for k, v in n.state_dict().items()}
-    assert fused(neuron, parts, T) is None
+    assert re.search(WHY[what], str(why_not(neuron, [Term(*part) for part in parts])))
     assert all(torch.equal(v, before[k]) for _, n in parts if n is not None for k, v in n.state_dict().items()) or (
         what == "two modes"
     )
@@ -219,4 +238,4 @@ def test_what_it_does_not_know_is_left_to_the_modules(what: str) -> None:
 
 def test_plain_forces_the_modules() -> None:
     with plain():
-        assert fused(sb.LIF(), [(pictures(T, 4, C, 5, 3), norm())], T) is None
+        assert "plain()" in str(why_not(sb.LIF(), [Term(pictures(T, 4, C, 5, 3), norm())]))

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 import spikeback as sb
 from spikeback.nn import TdBatchNorm2d, plain
-from spikeback.nn.block import over_time
-from spikeback.nn.fuse import fused
+from spikeback.nn.conv import over_time
+from spikeback.nn.fuse import Term, fused, why_not
 from spikeback.ops import native
 
 needs_kernels = pytest.mark.skipif(not native.available(), reason="no compiled kernels")
@@ -19,9 +19,9 @@ C = 5
 
 
 def fire(norm: nn.Module, y: Tensor) -> Tensor:
-    spikes = fused(sb.LIF(), [(y, norm)], len(y))
-    assert spikes is not None
-    return spikes
+    term = Term(y, norm)
+    assert why_not(sb.LIF(), [term]) is None
+    return fused(sb.LIF(), [term], len(y))
 
 
 def compose(norm: nn.Module, y: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 import spikeback as sb
-from spikeback.nn.block import firing_rates
+from spikeback.nn.pool import firing_rates
 from spikeback.ops import native
 
 pytestmark = pytest.mark.skipif(not native.available(), reason="no compiled kernels")

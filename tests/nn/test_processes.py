@@ -12,7 +12,7 @@ from torch import Tensor, distributed, nn
 
 import spikeback as sb
 from spikeback.nn import BatchNorm2d, TdBatchNorm2d, fuse, local_statistics
-from spikeback.nn.norms.batch import norm_for
+from spikeback.nn.norms.prototype import norm_for
 from spikeback.ops import native
 from spikeback.ops.processes import mean_over_processes
 from spikeback.train import mean_cross_entropy
@@ -62,9 +62,10 @@ def fired(terms: str, share: tuple[int, ...], rank: int | None) -> dict[str, Ten
     xs = [part(torch.randn(steps, sum(share), C, 4, 5), share, rank, 1).clone().requires_grad_() for _ in range(2)]
     grad = part(torch.randn(T, sum(share), C, 4, 5), share, rank, 1)
     count = 1 if terms in ("alone", "static") else 2
-    pairs: list[Any] = [*zip(xs, norms if terms == "two norms" else [norms[0], None], strict=True)]
-    spikes = fuse.fused(sb.LIF(surrogate=sb.surrogate.Sigmoid(2.0)), pairs[:count], T)
-    assert spikes is not None
+    pairs = [*map(fuse.Term, xs, norms if terms == "two norms" else [norms[0], None])][:count]
+    neuron = sb.LIF(surrogate=sb.surrogate.Sigmoid(2.0))
+    assert fuse.why_not(neuron, pairs) is None
+    spikes = fuse.fused(neuron, pairs, T)
     spikes.backward(grad)
     result = {"output": spikes.detach(), **{f"x{i}": x.grad for i, x in enumerate(xs) if x.grad is not None}}
     for i, norm in enumerate(norms[: 2 if terms == "two norms" else 1]):

@@ -9,7 +9,7 @@ from torch.library import opcheck
 from torch.nn.functional import conv2d
 
 from spikeback.errors import UsageError
-from spikeback.nn.block import Conv2d
+from spikeback.nn.conv import Conv2d
 from spikeback.ops import convolution, native
 from spikeback.ops.convolution import convolve, convolve_input, convolve_weights
 from spikeback.ops.lif import plain

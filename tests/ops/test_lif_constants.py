@@ -150,7 +150,7 @@ def test_forward_mode_is_refused_where_it_would_give_zero(backend: str | None) -
 @pytest.mark.skipif(not native.available(), reason="no compiled kernels")
 def test_an_operator_names_the_operand_that_it_has_no_gradient_for() -> None:
     x = torch.randn(2, 4, 3, requires_grad=True)
-    spikes, _ = norm_lif(x, *[None] * 9, None, one(), False, False, 2, 0.25, 0.5, 2, 3.0, False, True)
+    spikes, _ = norm_lif(x, one(), [0.25, 0.5, 2, 3.0, False], 2)
     with pytest.raises(RuntimeError, match=r"norm_lif.* has no gradient for gain"):
         spikes.sum().backward()
 

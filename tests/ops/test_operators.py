@@ -23,30 +23,33 @@ CHECKS = ("test_schema", "test_autograd_registration", "test_faketensor")
 C = 5
 
 
-def constants() -> list[Tensor]:
-    """Weight, bias, mean and 1 / sqrt(variance)."""
-    return [torch.rand(C) + 0.5, dyadic(C), dyadic(C), torch.rand(C) + 0.5]
+def affine() -> tuple[Tensor, ...]:
+    """Weight, bias and statistics: mean and 1 / sqrt(variance)."""
+    return torch.rand(C) + 0.5, dyadic(C), torch.stack((dyadic(C), torch.rand(C) + 0.5))
 
 
 def samples(form: str, dtype: torch.dtype = torch.float32) -> dict[str, tuple[Any, ...]]:
     """Arguments of norm_lif: every set of operands that the blocks use."""
     x, residual = (FORMS[form](dyadic(3, 2, C, 4, 3)).to(dtype) for _ in range(2))
     one, state, gain = x[:1], FORMS[form](dyadic(1, 2, C, 4, 3))[0], torch.tensor(0.75)
-    none = [None] * 4
+    none = [None] * 3
     kind = code(sb.surrogate.Triangle(1.0))
     assert kind is not None
-    numbers = (0.5, 0.5, *kind, False)
+    numbers = (gain, [0.5, 0.5, *kind, False], 3)
     return {
-        "alone": (x, *none, None, *none, None, gain, False, False, 3, *numbers, True),
-        "state": (x, *none, None, *none, state, gain, False, False, 3, *numbers, True),
-        "static": (one, *none, None, *none, None, gain, False, False, 3, *numbers, True),
-        "residual": (x, *none, residual, *none, None, gain, False, False, 3, *numbers, False),
-        "norm": (x, *constants(), None, *none, None, gain, True, False, 3, *numbers, False),
-        "static norm": (one, *constants(), None, *none, None, gain, True, False, 3, *numbers, False),
-        "norm, residual": (x, *constants(), residual, *none, None, gain, True, False, 3, *numbers, False),
-        "two norms": (x, *constants(), residual, *constants(), None, gain, True, False, 3, *numbers, False),
-        "two norms, state": (x, *constants(), residual, *constants(), state, gain, False, False, 3, *numbers, True),
+        "alone": (x, *numbers, *none, None, *none, None, "running", True),
+        "state": (x, *numbers, *none, None, *none, state, "running", True),
+        "static": (one, *numbers, *none, None, *none, None, "running", True),
+        "residual": (x, *numbers, *none, residual, *none, None, "running", False),
+        "norm": (x, *numbers, *affine(), None, *none, None, "batch", False),
+        "static norm": (one, *numbers, *affine(), None, *none, None, "batch", False),
+        "norm, residual": (x, *numbers, *affine(), residual, *none, None, "batch", False),
+        "two norms": (x, *numbers, *affine(), residual, *affine(), None, "batch", False),
+        "two norms, state": (x, *numbers, *affine(), residual, *affine(), state, "running", True),
     }
+
+
+WITHOUT = (1, 6, 10)  # a gradient: gain and statistics
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -55,7 +58,7 @@ def test_norm_lif_is_a_sound_operator(what: str, form: str) -> None:
     for dtype in (torch.float32, torch.bfloat16):
         arguments = samples(form, dtype)[what]
         opcheck(operator.norm_lif, arguments, test_utils=CHECKS)
-        leaves = [a.requires_grad_() if isinstance(a, Tensor) and i not in (3, 4, 8, 9, 11) else a
+        leaves = [a.requires_grad_() if isinstance(a, Tensor) and i not in WITHOUT else a
                   for i, a in enumerate(arguments)]  # fmt: skip
         opcheck(operator.norm_lif, tuple(leaves), test_utils=CHECKS)
 
@@ -64,7 +67,7 @@ def test_norm_lif_is_a_sound_operator(what: str, form: str) -> None:
 @pytest.mark.parametrize("what", samples("contiguous"))
 def test_norm_lif_backward_is_a_sound_operator(what: str, form: str) -> None:
     *arguments, keep_membrane = samples(form)[what]
-    steps, shape = arguments[14], arguments[0].shape[1:]
+    steps, shape = arguments[3], arguments[0].shape[1:]
     membrane = dyadic(*shape) if keep_membrane else None
     for grad, grad_membrane in ((FORMS[form](dyadic(steps, *shape)), membrane), (None, membrane)):
         opcheck(operator.norm_lif_backward, (grad, grad_membrane, *arguments), test_utils=CHECKS)
@@ -142,10 +145,10 @@ def test_numbers_of_the_norm_need_not_be_dense() -> None:
     """The kernels of a GPU read them from one address on."""
     x, *arguments = samples("contiguous")["norm"]
     dense = operator.norm_lif(x, *arguments)[0]
-    for i in range(4):
-        arguments[i] = torch.stack((arguments[i], torch.full((C,), 9.0)), 1)[:, 0]
+    for i in range(3, 6):
+        arguments[i] = torch.stack((arguments[i], torch.full_like(arguments[i], 9.0)), -1)[..., 0]
     assert torch.equal(operator.norm_lif(x, *arguments)[0], dense)
-    handed_on = operator._affine(*arguments[:4])
+    handed_on = operator._affine(*arguments[3:6])
     assert handed_on is not None
     assert all(numbers.is_contiguous() for numbers in handed_on)
 

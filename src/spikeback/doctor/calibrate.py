@@ -19,7 +19,7 @@ from spikeback.doctor.remedies.knob import Knob
 from spikeback.errors import UsageError
 from spikeback.foreign.randomness import same_draws
 from spikeback.foreign.undisturbed import undisturbed
-from spikeback.nn import LIF
+from spikeback.nn import Neuron
 
 NOISE = 0.01  # of x's deviation: what fidelity is measured with
 CLOSE = 0.02  # in the logarithm of a block's gain: near enough
@@ -118,7 +118,7 @@ def calibrate(
     """
     _check(gain, fidelity, batches)
     scaled = [*residual_norms(net).values()] if norms is None else _named_norms(net, norms)
-    if gain is not None and not any(isinstance(module, LIF) for module in net.modules()):
+    if gain is not None and not any(isinstance(module, Neuron) for module in net.modules()):
         way = "; gain=None, fidelity=0.7 sets the residual norms of any framework's network" if scaled else ""
         raise UsageError(
             f"calibrate: no spikeback.LIF in {type(net).__name__}, and other neurons have no gain to set{way}"

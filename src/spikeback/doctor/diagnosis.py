@@ -23,6 +23,7 @@ from spikeback.doctor.verdict import Verdict, judge
 from spikeback.errors import UsageError
 from spikeback.foreign.randomness import same_draws
 from spikeback.foreign.undisturbed import undisturbed
+from spikeback.nn.why import named, noting, sentence
 from spikeback.shortcut import ShortcutNet
 from spikeback.values import instead, json_ready
 
@@ -166,7 +167,9 @@ def _diagnosis(case: Case, lr: float, passes: Sequence[str], chunks: int | None,
             found = propagate(net, case.blocks, leaf.loss, case.layers, case.batch, leaf.x, case.layout)
         unreached = [name for name, norm in found.norms.items() if norm == 0]
         case = replace(case, blocks=without_readouts(case.blocks, found.readouts, unreached))
-        unknown, judged = unfamiliar(case), several(case)
+        unknown = unfamiliar(case)
+        with noting() as places:
+            judged = several(case)
         more = _further(case, found, passes, CHUNKS if chunks is None else chunks, noise, twin=not unknown)
     order = [*feeds, *(layer.name for layer in found.layers)]  # of the first calls
     facts = {
@@ -185,7 +188,7 @@ def _diagnosis(case: Case, lr: float, passes: Sequence[str], chunks: int | None,
         "frozen": [sum(not p.requires_grad for p in net.parameters()), len([*net.parameters()])],
         "evaluation": (evaluated := evaluation(case)),
         "stale_blocks": stale_blocks(evaluated, case.blocks),
-        "notes": [*notes(unknown, found.readouts), *filter(None, (note(net), judged))],
+        "notes": [*notes(unknown, found.readouts), *filter(None, (note(net), judged, sentence(named(net, places))))],
     }
     verdict = judge(facts)
     remedies = fitted(verdict.remedies, net, case.x, case.y, [layer.name for layer in found.layers])

@@ -5,8 +5,8 @@ import copy
 import torch
 from torch import nn
 
-from spikeback.nn.block import ConvNorm
-from spikeback.nn.norms.batch import TdBatchNorm2d
+from spikeback.nn.conv import ConvNorm
+from spikeback.nn.norms.td import TdBatchNorm2d
 
 
 def fold(net: nn.Module) -> nn.Module:

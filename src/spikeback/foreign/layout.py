@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from spikeback.nn.block import firing_rates
+from spikeback.nn.pool import firing_rates
 
 Axes = Literal["T B", "B T", "TB", "BT", "B"]
 WORDS: dict[Axes, str] = {

@@ -21,7 +21,7 @@ from spikeback.foreign.calm import Calm
 from spikeback.foreign.layout import BATCH_FIRST, WORDS, Axes, Layout, Layouts
 from spikeback.foreign.randomness import same_draws
 from spikeback.foreign.state import first
-from spikeback.nn import LIF
+from spikeback.nn import Neuron
 
 # Axes besides those of time and samples, which of them counts channels, and the attribute that says how many.
 LAYERS: list[tuple[tuple[type[nn.Module], ...], int | None, Literal["first", "last"], str]] = [
@@ -252,7 +252,7 @@ def _batch_first(net: nn.Module) -> bool:
 
 def _leading(module: nn.Module) -> int | None:
     """How many axes a neuron's output has for time and samples; None of a module that is no neuron that is known."""
-    if isinstance(module, LIF):
+    if isinstance(module, Neuron):
         return 2
     families = _families(module)
     if "sinabs" in families and hasattr(module, "reset_states"):

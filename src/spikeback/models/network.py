@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from spikeback.inputs import check_input, warn_of_batch_first
-from spikeback.nn.block import ConvNorm, firing_rates
+from spikeback.nn.conv import ConvNorm
+from spikeback.nn.pool import firing_rates
 
 
 class Network(nn.Module):
@@ -44,8 +45,7 @@ class Network(nn.Module):
         if x.ndim == 5:
             warn_of_batch_first(x, self.time_steps)
         steps, frames = (self.time_steps, x[None]) if x.ndim == 4 else (x.shape[0], x)
-        frames = frames.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)  # channels-last, as all that follows
-        spikes = self.body(frames, steps)
+        spikes = self.body(channels_last(frames), steps)
         return self.fc(firing_rates(spikes, per_step))  # (T, B, C) -> (T, B, K)
 
     def initialise(self) -> None:
@@ -53,9 +53,14 @@ class Network(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out")
+                module.to(memory_format=torch.channels_last)  # as the images: no weights have to be converted
         nn.init.normal_(self.fc.weight, std=1 / self.fc.in_features)
         nn.init.zeros_(self.fc.bias)
-        self.to(memory_format=torch.channels_last)  # as the pictures: no convolution has to convert its weights
+
+
+def channels_last(frames: Tensor) -> Tensor:
+    """Frames (T, B, C, H, W) that lie in memory with C last, as all that follows."""
+    return frames.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
 
 
 def feature(module: str, channels: int, reduction: int, kind: str) -> dict[str, Any]:

@@ -1,11 +1,15 @@
 """The registry: a name, the function that builds the network, and the width that is its own."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 from torch import nn
 
 from spikeback.errors import UsageError
+from spikeback.nn import neurons, norms
+from spikeback.nn.blocks import BLOCKS
+from spikeback.nn.norms.prototype import Norm
 from spikeback.values import check_whole, instead
 
 STEMS = ("cifar", "imagenet", "dvs")
@@ -40,8 +44,9 @@ def create_model(
     time_steps: int = 4,
     in_channels: int | None = None,
     width: int | None = None,
-    neuron: nn.Module | None = None,
-    norm: nn.Module | None = None,
+    neuron: nn.Module | str | None = None,
+    norm: Norm | str = None,
+    block: str = "post",
 ) -> nn.Module:
     """Build a spiking network with random initial weights.
 
@@ -55,11 +60,14 @@ def create_model(
         time_steps: T, how many times a static image is shown. Frames bring their own T.
         in_channels: C, the channels of the input. None is 3, or the 2 polarities for "dvs".
         width: channels of the first stage. None is the network's own (64; ResNet-19: 128; He's CIFAR nets: 16).
-        neuron: a module that is deep-copied for every spiking layer. None is `LIF()`.
-        norm: a module that is deep-copied likewise (`nn.norms.norm_for`). None is batch norm.
+        neuron: a module that is deep-copied for every spiking layer, or the name of a registered neuron with its
+            arguments as text: "LIF(tau=0.5)". None is `LIF()`.
+        norm: likewise, or a function that makes a norm for a number of channels (`nn.norms.norm_for`). None is batch
+            norm. A norm given by name that takes `time_steps` gets T.
+        block: the residual block by name, "post" or one that was registered, e.g. "MyBlock(groups=2)".
 
     Raises:
-        UsageError: the model or stem is not known, or a number is not whole or below 1.
+        UsageError: the model, stem, neuron, norm or block is not known, or a number is not whole or below 1.
     """
     if not isinstance(name, str) or name not in _BUILDERS:
         raise UsageError(f"no model {name!r}{instead(name, list_models())}")
@@ -74,4 +82,16 @@ def create_model(
     }
     for key, value in numbers.items():
         check_whole(key, value)
-    return build(stem=stem, neuron=neuron, norm=norm, **numbers)
+    neuron = neurons.from_text(neuron) if isinstance(neuron, str) else neuron
+    norm = norms.from_text(norm, time_steps=time_steps) if isinstance(norm, str) else norm
+    return build(stem=stem, neuron=neuron, norm=norm, **numbers, **_blocks(name, build, block))
+
+
+def _blocks(name: str, build: Callable[..., nn.Module], block: str) -> dict[str, Any]:
+    """The argument for other blocks than the usual ones."""
+    make = BLOCKS.maker(block)
+    if block == "post":
+        return {}
+    if "block" not in inspect.signature(build).parameters:
+        raise UsageError(f"{name} has no residual blocks to choose: leave block={block!r} out")
+    return {"block": make}

@@ -1,22 +1,27 @@
 """Spiking ResNets: the networks of the paper's tables."""
 
+from collections.abc import Callable
 from functools import partial
 
 from torch import Tensor, nn
 
 from spikeback.models.network import Network, feature
 from spikeback.models.registry import register
-from spikeback.nn.block import BasicBlock, ConvNorm, Pool, Stack, neuron_for
+from spikeback.nn.blocks import BasicBlock, Stack, neuron_for
+from spikeback.nn.conv import ConvNorm
+from spikeback.nn.norms.prototype import Norm
+from spikeback.nn.pool import Pool
 
 
 class SpikingResNet(Network):
-    """Stem, stages of post-activation residual blocks, global average pooling, linear readout.
+    """Stem, stages of residual blocks, global average pooling, linear readout.
 
     Args:
         depths: residual blocks in each stage; the stride is 1 in the first stage, 2 in the others.
         widths: channels of each stage as multiples of `width`.
         stem: "imagenet" is conv7x7 stride 2, LIF, average pooling by 2; "cifar" and "dvs" are conv3x3, LIF.
         deep_stem: the stem of Dspike's "ResNet20": three conv3x3 with LIF, average pooling by 2; shortcuts pool too.
+        block: makes the residual blocks; called as `BasicBlock`.
     """
 
     def __init__(
@@ -29,8 +34,9 @@ class SpikingResNet(Network):
         in_channels: int,
         width: int,
         neuron: nn.Module | None,
-        norm: nn.Module | None,
+        norm: Norm,
         deep_stem: bool = False,
+        block: Callable[..., nn.Module] = BasicBlock,
     ) -> None:
         super().__init__(num_classes, time_steps)
         large = stem == "imagenet"
@@ -51,7 +57,7 @@ class SpikingResNet(Network):
             for i in range(depth):
                 stride = 2 if stage > 1 and i == 0 else 1
                 reduction *= stride
-                blocks.append(BasicBlock(channels, multiple * width, stride, neuron, norm, pooled_shortcut=deep_stem))
+                blocks.append(block(channels, multiple * width, stride, neuron, norm, pooled_shortcut=deep_stem))
                 channels = multiple * width
                 self.feature_info.append(feature(f"layer{stage}.{i}", channels, reduction, "block"))
             self.add_module(f"layer{stage}", blocks)

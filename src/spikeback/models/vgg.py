@@ -6,7 +6,10 @@ from torch import Tensor, nn
 
 from spikeback.models.network import Network, feature
 from spikeback.models.registry import register
-from spikeback.nn.block import ConvNorm, Pool, Stack, neuron_for
+from spikeback.nn.blocks import Stack, neuron_for
+from spikeback.nn.conv import ConvNorm
+from spikeback.nn.norms.prototype import Norm
+from spikeback.nn.pool import Pool
 
 
 class SpikingVGG(Network):
@@ -28,7 +31,7 @@ class SpikingVGG(Network):
         in_channels: int,
         width: int,
         neuron: nn.Module | None,
-        norm: nn.Module | None,
+        norm: Norm,
     ) -> None:
         super().__init__(num_classes, time_steps)
         self.encoder = ConvNorm(in_channels, width * widths[0], 3, norm)

@@ -1,8 +1,14 @@
 """Modules: the neuron, normalisation, and the blocks networks are made of."""
 
-from spikeback.nn.block import BasicBlock, Conv2d, ConvNorm, Stack
+from spikeback.nn.blocks import BasicBlock, Stack
+from spikeback.nn.conv import Conv2d, ConvNorm
+from spikeback.nn.fuse import current, fire
 from spikeback.nn.neurons.lif import LIF
-from spikeback.nn.norms.batch import BatchNorm2d, TdBatchNorm2d
+from spikeback.nn.neurons.neuron import Neuron
+from spikeback.nn.norms.batch import BatchNorm2d
+from spikeback.nn.norms.td import TdBatchNorm2d
+from spikeback.nn.pool import Pool
+from spikeback.nn.why import why_not_fused
 from spikeback.ops.lif import plain
 from spikeback.ops.processes import local_statistics
 
@@ -12,8 +18,13 @@ __all__ = [
     "BatchNorm2d",
     "Conv2d",
     "ConvNorm",
+    "Neuron",
+    "Pool",
     "Stack",
     "TdBatchNorm2d",
+    "current",
+    "fire",
     "local_statistics",
     "plain",
+    "why_not_fused",
 ]

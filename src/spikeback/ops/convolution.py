@@ -102,48 +102,49 @@ def _run(name: str, x: Tensor, other: Tensor, input: Tensor, channels_out: int, 
     return out
 
 
-def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    x, weight, ctx.stride = inputs
-    ctx.save_for_backward(x, weight)
+Grads = dict[str, Tensor]  # by the names of the arguments
 
 
-def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    (x, weight), (of_x, of_weight, _) = ctx.saved_tensors, ctx.needs_input_grad
-    return (
-        convolve_input(grad, weight, *x.shape[2:], ctx.stride) if of_x else None,
-        convolve_weights(x, grad, ctx.stride) if of_weight else None,
-        None,
-    )
+def _save(*names: str) -> Callable[..., None]:
+    """What an operator keeps for its gradient: two tensors by name, and its stride."""
+
+    def save(ctx: Any, given: dict[str, Any], output: Tensor) -> None:
+        ctx.save_for_backward(*(given[name] for name in names))
+        ctx.stride = given["stride"]
+
+    return save
 
 
-def _setup_input(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    grad, weight, _, _, ctx.stride = inputs
-    ctx.save_for_backward(grad, weight)
+def _backward(ctx: Any, needed: set[str], grad: Tensor) -> Grads:
+    (x, weight), found = ctx.saved_tensors, {}
+    if "x" in needed:
+        found["x"] = convolve_input(grad, weight, *x.shape[2:], ctx.stride)
+    if "weight" in needed:
+        found["weight"] = convolve_weights(x, grad, ctx.stride)
+    return found
 
 
-def _backward_input(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
-    (grad, weight), (of_grad, of_weight, *_) = ctx.saved_tensors, ctx.needs_input_grad
-    return (
-        convolve(slope, weight, ctx.stride) if of_grad else None,
-        convolve_weights(slope, grad, ctx.stride) if of_weight else None,
-        None,
-        None,
-        None,
-    )
+def _backward_input(ctx: Any, needed: set[str], slope: Tensor) -> Grads:
+    (grad, weight), found = ctx.saved_tensors, {}
+    if "grad" in needed:
+        found["grad"] = convolve(slope, weight, ctx.stride)
+    if "weight" in needed:
+        found["weight"] = convolve_weights(slope, grad, ctx.stride)
+    return found
 
 
-def _backward_weights(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
-    (x, grad), (of_x, of_grad, _) = ctx.saved_tensors, ctx.needs_input_grad
-    return (
-        convolve_input(grad, slope, *x.shape[2:], ctx.stride) if of_x else None,
-        convolve(x, slope, ctx.stride) if of_grad else None,
-        None,
-    )
+def _backward_weights(ctx: Any, needed: set[str], slope: Tensor) -> Grads:
+    (x, grad), found = ctx.saved_tensors, {}
+    if "x" in needed:
+        found["x"] = convolve_input(grad, slope, *x.shape[2:], ctx.stride)
+    if "grad" in needed:
+        found["grad"] = convolve(x, slope, ctx.stride)
+    return found
 
 
-differentiate(convolve, _setup, _backward)
-differentiate(convolve_input, _setup_input, _backward_input)
-differentiate(convolve_weights, _setup, _backward_weights)
+differentiate(convolve, _save("x", "weight"), _backward)
+differentiate(convolve_input, _save("grad", "weight"), _backward_input)
+differentiate(convolve_weights, _save("x", "grad"), _backward_weights)
 
 
 def is_faster(layer: nn.Conv2d, x: Tensor) -> bool:

@@ -25,8 +25,8 @@ from spikeback.foreign import (
 from spikeback.foreign.undisturbed import undisturbed
 from spikeback.inputs import explained
 from spikeback.models.network import Network
-from spikeback.nn.block import firing_rates
-from spikeback.nn.neurons.lif import LIF
+from spikeback.nn.neurons.neuron import Neuron
+from spikeback.nn.pool import firing_rates
 from spikeback.values import instead, is_number, near
 
 
@@ -62,7 +62,7 @@ class ShortcutNet(nn.Module):
             an example this is done with the first batch, if `feature_info` tells the channels. The dry run leaves the
             net as it was: buffers, modes, neuron state and random state.
         read: what a branch reads. "spikes" are the output of the tapped block. "current" is the input current of the
-            block's last `LIF`.
+            block's last neuron, which must be one of ours.
 
     Raises:
         UsageError: a tap does not exist, channels or classes cannot be known, or logits have the wrong shape.
@@ -199,11 +199,11 @@ class ShortcutNet(nn.Module):
                 handle.remove()
 
     def _site(self, tap: str) -> str:
-        """The module to hook: the tap itself or, reading currents, its last LIF."""
+        """The module to hook: the tap itself or, reading currents, its last neuron of ours."""
         if self.read == "spikes":
             return tap
         inner = self.net.get_submodule(tap).named_modules(prefix=tap)
-        neurons = [name for name, module in inner if isinstance(module, LIF)]
+        neurons = [name for name, module in inner if isinstance(module, Neuron)]
         if not neurons:
             raise UsageError(f"read='current' needs a spikeback.LIF inside the tapped module {tap!r}, which has none")
         return neurons[-1]

@@ -1,6 +1,8 @@
 """A recipe: everything that decides a training. Defaults are the authors' public code where the paper is silent."""
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -10,7 +12,10 @@ from spikeback.doctor import Calibration, NotReached, calibrate
 from spikeback.doctor.measure.residual import residual_norms
 from spikeback.errors import UsageError
 from spikeback.models import create_model, list_models
-from spikeback.nn import LIF
+from spikeback.nn import neurons, norms
+from spikeback.nn.blocks import BLOCKS
+from spikeback.nn.neurons import NEURONS
+from spikeback.nn.norms import NORMS
 from spikeback.ops.lif import wrong_leak
 from spikeback.ops.surrogate import Surrogate
 from spikeback.shortcut import Schedule, ShortcutNet
@@ -34,6 +39,10 @@ class ModelConfig:
         threshold: V_th, fired at when strictly exceeded.
         surrogate: The surrogate derivative, e.g. Triangle(gamma=1.0), Rectangle(a=1.0), Tanh(k=3.0), ATan(alpha=2.0).
         detach_reset: Cut the gradient through the reset.
+        neuron: The neuron by name, e.g. LIF or LIF(tau=0.5); tau, threshold, surrogate and detach_reset are for what
+            it takes of them.
+        norm: The norm by name, e.g. BatchNorm2d or TdBatchNorm2d(alpha=1.0); it gets the threshold if it takes one.
+        block: The residual blocks by name.
     """
 
     name: str = "spiking_resnet18"
@@ -44,8 +53,12 @@ class ModelConfig:
     threshold: float = 0.5
     surrogate: str = "Tanh(k=3.0)"
     detach_reset: bool = False
+    neuron: str = "LIF"
+    norm: str = "BatchNorm2d"
+    block: str = "post"
 
     def __post_init__(self) -> None:
+        self._take_over()
         if self.name not in list_models():
             raise UsageError(f"--model.name: no model {self.name!r}{instead(self.name, list_models())}")
         for option in ("time_steps", "width"):
@@ -56,12 +69,38 @@ class ModelConfig:
         if not 0 < self.threshold < float("inf"):
             raise UsageError(f"--model.threshold must be a positive number, not {self.threshold}")
         self.surrogate = repr(_named("--model.surrogate", self.surrogate, Surrogate))
+        for option, known in (("norm", NORMS), ("block", BLOCKS)):
+            with _option(f"--model.{option}"):
+                known.read(getattr(self, option))
+
+    def _take_over(self) -> None:
+        """What the text of the neuron says of an option of ours is that option: `LIF(tau=0.5)` is LIF and tau 0.5."""
+        with _option("--model.neuron"):
+            _, given = NEURONS.read(self.neuron)
+        defaults = {f.name: f.default for f in fields(self)}
+        for option in ("tau", "threshold", "surrogate", "detach_reset"):
+            if option not in given:
+                continue
+            value = given.pop(option)
+            value = repr(value) if option == "surrogate" else value
+            if getattr(self, option) not in (defaults[option], value):
+                raise UsageError(
+                    f"--model.neuron {self.neuron} and --model.{option} {getattr(self, option)}: leave one of both out"
+                )
+            setattr(self, option, value)
+        name = self.neuron.partition("(")[0].strip()
+        self.neuron = f"{name}({', '.join(f'{k}={v!r}' for k, v in given.items())})" if given else name
 
     def build(self, num_classes: int, in_channels: int, time_steps: int | None = None) -> nn.Module:
         """The network for K classes and samples of C channels; `time_steps` is T of frames, None for pictures."""
-        neuron = LIF(self.tau, self.threshold, from_text(self.surrogate, Surrogate), self.detach_reset)
+        steps, surrogate = time_steps or self.time_steps, from_text(self.surrogate, Surrogate)
+        with _option("--model.neuron"):
+            neuron = neurons.from_text(
+                self.neuron, tau=self.tau, threshold=self.threshold, surrogate=surrogate, detach_reset=self.detach_reset
+            )
+        norm = norms.from_text(self.norm, threshold=self.threshold, time_steps=steps)
         return create_model(
-            self.name, num_classes, self.stem, time_steps or self.time_steps, in_channels, self.width, neuron
+            self.name, num_classes, self.stem, steps, in_channels, self.width, neuron, norm, self.block
         )  # fmt: skip
 
 
@@ -238,7 +277,14 @@ def _values(schedule: Schedule) -> str:
 
 
 def _named(option: str, text: str, base: Any) -> Any:
-    try:
+    with _option(option):
         return from_text(text, base)
+
+
+@contextmanager
+def _option(name: str) -> Iterator[None]:
+    """Within, an error begins with the option."""
+    try:
+        yield
     except UsageError as error:
-        raise UsageError(f"{option}: {error}") from error
+        raise UsageError(f"{name}: {error}") from error

@@ -1,13 +1,14 @@
-"""Which modules of a network spike, and what is known of them: our `LIF` and the neurons of four other frameworks."""
+"""Which modules of a network spike, and what is known of them: our neurons and those of four other frameworks."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from spikeback.doctor.adapters.families import ADAPTERS, origin, spikes
 from spikeback.doctor.adapters.recursion import Neuron, replay
-from spikeback.nn import LIF
+from spikeback.nn import Neuron as OurNeuron
 
 __all__ = ["Neuron", "neuron_of", "spiking_layers"]
 
@@ -15,11 +16,12 @@ __all__ = ["Neuron", "neuron_of", "spiking_layers"]
 def neuron_of(module: nn.Module) -> Neuron | None:
     """What is known of a spiking layer; None of one whose recursion is unknown (rates and gradients can be had still).
 
-    Known are `spikeback.LIF`; SpikingJelly's IFNode, LIFNode, ParametricLIFNode; snnTorch's Leaky and Lapicque;
+    Known are `spikeback.nn.Neuron` and all that derive from it (`LIF`); SpikingJelly's IFNode, LIFNode,
+    ParametricLIFNode; snnTorch's Leaky and Lapicque;
     norse's IAF, LIF and LIFBox without recurrence; sinabs' IAF and LIF. A layer whose neurons have different thresholds
     is not. Membranes start at rest: a layer that was called before must have been reset.
     """
-    if isinstance(module, LIF):
+    if isinstance(module, OurNeuron):
         return _ours(module)
     framework, name = origin(module)
     try:
@@ -39,7 +41,7 @@ def spiking_layers(net: nn.Module, is_spiking: Callable[[nn.Module], bool] | Non
         if id(module) in seen:
             return
         seen.add(id(module))
-        if isinstance(module, LIF) or spikes(module) or (is_spiking is not None and is_spiking(module)):
+        if isinstance(module, OurNeuron) or spikes(module) or (is_spiking is not None and is_spiking(module)):
             yield name, module
             return
         for child_name, child in module.named_children():
@@ -49,14 +51,17 @@ def spiking_layers(net: nn.Module, is_spiking: Callable[[nn.Module], bool] | Non
     return dict(walk(net, ""))
 
 
-def _ours(lif: LIF) -> Neuron:
-    """u = tau * v + x, fired at when strictly exceeded, v = u (1 - s)."""
+def _ours(neuron: OurNeuron) -> Neuron:
+    """u = charge(v, x), fired at when strictly exceeded, v = after(u, s)."""
 
     def derivative(u: Tensor) -> Tensor:
-        return lif.gain.detach() * lif.surrogate(u, lif.threshold)
+        return neuron.gain.detach() * neuron.surrogate(u, neuron.threshold)
 
     def step(v: Any, x: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
-        u = lif.tau * v + x
-        return u, u * (1 - s)
+        u = neuron.charge(torch.zeros_like(x) if v is None else v, x)
+        return u, neuron.after(u, s)
 
-    return Neuron(lif.threshold, lif.tau, 1.0, "hard", lif.detach_reset, replay(step, 0.0), derivative)
+    membrane = replay(step, None)
+    return Neuron(
+        neuron.threshold, neuron.leak, neuron.scale, neuron.reset, neuron.detach_reset, membrane, derivative
+    )  # fmt: skip

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from spikeback.doctor.adapters.families import ancestors
 from spikeback.doctor.adapters.recursion import number
-from spikeback.nn import LIF
+from spikeback.nn import LIF, Neuron
 from spikeback.ops.surrogate import Surrogate
 
 Undo = Callable[[], None]
@@ -83,7 +83,7 @@ WIDTHS = {"grad_width": 1.0, "sigma": 1.0, "window": 1.0, "alpha": -1.0}  # sina
 
 def threshold_of(module: nn.Module) -> Attribute | None:
     """Where a layer keeps its threshold; None if nowhere that is known."""
-    if isinstance(module, LIF):
+    if isinstance(module, Neuron):
         return Attribute("threshold")
     classes = ancestors(module)
     if getattr(module, "learnable_vth", False) or getattr(module, "fold_bn", False):
@@ -95,8 +95,8 @@ def threshold_of(module: nn.Module) -> Attribute | None:
 
 def leak_of(module: nn.Module) -> Attribute | None:
     """Where a layer keeps its leak, the share of the membrane that is left after a step; None if nowhere."""
-    if isinstance(module, LIF):
-        return Attribute("tau")
+    if isinstance(module, Neuron):
+        return Attribute("tau") if isinstance(module, LIF) else None
     names, dt = {name for _, name in ancestors(module)}, getattr(module, "dt", 1.0)
     choices = {
         "spikingjelly": [

@@ -16,12 +16,12 @@ from spikeback.foreign.undisturbed import undisturbed
 from spikeback.inputs import check_labels, explained
 from spikeback.losses.cross_entropy import mean_cross_entropy
 from spikeback.models.network import Network
-from spikeback.nn import LIF, BasicBlock, ConvNorm
-from spikeback.nn.block import Stack
+from spikeback.nn import BasicBlock, ConvNorm, Neuron
+from spikeback.nn.blocks import Stack
 from spikeback.shortcut import ShortcutNet
 from spikeback.shortcut.net import check_weight
 
-OURS = (LIF, BasicBlock, ConvNorm, Stack)  # what they take and put out is (T, B, ...)
+OURS = (Neuron, BasicBlock, ConvNorm, Stack)  # what they take and put out is (T, B, ...)
 ALIKE = 1e-6  # of the largest number of x: samples that differ by less are the same
 
 Criterion = Callable[[Any, Tensor], Tensor]  # (what the network returned, labels) of some samples -> their mean loss

@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from spikeback.nn.block import Conv2d
+from spikeback.nn.conv import Conv2d
 from spikeback.nn.pointwise import is_strided, strided
 
 

@@ -15,7 +15,7 @@ from spikeback.foreign import first
 from spikeback.foreign.outputs import judged_of, over_time, shapes_of
 from spikeback.foreign.undisturbed import listening
 from spikeback.losses.cross_entropy import mean_cross_entropy
-from spikeback.nn import LIF
+from spikeback.nn import Neuron
 from spikeback.shortcut import ShortcutNet, TimeAveraged, Unrolled
 
 FEW, MANY = 8, 32  # values: what spikes puts out few, of what takes in many
@@ -47,7 +47,7 @@ class Reached:
 
 def watched(layers: Mapping[str, nn.Module]) -> dict[str, Reached]:
     """One `Reached` for each layer that may hand out a membrane: our neurons put out spikes alone."""
-    return {name: Reached() for name, layer in layers.items() if not isinstance(layer, LIF)}
+    return {name: Reached() for name, layer in layers.items() if not isinstance(layer, Neuron)}
 
 
 def without_readouts(blocks: list[str], readouts: Collection[str], unreached: Collection[str]) -> list[str]:

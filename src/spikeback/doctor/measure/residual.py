@@ -10,7 +10,7 @@ from spikeback.doctor.adapters.neurons import spiking_layers
 from spikeback.doctor.measure.case import Case
 from spikeback.foreign import first
 from spikeback.foreign.undisturbed import entering, listening
-from spikeback.nn import LIF, BasicBlock
+from spikeback.nn import BasicBlock, Neuron
 
 NORMS = ("bn3", "bn2", "norm3", "norm2")  # what other libraries call a residual branch's last norm
 ASIDE = ("downsample", "shortcut")  # and what they call the other way around it: without one it is no residual block
@@ -49,6 +49,6 @@ def residual_shares(case: Case, branches: dict[str, Any]) -> dict[str, float]:
     return shares
 
 
-def neurons_in(net: nn.Module, block: str) -> list[LIF]:
-    """The `spikeback.LIF` layers of a block."""
-    return [module for module in net.get_submodule(block).modules() if isinstance(module, LIF)]
+def neurons_in(net: nn.Module, block: str) -> list[Neuron]:
+    """The spiking layers of ours of a block."""
+    return [module for module in net.get_submodule(block).modules() if isinstance(module, Neuron)]

@@ -16,7 +16,7 @@ from spikeback.doctor.remedies.repair import redraw, unit_currents
 from spikeback.doctor.remedies.treatments import raise_leaks, set_thresholds, widen
 from spikeback.errors import UsageError
 from spikeback.foreign.undisturbed import all_or_nothing
-from spikeback.nn import LIF
+from spikeback.nn import Neuron
 from spikeback.ops.surrogate import Rectangle
 from spikeback.shortcut import ShortcutNet, TimeAveraged
 
@@ -171,7 +171,7 @@ def _calibration(residual: bool, threshold: float) -> Remedy:
 
 def _calibrate(net: nn.Module, x: Tensor, y: Tensor) -> nn.Module:
     residual = bool(residual_norms(net))
-    for neuron in (m for m in net.modules() if isinstance(m, LIF) and residual):
+    for neuron in (m for m in net.modules() if isinstance(m, Neuron) and residual):
         neuron.surrogate = covering(neuron.threshold)
     calibrate(net, x, y, fidelity=FAITHFUL if residual else None)
     return net

@@ -4,7 +4,7 @@ import math
 from dataclasses import replace
 
 from spikeback.errors import UsageError
-from spikeback.nn import LIF
+from spikeback.nn import Neuron
 from spikeback.ops.surrogate import ATan, Rectangle, Sigmoid, Tanh
 
 WIDTHS: dict[type, str] = {Rectangle: "a", Tanh: "k", Sigmoid: "alpha", ATan: "alpha"}  # the parameter that sets it
@@ -13,7 +13,7 @@ WIDTHS: dict[type, str] = {Rectangle: "a", Tanh: "k", Sigmoid: "alpha", ATan: "a
 class Knob:
     """What makes the gradient of a block's neurons larger: their gain, or their surrogate's width."""
 
-    def __init__(self, neurons: list[LIF], width: bool) -> None:
+    def __init__(self, neurons: list[Neuron], width: bool) -> None:
         self.neurons, self.surrogate, self.parameter = neurons, neurons[-1].surrogate, None
         if width:
             self.parameter = WIDTHS.get(type(self.surrogate))

@@ -14,7 +14,7 @@ from spikeback.doctor.measure.case import layouts_of
 from spikeback.doctor.measure.feeds import Feed, is_norm, is_zero, survey
 from spikeback.doctor.measure.spikes import Layer, stuck
 from spikeback.errors import UsageError
-from spikeback.nn import LIF
+from spikeback.nn import Neuron
 
 TRIES = 12  # passes for a layer: a sum of a branch and a shortcut comes near by degrees
 NEAR, FAR = 0.05, 0.2  # in the logarithm of a current's spread: what is aimed at, what is not called near 1 any more
@@ -48,7 +48,7 @@ def unit_currents(net: nn.Module, x: Tensor, y: Tensor) -> nn.Module:
             f"scaling what feeds it: {_some(off)}; nothing was changed"
         )
     require_firing(layers, "currents with a spread of 1")
-    if any(isinstance(module, LIF) for module in net.modules()):
+    if any(isinstance(module, Neuron) for module in net.modules()):
         calibrate(net, x, y)
     return net
 

@@ -14,7 +14,7 @@ from spikeback.doctor.measure.feeds import survey
 from spikeback.doctor.measure.spikes import Layer, stuck
 from spikeback.errors import UsageError
 from spikeback.foreign import Layouts
-from spikeback.nn import LIF
+from spikeback.nn import Neuron
 from spikeback.ops.surrogate import Rectangle
 
 USUAL = 0.5  # threshold over the spread of the current: that of the authors' code behind a batch norm
@@ -131,7 +131,7 @@ def widen(net: nn.Module, x: Tensor, batch: int, names: Collection[str]) -> Trea
         chosen = {}
         for name in names:
             module = net.get_submodule(name)
-            found = ("surrogate", Rectangle(factor)) if isinstance(module, LIF) else wider(module, factor)
+            found = ("surrogate", Rectangle(factor)) if isinstance(module, Neuron) else wider(module, factor)
             if found is not None:
                 chosen[name] = Setting(name, *found)
         if chosen and _helps(found := _treatment(chosen, names, out_of_reach), net, x, layouts):
@@ -160,7 +160,7 @@ def _treatment(chosen: dict[str, Setting], names: Collection[str], ill: Ill = no
 
 def _with_option(found: Treatment, net: nn.Module, x: Tensor, layouts: Layouts) -> Treatment:
     """The same with the option of our command, if the smallest of its values helps in all layers of ours."""
-    if not all(isinstance(net.get_submodule(name), LIF) for name in found.names):
+    if not all(isinstance(net.get_submodule(name), Neuron) for name in found.names):
         return found
     first = min(found.settings, key=lambda s: s.value if isinstance(s.value, float) else 0.0)
     everywhere = replace(found, settings=tuple(replace(first, layer=name) for name in found.names))

@@ -6,7 +6,7 @@ import torch
 from torch.nn.functional import conv2d
 
 from spikeback.lab.bench.steps import Made
-from spikeback.nn.block import Conv2d
+from spikeback.nn.conv import Conv2d
 from spikeback.ops.convolution import is_faster
 from spikeback.ops.lif import plain
 

@@ -11,6 +11,7 @@ from spikeback.lab.bench import gate, plot
 from spikeback.lab.bench.numbers import compare, median_interval, whole
 from spikeback.lab.bench.plans import Plan
 from spikeback.lab.bench.race import race
+from spikeback.nn.why import sentence
 from spikeback.train.environment import environment
 
 Results = dict[str, Any]  # schema 1, docs/bench.md
@@ -49,7 +50,11 @@ def evaluate(plan: Plan, arms: list[dict[str, Any]]) -> Results:
             arm[f"{key}_median"], arm[f"{key}_interval"] = median_interval(arm[key]) if whole(arm) else (None, None)
     by_name = {arm["name"]: arm for arm in arms}
     comparisons = [entry for c in plan.comparisons if (entry := compare(c, by_name))]
-    return {"arms": arms, "comparisons": comparisons, "notes": [*plan.notes, *same_networks(arms), *at_inference(arms)]}
+    return {
+        "arms": arms,
+        "comparisons": comparisons,
+        "notes": [*plan.notes, *same_networks(arms), *at_inference(arms), *unfused(arms)],
+    }
 
 
 def same_networks(arms: list[dict[str, Any]]) -> list[str]:
@@ -78,6 +83,12 @@ def at_inference(arms: list[dict[str, Any]]) -> list[str]:
         elif words:
             notes.append(f"ResNet-{at}, NOT THE SAME WHEN STRIPPED: {'; '.join(words)}")
     return notes
+
+
+def unfused(arms: list[dict[str, Any]]) -> list[str]:
+    """Which arms of ours have places that run in PyTorch's operations, and why."""
+    found = {arm["name"]: sentence(arm.get("facts", {}).get("unfused", {})) for arm in arms}
+    return [f"{name}: {said}" for name, said in found.items() if said]
 
 
 def write(results: Results, path: Path) -> list[Path]:

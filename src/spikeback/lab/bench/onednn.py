@@ -106,7 +106,7 @@ def run(case: Case) -> bool:
 def _layer(case: Case) -> Any:
     from torch import channels_last, nn
 
-    from spikeback.nn.block import Conv2d
+    from spikeback.nn.conv import Conv2d
 
     if case.layer == "linear":
         return nn.Linear(case.channels, case.out_channels, bias=False)

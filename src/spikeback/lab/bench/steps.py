@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from spikeback.lab.bench import nets
 from spikeback.lab.bench.worker import Absent, Work, find, synchronise
+from spikeback.nn import why_not_fused
 
 Made = tuple[Work, dict[str, Any]]
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
@@ -55,6 +56,9 @@ def _train(
     model, x = _model(net, width, time_steps, batch, size, classes, layout, **arguments or {})
     counted = nets.counts(model, x[:1]) if arguments and isinstance(model, nets.Ours) else {}
     facts = _facts(model)
+    if within is None and isinstance(model, nets.Ours):
+        with autocast(x, precision):
+            facts |= {"unfused": found} if (found := why_not_fused(model, x)) else {}
     model = torch.compile(model, mode=compiled, dynamic=False) if compiled else model
     y = torch.randint(classes, (batch,))
     optimiser = torch.optim.SGD(model.parameters(), RATE, 0.9)

@@ -1,14 +1,15 @@
-"""The spiking neuron as a module."""
+"""Leaky integrate-and-fire."""
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from spikeback.ops.lif import check_current, check_neuron, run
+from spikeback.nn.neurons.neuron import Neuron
+from spikeback.nn.why import is_noting, note
+from spikeback.ops.lif import check_current, check_neuron, no_kernel, run
 from spikeback.ops.packing import note_spikes
 from spikeback.ops.surrogate import Surrogate, Tanh
 
 
-class LIF(nn.Module):
+class LIF(Neuron):
     """Leaky integrate-and-fire neurons, stateless between calls (`spikeback.lif` has the equations).
 
     Args:
@@ -23,8 +24,6 @@ class LIF(nn.Module):
     Defaults are those of the authors' public code (their V_th = 1 compared at 0.5 is a threshold of 0.5).
     """
 
-    gain: Tensor
-
     def __init__(
         self,
         tau: float = 0.25,
@@ -32,22 +31,26 @@ class LIF(nn.Module):
         surrogate: Surrogate = Tanh(3.0),  # noqa: B008 - a frozen value
         detach_reset: bool = False,
     ) -> None:
-        super().__init__()
-        self.tau, self.threshold = check_neuron(tau, threshold, surrogate)
-        self.surrogate, self.detach_reset = surrogate, detach_reset
-        self.register_buffer("gain", torch.tensor(1.0))
+        leak, threshold = check_neuron(tau, threshold, surrogate)
+        super().__init__(threshold, surrogate, detach_reset)
+        self.tau = leak
+
+    def charge(self, v: Tensor, x: Tensor) -> Tensor:
+        return self.tau * v + x
+
+    @property
+    def leak(self) -> float:
+        return self.tau
 
     def forward(
         self, x: Tensor, state: Tensor | None = None, return_state: bool = False
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """Current (T, B, ...) to spikes (T, B, ...); with `return_state` also the membrane after reset, (B, ...)."""
+        """As `Neuron`, in one kernel where there is one (`spikeback.lif`)."""
         check_current(x, state)
+        if is_noting():
+            note(self, no_kernel(x, self.surrogate, self.gain))
         spikes, state = run(
             x, self.tau, self.threshold, self.surrogate, state, self.gain, self.detach_reset, None, return_state
         )
         note_spikes(spikes)
         return (spikes, state) if return_state else spikes
-
-    def extra_repr(self) -> str:
-        names = ("tau", "threshold", "surrogate", "detach_reset")
-        return ", ".join(f"{name}={getattr(self, name)}" for name in names)

@@ -12,13 +12,15 @@ from torch import Tensor, nn
 from spikeback.errors import UsageError
 from spikeback.ops import native
 from spikeback.ops.lif import compiled, cpu, reference
-from spikeback.ops.lif.operator import norm_lif
+from spikeback.ops.lif.operator import Constants, norm_lif
 from spikeback.ops.surrogate import ATan, Rectangle, Sigmoid, Surrogate, Tanh, Triangle, as_number, check_constant
 from spikeback.values import instead, is_number
 
 BACKENDS = ("reference", "compiled", "cpu", "triton")
 CODES = {Triangle: 0, Rectangle: 1, Tanh: 2, Sigmoid: 4, ATan: 5}  # as the kernels count; 3 is Tanh not normalised
 TRITON = find_spec("triton") is not None
+NATIVE = {"cpu": ("cpu", cpu.DTYPES), "triton": ("cuda", (*cpu.DTYPES, torch.float16))}  # device and data types
+KERNELS = {"cpu": "cpu", "cuda": "triton"}  # the backend that is fastest on a device, if it can run a call
 _plain: ContextVar[bool] = ContextVar("plain", default=False)
 
 
@@ -46,15 +48,45 @@ def code(surrogate: Surrogate) -> tuple[int, float] | None:
     return (3, parameter) if flags == [False] else (kind, parameter)
 
 
+def why_not(backend: str, x: Tensor, surrogate: Surrogate, gain: float | Tensor) -> str | None:
+    """Why a backend cannot run a call, in a few words; None: it can."""
+    if backend in ("reference", "compiled"):
+        return None
+    if is_plain():
+        return "inside plain() everything runs in PyTorch's operations"
+    device, dtypes = NATIVE[backend]
+    if x.device.type != device:
+        return f"x is on {x.device}, not on {device}"
+    if x.dtype not in dtypes:
+        return f"{_word(x.dtype)} has no kernel, only {', '.join(map(_word, dtypes))}"
+    if code(surrogate) is None:
+        return f"the surrogate {surrogate} has no kernel"
+    if isinstance(gain, Tensor) and gain.numel() != 1:
+        return f"the kernels know one gain, not one of shape {tuple(gain.shape)}"
+    if backend == "cpu" and not native.available():
+        return "no compiled kernels: build them with python -m spikeback.ops.native.build"
+    if backend == "triton" and not TRITON:
+        return "no Triton: pip install triton"
+    return None
+
+
+def no_kernel(x: Tensor, surrogate: Surrogate, gain: float | Tensor) -> str | None:
+    """Why no kernel runs a call on x's device; None: one does."""
+    backend = KERNELS.get(x.device.type)
+    return f"there are no kernels for {x.device.type}" if backend is None else why_not(backend, x, surrogate, gain)
+
+
 def fastest(x: Tensor, surrogate: Surrogate, gain: float | Tensor) -> str:
     """The fastest backend that can run a call, inside `plain()` the reference."""
-    known = code(surrogate) is not None and (not isinstance(gain, Tensor) or gain.numel() == 1)
-    if not is_plain():
-        if x.device.type == "cpu" and x.dtype in cpu.DTYPES and known and native.available():
-            return "cpu"
-        if x.device.type == "cuda" and x.dtype in (*cpu.DTYPES, torch.float16) and TRITON:  # which compiles for both
-            return "triton" if known else "compiled"
-    return "reference"
+    on = x.device.type
+    if no_kernel(x, surrogate, gain) is None:
+        return KERNELS[on]
+    compiles = on == "cuda" and TRITON and x.dtype in NATIVE["triton"][1]  # Triton, for what has no kernel as well
+    return "compiled" if compiles and not is_plain() else "reference"
+
+
+def _word(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def lif(
@@ -114,18 +146,15 @@ def run(
     if backend not in (None, *BACKENDS):
         raise UsageError(f"lif: no backend {backend!r}{instead(backend, BACKENDS)}")
     best = fastest(x, surrogate, gain)
-    if backend not in (None, "reference", "compiled", best):
-        what = f"{x.dtype} on {x.device} with {surrogate} and a gain of shape {tuple(torch.as_tensor(gain).shape)}"
-        raise UsageError(f"lif: backend {backend!r} cannot run {what} here, {best!r} can")
+    if backend is not None and (reason := why_not(backend, x, surrogate, gain)):
+        raise UsageError(f"lif: backend {backend!r} cannot run this: {reason}; {best!r} can")
     if (backend or best) in ("reference", "compiled"):
         composed = reference.lif if (backend or best) == "reference" else compiled.lif
         return composed(x, tau, threshold, surrogate, state, gain, detach_reset)
     kind, parameter = code(surrogate) or (0, 0.0)
     gain = gain if isinstance(gain, Tensor) else torch.tensor(gain, device=x.device)
-    return norm_lif(
-        x, *[None] * 9, state, gain, False, False, x.shape[0], tau, threshold, kind, parameter, detach_reset,
-        keep_membrane,
-    )  # fmt: skip
+    constants = Constants(tau, threshold, kind, parameter, detach_reset)
+    return norm_lif(x, gain, constants, x.shape[0], state=state, keep_membrane=keep_membrane)
 
 
 def check_current(x: Tensor, state: Tensor | None) -> None:

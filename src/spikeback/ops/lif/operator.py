@@ -6,8 +6,10 @@ again from x, the convolution's output.
 """
 
 import importlib
+from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from operator import itemgetter
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,6 +20,25 @@ from spikeback.ops.lif.layout import Affine, is_channels_last, membrane_like
 from spikeback.ops.processes import sum_over_processes
 
 PRIMITIVES = {"cpu": "spikeback.ops.lif.cpu", "cuda": "spikeback.ops.lif.triton"}
+TENSORS = (
+    "x", "gain", "weight", "bias", "statistics", "residual", "weight2", "bias2", "statistics2", "state",
+)  # fmt: skip
+
+
+class Constants(NamedTuple):
+    """The numbers of a neuron: leak, V_th, the surrogate's kind and parameter (`spikeback.ops.lif.code`), reset."""
+
+    tau: float
+    threshold: float
+    kind: int
+    parameter: float
+    detach_reset: bool
+
+    @classmethod
+    def of(cls, numbers: Sequence[float]) -> "Constants":
+        """From the numbers that an operator gets, which are all floats."""
+        tau, threshold, kind, parameter, detach_reset = numbers
+        return cls(tau, threshold, int(kind), parameter, bool(detach_reset))
 
 
 def primitives(device: torch.device) -> Any:
@@ -60,51 +81,56 @@ def _(x: Tensor, *args: Any) -> Tensor:
 @define()
 def norm_lif(
     x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    mean: Tensor | None,
-    inverse: Tensor | None,
-    residual: Tensor | None,
-    weight2: Tensor | None,
-    bias2: Tensor | None,
-    mean2: Tensor | None,
-    inverse2: Tensor | None,
-    state: Tensor | None,
     gain: Tensor,
-    batch_statistics: bool,
-    shared: bool,
+    constants: Sequence[float],
     time_steps: int,
-    tau: float,
-    threshold: float,
-    kind: int,
-    parameter: float,
-    detach_reset: bool,
-    keep_membrane: bool,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    statistics: Tensor | None = None,
+    residual: Tensor | None = None,
+    weight2: Tensor | None = None,
+    bias2: Tensor | None = None,
+    statistics2: Tensor | None = None,
+    state: Tensor | None = None,
+    over: str = "running",
+    keep_membrane: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """LIF of (x - mean) * inverse * weight + bias, plus the residual, normalised likewise if `weight2` is given.
 
-    x is (T, B, C, ...), or one step (1, B, C, ...) shown `time_steps` times. weight, bias, mean and inverse, which is
-    1 / sqrt(variance + eps), are (C,) float32, or all None: no normalisation; those with a 2 are the residual's. state,
-    gain, tau, threshold and detach_reset are as in `spikeback.lif`, kind and parameter the surrogate's (`code`). With
-    batch_statistics, mean and inverse are those of x itself (and of the residual): x's gradient flows through them too,
-    and they get none of their own; if `shared`, they are those of all processes' x together. Without keep_membrane an
-    empty tensor stands for the membrane.
+    Args:
+        x: (T, B, C, ...), or one step (1, B, C, ...) shown `time_steps` times.
+        gain: as in `spikeback.lif`.
+        constants: tau, threshold, the surrogate's kind and parameter (`code`), detach_reset: see `Constants`.
+        time_steps: T.
+        weight: of the norm, (C,) float32, or None: no normalisation.
+        bias: likewise.
+        statistics: mean and inverse, which is 1 / sqrt(variance + eps), (2, C) float32. They get no gradient.
+        residual: of x's shape, or None.
+        weight2: of the residual's norm, or None: it is added as it is.
+        bias2: likewise.
+        statistics2: likewise.
+        state: as in `spikeback.lif`.
+        over: what the statistics are of: "running" ones are constants; of this "batch", or of those of all "processes"
+            together, the gradient of x flows through them too.
+        keep_membrane: otherwise an empty tensor stands for the membrane.
 
     Returns:
         spikes (T, B, C, ...), and the membrane after the last reset, (B, C, ...) float32.
     """
-    affine, affine2 = _affine(weight, bias, mean, inverse), _affine(weight2, bias2, mean2, inverse2)
+    affine, affine2 = _affine(weight, bias, statistics), _affine(weight2, bias2, statistics2)
     if affine is None and affine2 is not None:
         raise ValueError("norm_lif: a residual with a norm needs an x with one; change places")
-    return primitives(x.device).forward(
-        x, affine, residual, affine2, state, time_steps, tau, threshold, keep_membrane
-    )  # fmt: skip
+    tau, threshold, *_ = constants
+    return primitives(x.device).forward(x, affine, residual, affine2, state, time_steps, tau, threshold, keep_membrane)
 
 
 @fake(norm_lif)
-def _(x: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
-    last, steps, keep_membrane = is_channels_last(x), args[13], args[-1]
-    spikes = empty((steps, *x.shape[1:]), x, last)
+def _(
+    x: Tensor, gain: Tensor, constants: Any, time_steps: int, weight: Any = None, bias: Any = None,
+    statistics: Any = None, residual: Any = None, weight2: Any = None, bias2: Any = None, statistics2: Any = None,
+    state: Any = None, over: str = "", keep_membrane: bool = True,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    spikes = empty((time_steps, *x.shape[1:]), x, is_channels_last(x))
     return spikes, membrane_like(x) if keep_membrane else x.new_empty(0, dtype=torch.float32)
 
 
@@ -113,25 +139,18 @@ def norm_lif_backward(
     grad: Tensor | None,
     grad_membrane: Tensor | None,
     x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    mean: Tensor | None,
-    inverse: Tensor | None,
-    residual: Tensor | None,
-    weight2: Tensor | None,
-    bias2: Tensor | None,
-    mean2: Tensor | None,
-    inverse2: Tensor | None,
-    state: Tensor | None,
     gain: Tensor,
-    batch_statistics: bool,
-    shared: bool,
+    constants: Sequence[float],
     time_steps: int,
-    tau: float,
-    threshold: float,
-    kind: int,
-    parameter: float,
-    detach_reset: bool,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    statistics: Tensor | None = None,
+    residual: Tensor | None = None,
+    weight2: Tensor | None = None,
+    bias2: Tensor | None = None,
+    statistics2: Tensor | None = None,
+    state: Tensor | None = None,
+    over: str = "running",
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of `norm_lif`: (x, residual, state, parameters); parameters are (4, C) of weight, bias, weight2, bias2.
 
@@ -139,19 +158,20 @@ def norm_lif_backward(
     """
     kernels = primitives(x.device)
     grad = x.new_zeros(()).expand(time_steps, *x.shape[1:]) if grad is None else grad
-    affine, affine2 = _affine(weight, bias, mean, inverse), _affine(weight2, bias2, mean2, inverse2)
+    affine, affine2 = _affine(weight, bias, statistics), _affine(weight2, bias2, statistics2)
     g, grad_state, sums = kernels.backward(
-        grad, grad_membrane, x, affine, residual, affine2, state, gain, time_steps, tau, threshold, kind, parameter,
-        detach_reset,
-    )  # fmt: skip
+        grad, grad_membrane, x, affine, residual, affine2, state, gain, time_steps, *Constants.of(constants)
+    )
     nothing = partial(x.new_empty, 0)  # outputs of an operator may not be one tensor twice
     grad_state = nothing() if state is None else grad_state
     if affine is None:
         return g, nothing(), grad_state, nothing()
     count, pooled = x.numel() // x.shape[2], None
-    if shared:  # the mean and variance of all depend on every process's x
+    if over == "processes":  # the mean and variance of all depend on every process's x
         pooled = sum_over_processes(torch.cat((sums, sums.new_full((1, sums.shape[1]), count))))
-    parameters, coefficients, coefficients2 = kernels.gradients(sums, pooled, count, affine, affine2, batch_statistics)
+    parameters, coefficients, coefficients2 = kernels.gradients(
+        sums, pooled, count, affine, affine2, over != "running"
+    )  # fmt: skip
     if residual is None:
         grad_x, grad_residual = kernels.combine(g, x, coefficients, out=g), nothing()
     elif affine2 is None:
@@ -163,42 +183,50 @@ def norm_lif_backward(
 
 
 @fake(norm_lif_backward)
-def _(grad: Tensor | None, grad_membrane: Tensor | None, x: Tensor, weight: Tensor | None, *args: Any) -> Any:
-    last, residual = is_channels_last(x), args[3]
-    nothing = partial(x.new_empty, 0)
-    state = nothing() if args[8] is None else membrane_like(x)
+def _(
+    grad: Any, grad_membrane: Any, x: Tensor, gain: Tensor, constants: Any, time_steps: int,
+    weight: Tensor | None = None, bias: Any = None, statistics: Any = None, residual: Tensor | None = None,
+    weight2: Any = None, bias2: Any = None, statistics2: Any = None, state: Tensor | None = None, over: str = "",
+) -> Any:  # fmt: skip
+    last, nothing = is_channels_last(x), partial(x.new_empty, 0)
+    grad_state = nothing() if state is None else membrane_like(x)
     if weight is None:
-        return empty(x.shape, x, last), nothing(), state, nothing()
+        return empty(x.shape, x, last), nothing(), grad_state, nothing()
     grad_residual = nothing() if residual is None else empty(x.shape, x, last)
-    return empty(x.shape, x, last), grad_residual, state, weight.new_empty((4, x.shape[2]))
+    return empty(x.shape, x, last), grad_residual, grad_state, weight.new_empty((4, x.shape[2]))
 
 
-def _affine(weight: Tensor | None, bias: Tensor | None, mean: Tensor | None, inverse: Tensor | None) -> Affine | None:
-    if weight is None or bias is None or mean is None or inverse is None:
+def _affine(weight: Tensor | None, bias: Tensor | None, statistics: Tensor | None) -> Affine | None:
+    if weight is None or bias is None or statistics is None:
         return None
-    return weight.contiguous(), bias.contiguous(), mean.contiguous(), inverse.contiguous()  # kernels read them so
+    mean, inverse = statistics.contiguous()  # kernels read them so
+    return weight.contiguous(), bias.contiguous(), mean, inverse
 
 
-def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    tensors, ctx.options = inputs[:12], inputs[12:-1]
-    ctx.save_for_backward(*tensors)
+_tensors, _options = itemgetter(*TENSORS), itemgetter("constants", "time_steps", "over")
+
+
+def _save(ctx: Any, given: dict[str, Any], output: tuple[Tensor, Tensor]) -> None:
+    ctx.save_for_backward(*_tensors(given))
+    ctx.options = _options(given)
     ctx.set_materialize_grads(False)
 
 
-def _backward(ctx: Any, grad: Tensor | None, grad_membrane: Tensor | None) -> tuple[Tensor | None, ...]:
-    tensors = ctx.saved_tensors
-    weight, residual, weight2, state = (tensors[i] for i in (1, 5, 6, 10))
-    grad_x, grad_residual, grad_state, parameters = norm_lif_backward(grad, grad_membrane, *tensors, *ctx.options)
-    if residual is not None and weight is None:
-        grad_residual = grad_x
-    grads: list[Tensor | None] = [grad_x, None, None, None, None, None if residual is None else grad_residual]
-    grads += [None] * (len(tensors) + len(ctx.options) + 1 - len(grads))
-    if weight is not None:
-        grads[1:3] = parameters[0], parameters[1]
-    if weight2 is not None:
-        grads[6:8] = parameters[2], parameters[3]
-    grads[10] = None if state is None else grad_state
-    return tuple(grads)
+def _backward(
+    ctx: Any, needed: set[str], grad: Tensor | None, grad_membrane: Tensor | None
+) -> dict[str, Tensor | None]:
+    given = dict(zip(TENSORS, ctx.saved_tensors, strict=True))
+    constants, time_steps, over = ctx.options
+    x, gain, *others = ctx.saved_tensors
+    x, residual, state, parameters = norm_lif_backward(
+        grad, grad_membrane, x, gain, constants, time_steps, *others, over
+    )
+    found: dict[str, Tensor | None] = {"x": x, "residual": residual, "state": state}
+    if given["weight"] is None:
+        found["residual"] = x
+    else:
+        found |= zip(("weight", "bias", "weight2", "bias2"), parameters, strict=True)
+    return {name: value for name, value in found.items() if given[name] is not None}
 
 
-differentiate(norm_lif, _setup, _backward)
+differentiate(norm_lif, _save, _backward)
