@@ -6,6 +6,7 @@
 import importlib
 from typing import Any
 
+from spikeback import losses
 from spikeback.doctor import calibrate, diagnose
 from spikeback.foreign import register_stateful
 from spikeback.models import create_model, list_models
@@ -21,6 +22,7 @@ from spikeback.shortcut import (
     Unrolled,
     Vanilla,
 )
+from spikeback.targets import Fidelity, Gain
 from spikeback.version import __version__
 
 __all__ = [
@@ -28,6 +30,8 @@ __all__ = [
     "Constant",
     "Cosine",
     "Evolutionary",
+    "Fidelity",
+    "Gain",
     "Shortcut",
     "ShortcutNet",
     "TimeAveraged",
@@ -39,6 +43,7 @@ __all__ = [
     "diagnose",
     "lif",
     "list_models",
+    "losses",
     "packed_spikes",
     "register_stateful",
     "surrogate",

@@ -3,6 +3,7 @@
 import json
 import shlex
 import sys
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import spikeback
 from spikeback.cli.interrupt import Interrupted, interruptible
 from spikeback.cli.output import Terminal, forgiving_output, reader_left
 from spikeback.cli.parser import Parser, called, fail, of_others
+from spikeback.cli.words import as_typed
 from spikeback.errors import TrainingError, UsageError
 from spikeback.files import as_path, as_text
 from spikeback.values import near
@@ -116,14 +118,16 @@ def _main(argv: list[str]) -> None:
             spikeback.tune_allocator()
             parser, runs = build_parser()
             config = parser.parse_args(expanded(parser, argv))
+            typed = partial(as_typed, options={*called(parser, argv).options, *parser.children["fit"].options})
             try:
                 runs[config.subcommand](config[config.subcommand], Terminal(), shlex.join(["spikeback", *argv]))
             except UsageError as error:
-                fail(f"{error}{of_others(parser, argv, str(error))}", 2)
+                line = typed(str(error))
+                fail(f"{line}{of_others(parser, argv, line)}", 2)
+            except TrainingError as error:
+                fail(typed(str(error)), 1)
     except UsageError as error:
         fail(str(error), 2)
-    except TrainingError as error:
-        fail(str(error), 1)
     except Interrupted as error:
         fail(str(error), 130)
     except BrokenPipeError:

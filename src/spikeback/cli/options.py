@@ -14,11 +14,12 @@ from jsonargparse import (
 from spikeback.errors import UsageError
 from spikeback.files import as_path, read_text
 from spikeback.train import Recipe
+from spikeback.train.results import flat
 from spikeback.values import near
 
 SECTIONS = ("data", "model", "branches", "train")
 EXAMPLES = {  # what a file of the options of a section may hold
-    "data": "batch_size: 64", "data.events": "time_steps: 10", "model": "width: 16", "branches": "combine: losses",
+    "data": "batch_size: 64", "data.events": "time_steps: 10", "model": "width: 16", "branches": "read: current",
     "train": "epochs: 5",
 }  # fmt: skip
 TRIALS = ("methods", "seeds")  # a recipe may say which; a subcommand without these options takes no notice
@@ -44,6 +45,11 @@ def add_recipe(parser: ArgumentParser) -> None:
 def recipe_of(config: Any) -> Recipe:
     """The recipe among parsed options."""
     return Recipe.from_dict({name: _plain(config[name]) for name in ("title", "data", "model", "branches", "train")})
+
+
+def recipe_options() -> list[str]:
+    """Every option of a recipe, as it is typed."""
+    return [f"--{name}" for name in flat(Recipe().as_dict())]
 
 
 def add_run(parser: ArgumentParser, default: str) -> None:

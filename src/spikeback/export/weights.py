@@ -19,6 +19,7 @@ from spikeback.train import Recipe
 from spikeback.train.checkpoint import read_checkpoint
 from spikeback.train.environment import resolve_precision
 from spikeback.train.foreign import BEST, EXAMPLE, LAST
+from spikeback.train.start import add_branches, build_network
 
 
 @dataclass
@@ -76,8 +77,7 @@ class Trained:
             config = self.recipe.data
             if "embedded" in (config.name, config.name == "simulated-dvs" and config.events.source):
                 raise UsageError(
-                    f"--data.root {root} has no use: {self.path} was trained on the pictures in the package; leave "
-                    "it out"
+                    f"data.root={root} has no use: {self.path} was trained on the pictures in the package; leave it out"
                 )
             config.root = root
         data = DataModule(self.recipe.data, self.seed, pictures, self.recipe.train.best_on == "test")
@@ -123,7 +123,7 @@ def read_trained(path: Path) -> Trained:
         *steps, channels, _, _ = card["shape"]
         facts = card["method"], card["seed"], card["classes"], tuple(card["shape"])
         mean, std, weights = tensor(card["mean"]), tensor(card["std"]), content.record["history"]["weight"]
-        model = recipe.branches.build(recipe.model.build(len(card["classes"]), channels, *steps))
+        model = add_branches(build_network(recipe.model, len(card["classes"]), channels, *steps), recipe.branches)
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:  # a UsageError is a ValueError
         raise UsageError(
             f"{path} is of another version of spikeback, which its run's results.json names ({error}); read it with "
@@ -153,6 +153,6 @@ def _near(run: Path, name: str) -> str:
     """What to give instead of a folder in which no such checkpoint lies."""
     other = LAST if name == BEST else BEST
     if (run / other).is_file() or any(run.glob(f"*/{other}")):
-        return f"it has {other}: add --checkpoint {Path(other).stem}"
+        return f"it has {other}: add checkpoint={Path(other).stem}"
     deeper = sorted({path.parent for path in run.glob(f"*/*/{name}")})
     return f"did you mean {' or '.join(map(str, deeper[:3]))}?" if deeper else EXAMPLE

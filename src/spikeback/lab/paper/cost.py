@@ -7,6 +7,7 @@ import torch
 from spikeback.errors import UsageError
 from spikeback.models.macs import counting_macs
 from spikeback.train.recipe import Recipe
+from spikeback.train.start import build_network
 
 # MACs a second. An assumption, not measured here: an eighth of what the tensor cores of an NVIDIA A100 do at most in
 # TF32 (156 TFLOP/s by its data sheet, 2 FLOP a MAC). Spiking networks wait for memory as much as for arithmetic, so a
@@ -43,7 +44,7 @@ def forward_macs(recipe: Recipe) -> int:
     side = recipe.data.size or kind.side
     frames = recipe.data.events.time_steps if recipe.data.name == "cifar10-dvs" else None
     with torch.device("meta"):
-        net = recipe.model.build(kind.classes, kind.channels, frames)
+        net = build_network(recipe.model, kind.classes, kind.channels, frames)
         shape = (1, kind.channels, side, side)
         x = torch.empty((frames, *shape) if frames else shape)
     with counting_macs() as macs:
@@ -94,5 +95,5 @@ def hours_text(macs: float) -> str:
 def _samples(recipe: Recipe) -> Samples:
     name = recipe.data.name
     if name not in SAMPLES:
-        raise UsageError(f"the size of --data.name {name} is not known beforehand; known are {', '.join(SAMPLES)}")
+        raise UsageError(f"the size of data.name={name} is not known beforehand; known are {', '.join(SAMPLES)}")
     return SAMPLES[name]
