@@ -14,6 +14,7 @@ from spikeback.cli.output import Terminal, forgiving_output, reader_left
 from spikeback.cli.parser import Parser, called, fail, of_others
 from spikeback.cli.words import as_typed
 from spikeback.errors import TrainingError, UsageError
+from spikeback.extensions import load
 from spikeback.files import as_path, as_text
 from spikeback.values import near
 
@@ -36,8 +37,25 @@ COMMANDS = {  # by name, in the order of --help: the module that adds its argume
 def expanded(parser: Parser, argv: list[str]) -> list[str]:
     """The words as the parser takes them, where the subcommand has such options: names of recipes, data and files."""
     parser = called(parser, argv)
+    argv = with_imports(argv) if "--import" in parser.options else argv
     words = with_recipe_paths(argv) if "--config" in parser.options else argv
     return with_sections(words) if "--data.name" in parser.options else words
+
+
+def with_imports(argv: list[str]) -> list[str]:
+    """Import what every --import names, before other options are read that may name what is in it."""
+    names, others, rest = [], [], iter(argv)
+    for word in rest:
+        option, equals, value = word.partition("=")
+        if option != "--import" or not (name := value if equals else next(rest, "")):
+            others.append(word)
+            continue
+        names.append(name)
+        try:
+            load(name)
+        except UsageError as error:
+            raise UsageError(as_typed(str(error), ["--import"])) from error
+    return [*others, *([f"--import={json.dumps(names)}"] if names else [])]
 
 
 def with_recipe_paths(argv: list[str]) -> list[str]:

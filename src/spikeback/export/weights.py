@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from jsonargparse import ArgumentParser
 from torch import Tensor, nn, tensor
 
 from spikeback.data import DataModule, DataSet
 from spikeback.data.pictures import middle
 from spikeback.data.sets.folder import decode_one
-from spikeback.errors import UsageError
+from spikeback.errors import ImportNeeded, UsageError
 from spikeback.files import as_path
 from spikeback.shortcut import ShortcutNet
 from spikeback.train import Recipe
@@ -97,14 +96,6 @@ class Trained:
             )
 
 
-def add_trained(parser: ArgumentParser) -> None:
-    """RUN and --checkpoint."""
-    parser.add_argument(
-        "run", type=str, metavar="RUN", help="a trial's folder, a run's folder with one trial, or a checkpoint file"
-    )
-    parser.add_argument("--checkpoint", choices=["best", "last"], default="best", help="which checkpoint of the trial")
-
-
 def load_trained(run: str, which: str) -> Trained:
     """Read the checkpoint of a trial. Raises UsageError that names the file and the choices."""
     paths = checkpoints(as_path(run), f"{which}.ckpt")
@@ -124,6 +115,8 @@ def read_trained(path: Path) -> Trained:
         facts = card["method"], card["seed"], card["classes"], tuple(card["shape"])
         mean, std, weights = tensor(card["mean"]), tensor(card["std"]), content.record["history"]["weight"]
         model = add_branches(build_network(recipe.model, len(card["classes"]), channels, *steps), recipe.branches)
+    except ImportNeeded as error:
+        raise UsageError(f"{path}: {error}") from error
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:  # a UsageError is a ValueError
         raise UsageError(
             f"{path} is of another version of spikeback, which its run's results.json names ({error}); read it with "

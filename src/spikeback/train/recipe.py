@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from spikeback.data import DataConfig
-from spikeback.errors import UsageError
+from spikeback.errors import ImportNeeded, UsageError
+from spikeback.extensions import LOADED
 from spikeback.losses import CrossEntropy, DeepSupervision, Loss
 from spikeback.models import list_models
 from spikeback.ops.lif import wrong_leak
@@ -150,6 +151,7 @@ class Recipe:
         model: The network.
         branches: The branches.
         train: The optimisation.
+        imports: Modules from outside the package that it needs (`--import`).
     """
 
     title: str = "spikeback"
@@ -157,6 +159,7 @@ class Recipe:
     model: ModelConfig = field(default_factory=ModelConfig)
     branches: BranchConfig = field(default_factory=BranchConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    imports: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         train, batch, combine = self.train, self.data.batch_size, self.branches.combine
@@ -172,19 +175,28 @@ class Recipe:
 
     def as_dict(self) -> dict[str, Any]:
         """Every option, as written to config.yaml and results.json."""
-        return asdict(self)
+        values = asdict(self)
+        imports = values.pop("imports")
+        return values | ({"import": imports} if imports else {})
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Recipe":
         """The inverse of `as_dict`; options that an earlier version did not know are what it did."""
         values = renamed(values)
-        return cls(
-            title=values["title"],
-            data=DataConfig(**values["data"]),
-            model=ModelConfig(**values["model"]),
-            branches=BranchConfig(**values["branches"]),
-            train=TrainConfig(**FORMER | values["train"]),
-        )
+        imports = [*values.get("import", [])]
+        try:
+            return cls(
+                title=values["title"],
+                data=DataConfig(**values["data"]),
+                model=ModelConfig(**values["model"]),
+                branches=BranchConfig(**values["branches"]),
+                train=TrainConfig(**FORMER | values["train"]),
+                imports=imports,
+            )
+        except UsageError as error:
+            if missing := [f"import={name}" for name in imports if name not in LOADED]:
+                raise ImportNeeded(f"{error}; the recipe was made with {' '.join(missing)}: add it") from error
+            raise
 
 
 def renamed(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,8 @@ FIELDS = ("title", "command", "seconds", "planned", "config", "dataset", "regime
 TRIAL_FIELDS = ("method", "schedule", "seed", "last_accuracy", "best_accuracy", "best_on", "history", "gradients")
 # Options that two runs of one recipe may differ in: the samples themselves are compared by hash, and any number of
 # processes makes the same step of a batch.
-HARMLESS = ("title", "data.root", "data.cache", "data.download", "data.num_workers", "train.devices", "train.nodes")
+HARMLESS = ("title", "data.root", "data.cache", "data.download", "data.num_workers", "train.devices", "train.nodes",
+            "import")  # fmt: skip
 
 
 def read_results(path: Path) -> dict[str, Any]:
