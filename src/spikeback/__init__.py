@@ -6,7 +6,7 @@
 import importlib
 from typing import Any
 
-from spikeback import nn
+from spikeback import losses, nn
 from spikeback.doctor import calibrate, diagnose
 from spikeback.foreign import register_stateful
 from spikeback.models import create_model, list_models
@@ -22,6 +22,7 @@ from spikeback.shortcut import (
     Unrolled,
     Vanilla,
 )
+from spikeback.targets import Fidelity, Gain
 from spikeback.version import __version__
 
 __all__ = [
@@ -29,6 +30,8 @@ __all__ = [
     "Constant",
     "Cosine",
     "Evolutionary",
+    "Fidelity",
+    "Gain",
     "Shortcut",
     "ShortcutNet",
     "TimeAveraged",
@@ -41,6 +44,7 @@ __all__ = [
     "diagnose",
     "lif",
     "list_models",
+    "losses",
     "neurons",
     "nn",
     "norms",

@@ -5,6 +5,10 @@ class UsageError(ValueError):
     """Something asked for does not exist or does not fit: the message names it and the valid choices (exit code 2)."""
 
 
+class ImportNeeded(UsageError):
+    """A recipe names what a module from outside the package has, which is not imported yet."""
+
+
 class WriteError(UsageError):
     """A file cannot be written: no right to, or the disk is full."""
 

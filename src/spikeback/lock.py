@@ -43,7 +43,7 @@ def alone(folder: Path, command: str = "") -> Iterator[None]:
             write_atomic(folder / HOLDER, json.dumps(holder).encode())
         except Timeout:
             raise UsageError(
-                f"{folder} is in use by {_holder(folder)}; wait until it has ended, or name another --out"
+                f"{folder} is in use by {_holder(folder)}; wait until it has ended, or name another out=..."
             ) from None
         except OSError as error:
             if not _has_no_locks(error):

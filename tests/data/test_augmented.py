@@ -108,6 +108,6 @@ def test_runs_of_earlier_versions_resume_if_they_augmented_alike(digits: Path) -
     check_resumable(old, recipe, module.describe(), old["environment"], digits)
     recipe.data.flip = old["config"]["data"]["flip"] = None  # mirrored then, and is not now
     with pytest.raises(
-        UsageError, match=r"digits was made with other augmentation, .*'mirror': -1}; name another --out"
+        UsageError, match=r"digits was made with other augmentation, .*'mirror': -1}; name another out=..."
     ):
         check_resumable(old, recipe, of_folder(digits, crop_padding=1).describe(), old["environment"], digits)

@@ -13,6 +13,7 @@ from spikeback.doctor import NotReached
 from spikeback.doctor.measure.feeds import survey
 from spikeback.errors import UsageError
 from spikeback.train.recipe import TrainConfig
+from spikeback.train.start import prepare
 
 from .cases import Chain, assert_same, residual_net, smooth_pictures, snapshot, some_labels
 from .peers import jelly, need
@@ -47,16 +48,16 @@ def test_a_fidelity_out_of_reach_changes_nothing_and_its_advice_works(monkeypatc
     with pytest.raises(NotReached, match=r"fidelity 0\.999 is reached at no scale .* nothing was changed") as error:
         sb.calibrate(net, X, Y, fidelity=0.999)
     assert_same(before, snapshot(net))
-    monkeypatch.setattr("spikeback.train.recipe.TARGETS", {"gain": 1.0, "fidelity": 0.999})
-    found = TrainConfig().prepare(net, X, Y)  # auto: a line, and the training goes on
+    monkeypatch.setattr("spikeback.train.start.AUTO", (sb.Fidelity(0.999),))
+    found = prepare(net, X, Y, TrainConfig())  # auto: a line, and the training goes on
     assert found is not None
     assert (found.norm_scale, found.gains) == (None, {})
-    assert found.note.startswith("--train.calibrate auto: fidelity 0.999 is reached at no scale")
+    assert found.note.startswith("train.calibrate=auto: fidelity 0.999 is reached at no scale")
     assert "\n" not in found.note
-    with pytest.raises(UsageError, match=r"^--train\.calibrate both: fidelity .*; --train\.calibrate none trains"):
-        TrainConfig(calibrate="both").prepare(net, X, Y)
+    with pytest.raises(UsageError, match=r"^train\.calibrate=\[.*\]: fidelity .*; train\.calibrate=none trains"):
+        prepare(net, X, Y, TrainConfig(calibrate=["Gain(1.0)", "Fidelity(0.999)"]))
     assert_same(before, snapshot(net))
-    assert TrainConfig(calibrate="none").prepare(net, X, Y) is None
+    assert prepare(net, X, Y, TrainConfig(calibrate="none")) is None
     less = float(str(error.value).split("fidelity=")[1].split(",")[0])
     assert 0.1 < less < 0.999
     norm_scale = sb.calibrate(net, X, Y, gain=None, fidelity=less).norm_scale

@@ -10,12 +10,14 @@ from torch import Tensor
 
 import spikeback as sb
 from spikeback.doctor import decompose
+from spikeback.losses import CrossEntropy, DeepSupervision, Loss
 
 from .cases import assert_same, block_names, mean_cross_entropy, short, smooth_pictures, snapshot, some_labels
 
 MakeNet = Callable[..., Any]
 Parts = dict[str, dict[str, dict[str, float]]]
 EXACT = 1e-5
+LOSSES: list[Loss] = [CrossEntropy(), DeepSupervision()]
 
 
 @pytest.fixture
@@ -28,7 +30,7 @@ def parts_of(model: sb.ShortcutNet, *args: Any, **options: Any) -> Parts:
     return {short(block): parts for block, parts in decompose(model, *args, **options).items()}
 
 
-def by_hand(model: sb.ShortcutNet, x: Tensor, y: Tensor, weight: float, combine: str) -> dict[str, dict[str, Tensor]]:
+def by_hand(model: sb.ShortcutNet, x: Tensor, y: Tensor, weight: float, loss: Loss) -> dict[str, dict[str, Tensor]]:
     """dL/d(block output) through one source at a time: the others' logits are cut off from the graph."""
     blocks, result = block_names(model.net), {}
     for source in ("main", *model.taps):
@@ -39,24 +41,24 @@ def by_hand(model: sb.ShortcutNet, x: Tensor, y: Tensor, weight: float, combine:
         main, side = twin.logits(x)
         main = main if source == "main" else main.detach()
         side = {tap: z if source == tap else z.detach() for tap, z in side.items()}
-        if combine == "logits":
-            loss = mean_cross_entropy(main + weight * sum(side.values()), y)
+        if loss.summed:
+            value = mean_cross_entropy(main + weight * sum(side.values()), y)
         else:
-            loss = mean_cross_entropy(main, y) + weight * sum(mean_cross_entropy(z, y) for z in side.values())
-        grads = torch.autograd.grad(loss, [outs[b] for b in blocks], allow_unused=True)
+            value = mean_cross_entropy(main, y) + weight * sum(mean_cross_entropy(z, y) for z in side.values())
+        grads = torch.autograd.grad(value, [outs[b] for b in blocks], allow_unused=True)
         result[source] = {
             block: torch.zeros_like(outs[block]) if g is None else g for block, g in zip(blocks, grads, strict=True)
         }
     return {block: {source: result[source][block] for source in result} for block in blocks}
 
 
-@pytest.mark.parametrize("combine", ["logits", "losses"])
+@pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("taps", ["stage", "block", ("layer1.1", "layer3")])
 @pytest.mark.parametrize("weight", [0.25, 1.0])
-def test_parts_are_those_of_autograd(make_net: MakeNet, combine: Any, taps: Any, weight: float) -> None:
+def test_parts_are_those_of_autograd(make_net: MakeNet, loss: Loss, taps: Any, weight: float) -> None:
     model = sb.ShortcutNet(make_net(), taps=taps).double()
     x, y = smooth_pictures(8, dtype=torch.float64), some_labels(8)
-    parts, truth = parts_of(model, x, y, weight, combine=combine), by_hand(model, x, y, weight, combine)
+    parts, truth = parts_of(model, x, y, weight, loss=loss), by_hand(model, x, y, weight, loss)
     assert [name for name in parts if name in truth] == list(truth)
     for block, sources in truth.items():
         total = torch.stack(list(sources.values())).sum(0)
@@ -67,10 +69,10 @@ def test_parts_are_those_of_autograd(make_net: MakeNet, combine: Any, taps: Any,
             assert parts[block][source]["share"] == pytest.approx(share, rel=EXACT, abs=EXACT)
 
 
-@pytest.mark.parametrize("combine", ["logits", "losses"])
-def test_shares_sum_to_one(given: tuple[sb.ShortcutNet, Tensor, Tensor], combine: Any) -> None:
+@pytest.mark.parametrize("loss", LOSSES)
+def test_shares_sum_to_one(given: tuple[sb.ShortcutNet, Tensor, Tensor], loss: Loss) -> None:
     model, x, y = given
-    for sources in parts_of(model, x, y, 0.25, combine=combine).values():
+    for sources in parts_of(model, x, y, 0.25, loss=loss).values():
         assert sum(part["share"] for part in sources.values()) == pytest.approx(1.0, abs=1e-4)
 
 
@@ -89,8 +91,8 @@ def test_the_whole_is_the_gradient_of_a_diagnosis(given: tuple[sb.ShortcutNet, T
 
 def test_weight_zero_leaves_the_main_path_only(given: tuple[sb.ShortcutNet, Tensor, Tensor]) -> None:
     model, x, y = given
-    for combine in ("logits", "losses"):
-        for sources in parts_of(model, x, y, 0.0, combine=combine).values():
+    for loss in LOSSES:
+        for sources in parts_of(model, x, y, 0.0, loss=loss).values():
             assert sources["main"]["share"] == pytest.approx(1.0)
             assert sources["main"]["norm"] > 0
             assert all(p["norm"] == p["share"] == 0 for source, p in sources.items() if source != "main")

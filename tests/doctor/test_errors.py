@@ -206,13 +206,13 @@ def test_calibrate_fidelity_without_residual_norms() -> None:
     assert "norms" in refused(lambda: sb.calibrate(net, 2 * FEATURES, fidelity=0.7), net)
 
 
-def test_decompose_unknown_combination(make_net: MakeNet) -> None:
+def test_decompose_of_something_else_than_a_loss(make_net: MakeNet) -> None:
     from spikeback.doctor import decompose
 
     model = sb.ShortcutNet(make_net())
-    given: dict[str, Any] = {"combine": as_any("sums")}
+    given: dict[str, Any] = {"loss": as_any("sums")}
     message = refused(lambda: decompose(model, smooth_pictures(8), some_labels(8), 0.25, **given), model)
-    assert all(word in message for word in ("'sums'", "logits", "losses"))
+    assert all(word in message for word in ("'sums'", "must be a loss", "CrossEntropy()"))
 
 
 def test_decompose_without_branches(make_net: MakeNet) -> None:

@@ -15,6 +15,7 @@ from spikeback.doctor.callback import DoctorCallback
 from spikeback.errors import TrainingError, UsageError
 from spikeback.losses.cross_entropy import mean_cross_entropy
 from spikeback.train.recipe import TrainConfig
+from spikeback.train.start import prepare
 
 from .cases import assert_same, residual_net, smooth_pictures, snapshot, some_labels
 
@@ -49,8 +50,8 @@ def paths(net: Any) -> list[Callable[..., Any]]:
         sb.diagnose,
         sb.calibrate,
         lambda n, x, y: sb.calibrate(n, x, y, gain=None, fidelity=0.7),
-        lambda n, x, y: TrainConfig().prepare(n, x, y),
-        lambda n, x, y: TrainConfig(calibrate="both").prepare(n, x, y),
+        lambda n, x, y: prepare(n, x, y, TrainConfig()),
+        lambda n, x, y: prepare(n, x, y, TrainConfig(calibrate="both")),
         lambda n, x, y: DoctorCallback(1, x, y, net=n, recalibrate={"gain": 1.0}).measure(Trainer(), Elsewhere()),  # pyright: ignore
         lambda n, x, y: DoctorCallback(1, x, y, net=n).measure(Trainer(), Elsewhere()),  # pyright: ignore
         *remedies(net),

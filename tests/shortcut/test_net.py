@@ -13,7 +13,6 @@ from torch.nn import functional as F
 import spikeback as sb
 from spikeback.doctor import decompose
 from spikeback.errors import UsageError
-from spikeback.losses.cross_entropy import branch_loss
 
 MakeNet = Callable[..., Any]
 
@@ -179,7 +178,7 @@ def test_lambda_out_of_range_is_refused(make_net: MakeNet, pictures: Tensor, wei
     model, y = sb.ShortcutNet(make_net()), torch.zeros(3).long()
     for use in (
         lambda: model(pictures, weight),
-        lambda: branch_loss(model, pictures, y, weight, "losses"),
+        lambda: model.heads(pictures, weight),
         lambda: decompose(model, pictures, y, weight),
         lambda: sb.diagnose(model, pictures, y, weight=weight, passes=()),
     ):

@@ -1,7 +1,7 @@
 """Trainings that last a second, and a callback that watches them."""
 
-import inspect
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,26 @@ from torch import Tensor, nn
 
 import spikeback as sb
 from spikeback.data import DataConfig
+from spikeback.losses import Loss
 from spikeback.train import Method, ModelConfig, Recipe, TrainConfig, compare
 from spikeback.train.trials import Run
 
 Train = Callable[..., dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Noting:
+    """A loss that notes the lambda that it is called with."""
+
+    loss: Loss
+    lambdas: list[float]
+
+    def __call__(self, main: Tensor, side: dict[str, Tensor], weight: float, y: Tensor) -> Tensor:
+        self.lambdas.append(weight)
+        return self.loss(main, side, weight, y)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.loss, name)
 
 
 class Watch(Callback):
@@ -37,16 +53,13 @@ class Watch(Callback):
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         self.batches.append((batch[0].clone(), batch[1].clone()))
         self.rates.append(self.groups[0]["lr"])
-        self._hook = pl_module.model.register_forward_pre_hook(self._note_lambda, with_kwargs=True)
+        self._loss, pl_module.criterion = pl_module.criterion, Noting(pl_module.criterion, self.lambdas)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._hook.remove()
+        pl_module.criterion = self._loss
         self._snapshot()
-
-    def _note_lambda(self, module: nn.Module, args: Any, kwargs: Any) -> None:
-        self.lambdas.append(inspect.signature(sb.ShortcutNet.forward).bind(module, *args, **kwargs).arguments["weight"])
 
     def _snapshot(self) -> None:
         self.weights.append({k: v.clone() for k, v in self.task.model.state_dict().items()})

@@ -14,8 +14,9 @@ import spikeback as sb
 from spikeback.cli.interrupt import Interrupted
 from spikeback.errors import UsageError
 from spikeback.nn import LIF
-from spikeback.train import Recipe
+from spikeback.train import Recipe, TrainConfig
 from spikeback.train.results import check_recipe
+from spikeback.train.start import prepare
 
 GAIN = 0.5
 NEW = ("optimizer", "calibrate", "packed_spikes")  # options that the first version did not have
@@ -46,16 +47,19 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
                 module.gain.mul_(GAIN)
         return Halved()
 
-    monkeypatch.setattr("spikeback.train.recipe.calibrate", calibrate)
+    monkeypatch.setattr("spikeback.train.start.calibrate", calibrate)
     return noted
 
 
 @pytest.mark.parametrize(
     ("choice", "targets"),
-    [("auto", (None, 0.7)), ("gain", (1.0, None)), ("fidelity", (None, 0.7)), ("both", (1.0, 0.7))],
-)
+    [
+        ("auto", (None, 0.7)), ("gain", (1.0, None)), ("fidelity", (None, 0.7)), ("both", (1.0, 0.7)),
+        ("Fidelity(0.6)", (None, 0.6)), ("Gain(2)", (2.0, None)), (["Fidelity(0.6)", "Gain"], (1.0, 0.6)),
+    ],
+)  # fmt: skip
 def test_targets_follow_the_option(
-    choice: str, targets: Any, train: Any, make_recipe: Callable[..., Recipe], calls: list[dict[str, Any]]
+    choice: str | list[str], targets: Any, train: Any, make_recipe: Callable[..., Recipe], calls: list[dict[str, Any]]
 ) -> None:
     record = train("vanilla", make_recipe(calibrate=choice, epochs=1))
     assert [(call["gain"], call["fidelity"]) for call in calls] == [targets]
@@ -103,10 +107,32 @@ def test_missing_option_is_what_was_done_without_it(make_recipe: Callable[..., R
     recipe = make_recipe()
     assert Recipe.from_dict(old(recipe.as_dict())) == recipe
     check_recipe(old(recipe.as_dict()), recipe, Path("run"))
-    with pytest.raises(UsageError, match=r"differs in --train\.optimizer;"):
+    with pytest.raises(UsageError, match=r"differs in train\.optimizer;"):
         check_recipe(old(recipe.as_dict()), make_recipe(optimizer="adam"), Path("run"))
-    with pytest.raises(UsageError, match=r"differs in --train\.calibrate;"):
+    with pytest.raises(UsageError, match=r"differs in train\.calibrate;"):
         check_recipe(old(recipe.as_dict()), make_recipe(calibrate="auto"), Path("run"))
+
+
+@pytest.mark.parametrize(("given", "kept"), [
+    ("Fidelity(0.7)", "fidelity"), ("Gain(target=1)", "gain"), (["Fidelity", "Gain(1.0)"], "both"), ([], "none"),
+    ("fidelity(0.5)", "Fidelity(target=0.5)"),
+    (["Fidelity(0.7)", "Gain(2)"], ["Gain(target=2.0)", "Fidelity(target=0.7)"]),
+])  # fmt: skip
+def test_a_target_is_written_in_one_way(given: str | list[str], kept: str | list[str]) -> None:
+    """So that a run can go on by the same recipe in other words."""
+    assert TrainConfig(calibrate=given).calibrate == kept
+    assert TrainConfig(calibrate=kept).calibrate == kept
+
+
+@pytest.mark.parametrize(("given", "said"), [
+    ("fidelty", r"'fidelty' \(did you mean 'fidelity'\?\).*or auto, none, gain, fidelity, both"),
+    ("Fidelity(2)", r"must lie in \(0, 1\)"),
+    ("Gain(-1)", "must be a positive number"),
+    (["Gain(1)", "Gain(2)"], "two targets of a kind"),
+])  # fmt: skip
+def test_a_target_that_cannot_be_is_refused(given: str | list[str], said: str) -> None:
+    with pytest.raises(UsageError, match=rf"train\.calibrate.*{said}"):
+        TrainConfig(calibrate=given)
 
 
 def test_by_default_residual_norms_start_small_where_there_are_any() -> None:
@@ -114,12 +140,12 @@ def test_by_default_residual_norms_start_small_where_there_are_any() -> None:
     deep, flat = (sb.create_model(name, 5, time_steps=2, width=4) for name in ("spiking_resnet34", "spiking_vgg11"))
     train = Recipe().train
     assert train.calibrate == "auto"
-    found = train.prepare(deep, x, y)
+    found = prepare(deep, x, y, train)
     assert found is not None
     assert found.norm_scale is not None
     assert found.norm_scale < 1
     before = [parameter.detach().clone() for parameter in flat.parameters()]
-    assert train.prepare(flat, x, y) is None
+    assert prepare(flat, x, y, train) is None
     assert all(map(torch.equal, before, flat.parameters()))
 
 

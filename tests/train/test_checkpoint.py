@@ -120,7 +120,7 @@ def test_best_that_nothing_else_holds_is_refused(state: str, tmp_path: Path) -> 
     if state == "damaged":
         break_off(best)
     with pytest.raises(
-        UsageError, match=f"{best} is {state}.* those of epoch 1: move {tmp_path} elsewhere and add --resume"
+        UsageError, match=f"{best} is {state}.* those of epoch 1: move {tmp_path} elsewhere and add resume=True"
     ):
         keep_best(tmp_path, last, pytest.fail)
 

@@ -87,7 +87,7 @@ def test_hours_follow_from_the_assumed_rate() -> None:
 
 
 def test_a_folder_of_unknown_size_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"--data\.name folder .* cifar10, cifar100, imagenet"):
+    with pytest.raises(UsageError, match=r"data\.name=folder .* cifar10, cifar100, imagenet"):
         training_macs(recipe("folder"))
 
 

@@ -135,14 +135,14 @@ def test_shares_together_are_the_batches(processes: int, accumulate: int) -> Non
 
 @pytest.mark.parametrize("options", [{"devices": 3}, {"nodes": 5}, {"accumulate": 33}, {"devices": 8, "accumulate": 8}])
 def test_batch_that_does_not_divide_is_refused(options: dict[str, int], make_recipe: Callable[..., Any]) -> None:
-    with pytest.raises(UsageError, match=r"--data.batch_size 32 must be a multiple of --train.devices \d") as caught:
+    with pytest.raises(UsageError, match=r"^data.batch_size=32 must be a multiple of train.devices=\d") as caught:
         make_recipe(**options)
     assert all(f"--train.{name} {value}" in str(caught.value) for name, value in options.items())
 
 
 @pytest.mark.parametrize("option", ["devices", "nodes", "accumulate"])
 def test_none_at_all_is_refused(option: str) -> None:
-    with pytest.raises(UsageError, match=f"--train.{option} must be at least 1, not 0"):
+    with pytest.raises(UsageError, match=f"^train.{option} must be at least 1, not 0"):
         replace(TrainConfig(), **{option: 0})
 
 
@@ -156,11 +156,11 @@ def test_torchrun_with_another_number_of_processes_is_refused(monkeypatch: pytes
 def test_more_gpus_than_there_are_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(UsageError, match=r"--train.devices 2 asks for more GPUs than there are: 1"):
+    with pytest.raises(UsageError, match=r"^train.devices=2 asks for more GPUs than there are: 1"):
         own_share(TrainConfig(devices=2))
 
 
 def test_another_number_of_parts_is_another_recipe(train: Callable[..., Any], make_recipe: Callable[..., Any]) -> None:
     train("vanilla", make_recipe(epochs=1))
-    with pytest.raises(UsageError, match=r"--train.accumulate"):
+    with pytest.raises(UsageError, match=r"train.accumulate"):
         train("vanilla", make_recipe(epochs=1, accumulate=2), resume=True)

@@ -18,8 +18,10 @@ from spikeback.cli.interrupt import Interrupted
 from spikeback.data import DataModule
 from spikeback.doctor import decompose
 from spikeback.errors import UsageError
+from spikeback.losses import DeepSupervision
 from spikeback.losses.cross_entropy import mean_cross_entropy
 from spikeback.train import Recipe, TrainConfig
+from spikeback.train.start import add_branches
 
 BLOCK_TAPS = {"taps": ["layer1.0", "layer2.1"]}
 CLOCK = {"seconds_per_step": 0}  # the only number of a trial that does not repeat
@@ -96,15 +98,15 @@ def test_branches_share_the_first_blocks_gradient(train: Any, make_recipe: Any, 
     assert [len(row) for row in found["first_block"]] == [3, 3, 3]
     assert [sum(row) for row in found["first_block"]] == pytest.approx([1, 1, 1], abs=1e-5)
     net, x, y = untrained(recipe, plain_net)
-    parts = decompose(recipe.branches.build(net), x[:32], y[:32], 0.25)["layer1.0"]
+    parts = decompose(add_branches(net, recipe.branches), x[:32], y[:32], 0.25)["layer1.0"]
     assert found["first_block"][0] == pytest.approx([part["share"] for part in parts.values()], abs=1e-4)
 
 
 def test_losses_of_branches_are_told_apart_as_they_are_trained(train: Any, make_recipe: Any, plain_net: Any) -> None:
-    recipe = make_recipe(branches={**BLOCK_TAPS, "combine": "losses"}, epochs=1)
+    recipe = make_recipe(branches=BLOCK_TAPS, epochs=1, loss="DeepSupervision()")
     found = train("shortcut", recipe)["gradients"]["shares"]
     net, x, y = untrained(recipe, plain_net)
-    parts = decompose(recipe.branches.build(net), x, y, 1.0, "losses")["layer1.0"]
+    parts = decompose(add_branches(net, recipe.branches), x, y, 1.0, DeepSupervision())["layer1.0"]
     assert found["first_block"][0] == pytest.approx([part["share"] for part in parts.values()], abs=1e-4)
 
 
@@ -201,12 +203,12 @@ def test_tensorboard_without_its_package(train: Any, make_recipe: Any, monkeypat
         raise ModuleNotFoundError("Neither `tensorboard` nor `tensorboardX` is available.")
 
     monkeypatch.setattr("spikeback.train.trials.TensorBoardLogger", lacking)
-    with pytest.raises(UsageError, match=r"--train\.tensorboard .*pip install tensorboard"):
+    with pytest.raises(UsageError, match=r"train\.tensorboard .*pip install tensorboard"):
         train("vanilla", make_recipe(tensorboard=True))
     assert not (tmp_path / "run").exists()  # so that the same command works once it is installed
 
 
 def test_doctor_never_or_every_so_many_steps() -> None:
     assert TrainConfig().doctor == 0
-    with pytest.raises(UsageError, match=r"--train\.doctor must be at least 0, not -1"):
+    with pytest.raises(UsageError, match=r"^train\.doctor must be at least 0, not -1"):
         TrainConfig(doctor=-1)

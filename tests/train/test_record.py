@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from spikeback.data import DataModule
 from spikeback.train.checkpoint import Checkpoints
+from spikeback.train.start import build_network
 
 VGG = {"name": "spiking_vgg11", "width": 4, "time_steps": 1, "threshold": 0.5, "surrogate": "ATan(alpha=2.0)"}
 
@@ -91,7 +92,7 @@ def test_accuracies_are_those_of_the_plain_network(
     folder = tmp_path / "run" / "shortcut-seed0"
     data = DataModule(chosen.data, seed=0)
     data.setup()
-    net = chosen.model.build(10, 1)
+    net = build_network(chosen.model, 10, 1)
 
     net.load_state_dict(load_file(folder / "net.safetensors"), strict=True)
     assert accuracy(net, data) == record["best_accuracy"] > record["last_accuracy"]

@@ -40,7 +40,7 @@ def run(config: Any, console: Console, command: str) -> None:
     try:
         finding = check(root, options.most)
     except UsageError as error:  # of a training, which has the option
-        raise UsageError(str(error).replace("--data.root ", "")) from None
+        raise UsageError(str(error).replace("--data.root ", "").replace("data.root=", "")) from None
     use = f"--data.name {finding.source} --data.root {root}"
     console.print(f"{root} is {finding.source}: use it with {use}", soft_wrap=True, markup=False)
     console.print(_table(finding.counts))

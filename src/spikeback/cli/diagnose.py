@@ -14,7 +14,8 @@ from jsonargparse import ArgumentParser
 from rich.console import Console
 from torch import Tensor, nn
 
-from spikeback.cli.options import add_recipe, recipe_of
+from spikeback.cli.options import add_recipe, recipe_of, recipe_options
+from spikeback.cli.words import as_typed
 from spikeback.data import DataModule
 from spikeback.doctor import PASSES, diagnose
 from spikeback.doctor.measure.case import examine
@@ -22,9 +23,12 @@ from spikeback.doctor.measure.gradients import cost
 from spikeback.errors import UsageError
 from spikeback.export.weights import load_trained
 from spikeback.files import as_path, write_atomic
+from spikeback.losses import Loss
 from spikeback.report.doctor import save_diagnosis, write_diagnosis
 from spikeback.train import Recipe
+from spikeback.train.start import add_branches, build_network, prepare
 from spikeback.train.trials import SEEDS
+from spikeback.values import from_text
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -54,10 +58,11 @@ def run(config: Any, console: Console, command: str) -> None:
         net, (x, y), recipe, note = _trained(config) if config.run else _untrained(config)
         if recipe.train.threads:
             torch.set_num_threads(recipe.train.threads)
-        found = diagnose(net, x, y, weight=config.weight, lr=recipe.train.lr, passes=config.passes)
-        ratio = cost(examine(net, x, y, config.weight)) if config.time else None
+        loss = from_text(recipe.train.loss, Loss)
+        found = diagnose(net, x, y, weight=config.weight, loss=loss, lr=recipe.train.lr, passes=config.passes)
+        ratio = cost(examine(net, x, y, config.weight, loss=loss)) if config.time else None
     if note:
-        console.print(note, markup=False, highlight=False, soft_wrap=True)
+        console.print(as_typed(note, recipe_options()), markup=False, highlight=False, soft_wrap=True)
     console.print(found.table)
     console.print("\n".join([str(found.verdict), *found.facts["notes"]]), markup=False, highlight=False, soft_wrap=True)
     if ratio is not None:
@@ -84,7 +89,7 @@ def _untrained(config: Any) -> tuple[nn.Module, tuple[Tensor, Tensor], Recipe, s
     data = DataModule(recipe.data, config.seed)
     data.setup()
     torch.manual_seed(config.seed)
-    net = recipe.model.build(len(data.classes), data.channels, data.time_steps)
-    set_up = recipe.train.prepare(net, *data.probe(recipe.train.probe))  # as its training would begin
+    net = build_network(recipe.model, len(data.classes), data.channels, data.time_steps)
+    set_up = prepare(net, *data.probe(recipe.train.probe), recipe.train)  # as its training would begin
     note = set_up.note if set_up else ""
-    return recipe.branches.build(net) if config.weight else net, data.probe(config.samples), recipe, note
+    return add_branches(net, recipe.branches) if config.weight else net, data.probe(config.samples), recipe, note

@@ -29,6 +29,6 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(config: Any, console: Console, command: str) -> None:
     if not 0 <= config.seed < SEEDS:
         raise UsageError(f"--seed must lie in 0 .. {SEEDS - 1}, not {config.seed}")
-    method = Method.from_text(config.method, "--method")
+    method = Method.from_text(config.method, "method")
     out = run_folder(config, f"-{method.slug}-seed{config.seed}")
     train(recipe_of(config), [method], [config.seed], out, config.resume, "fit", command, console)

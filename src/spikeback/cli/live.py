@@ -10,6 +10,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from spikeback.cli.estimate import Estimate
 from spikeback.cli.interrupt import Interrupted
+from spikeback.cli.options import recipe_options
+from spikeback.cli.words import as_typed
 from spikeback.errors import TrainingError, WriteError
 from spikeback.lock import is_used
 from spikeback.report import console_table, save_plots, verdict, write_csv, write_report
@@ -80,7 +82,7 @@ class Display:
 
     def say(self, line: str) -> None:
         """A line above the bar."""
-        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(as_typed(line, recipe_options()), markup=False, highlight=False, soft_wrap=True)
 
     def callbacks(self, method: Method, seed: int) -> list[Callback]:
         """What follows one trial."""

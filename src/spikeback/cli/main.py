@@ -3,6 +3,7 @@
 import json
 import shlex
 import sys
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ import spikeback
 from spikeback.cli.interrupt import Interrupted, interruptible
 from spikeback.cli.output import Terminal, forgiving_output, reader_left
 from spikeback.cli.parser import Parser, called, fail, of_others
+from spikeback.cli.words import as_typed
 from spikeback.errors import TrainingError, UsageError
+from spikeback.extensions import load
 from spikeback.files import as_path, as_text
 from spikeback.values import near
 
@@ -34,8 +37,25 @@ COMMANDS = {  # by name, in the order of --help: the module that adds its argume
 def expanded(parser: Parser, argv: list[str]) -> list[str]:
     """The words as the parser takes them, where the subcommand has such options: names of recipes, data and files."""
     parser = called(parser, argv)
+    argv = with_imports(argv) if "--import" in parser.options else argv
     words = with_recipe_paths(argv) if "--config" in parser.options else argv
     return with_sections(words) if "--data.name" in parser.options else words
+
+
+def with_imports(argv: list[str]) -> list[str]:
+    """Import what every --import names, before other options are read that may name what is in it."""
+    names, others, rest = [], [], iter(argv)
+    for word in rest:
+        option, equals, value = word.partition("=")
+        if option != "--import" or not (name := value if equals else next(rest, "")):
+            others.append(word)
+            continue
+        names.append(name)
+        try:
+            load(name)
+        except UsageError as error:
+            raise UsageError(as_typed(str(error), ["--import"])) from error
+    return [*others, *([f"--import={json.dumps(names)}"] if names else [])]
 
 
 def with_recipe_paths(argv: list[str]) -> list[str]:
@@ -116,14 +136,16 @@ def _main(argv: list[str]) -> None:
             spikeback.tune_allocator()
             parser, runs = build_parser()
             config = parser.parse_args(expanded(parser, argv))
+            typed = partial(as_typed, options={*called(parser, argv).options, *parser.children["fit"].options})
             try:
                 runs[config.subcommand](config[config.subcommand], Terminal(), shlex.join(["spikeback", *argv]))
             except UsageError as error:
-                fail(f"{error}{of_others(parser, argv, str(error))}", 2)
+                line = typed(str(error))
+                fail(f"{line}{of_others(parser, argv, line)}", 2)
+            except TrainingError as error:
+                fail(typed(str(error)), 1)
     except UsageError as error:
         fail(str(error), 2)
-    except TrainingError as error:
-        fail(str(error), 1)
     except Interrupted as error:
         fail(str(error), 130)
     except BrokenPipeError:

@@ -14,11 +14,12 @@ from jsonargparse import (
 from spikeback.errors import UsageError
 from spikeback.files import as_path, read_text
 from spikeback.train import Recipe
+from spikeback.train.results import flat
 from spikeback.values import near
 
 SECTIONS = ("data", "model", "branches", "train")
 EXAMPLES = {  # what a file of the options of a section may hold
-    "data": "batch_size: 64", "data.events": "time_steps: 10", "model": "width: 16", "branches": "combine: losses",
+    "data": "batch_size: 64", "data.events": "time_steps: 10", "model": "width: 16", "branches": "read: current",
     "train": "epochs: 5",
 }  # fmt: skip
 TRIALS = ("methods", "seeds")  # a recipe may say which; a subcommand without these options takes no notice
@@ -38,12 +39,39 @@ class RecipeFile(ActionConfigFile):
 def add_recipe(parser: ArgumentParser) -> None:
     """--config and every field of the recipe."""
     parser.add_argument("--config", action=RecipeFile, help="a recipe: a YAML file, or the name of one in the package")
-    parser.add_class_arguments(Recipe)
+    parser.add_class_arguments(Recipe, skip={"imports"})
+    add_import(parser)
+
+
+def add_import(parser: ArgumentParser) -> None:
+    """--import, which `main` reads before all others."""
+    parser.add_argument(
+        "--import", type=list[str], default=[], metavar="MODULE",
+        help="a Python file or module that adds a neuron, loss, ... of yours; may be given several times",
+    )  # fmt: skip
+
+
+def add_trained(parser: ArgumentParser) -> None:
+    """RUN, --checkpoint and --import."""
+    parser.add_argument(
+        "run", type=str, metavar="RUN",
+        help="a trial's folder, a run's folder with one trial, or a checkpoint file",
+    )  # fmt: skip
+    parser.add_argument("--checkpoint", choices=["best", "last"], default="best", help="which checkpoint of the trial")
+    add_import(parser)
 
 
 def recipe_of(config: Any) -> Recipe:
     """The recipe among parsed options."""
-    return Recipe.from_dict({name: _plain(config[name]) for name in ("title", "data", "model", "branches", "train")})
+    values = {name: _plain(config[name]) for name in ("title", *SECTIONS, "import")}
+    if not values["import"] and config.get("resume") and config.out and (as_path(config.out) / "config.yaml").is_file():
+        values["import"] = read_recipe(as_path(config.out) / "config.yaml").get("import", [])  # so that it can be named
+    return Recipe.from_dict(values)
+
+
+def recipe_options() -> list[str]:
+    """Every option of a recipe, as it is typed."""
+    return [f"--{name}" for name in flat(Recipe().as_dict())]
 
 
 def add_run(parser: ArgumentParser, default: str) -> None:

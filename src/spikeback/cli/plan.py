@@ -7,15 +7,17 @@ import torch
 from rich import box
 from rich.table import Table
 from rich.text import Text
-from torch import nn
 
 from spikeback.data import DataModule
+from spikeback.losses import Loss
 from spikeback.report.fitted import Fitted
 from spikeback.train import Method, Recipe
 from spikeback.train.cell import Cell
 from spikeback.train.environment import resolve_precision
 from spikeback.train.results import flat
+from spikeback.train.start import add_branches, build_network
 from spikeback.train.trials import Run
+from spikeback.values import from_text
 
 TIMED = 5  # steps, after one that warms up; others use the machine as well, so the fastest counts
 FREE = (
@@ -56,14 +58,17 @@ def epoch_seconds(recipe: Recipe, data: DataModule, weight: float) -> float:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     precision = resolve_precision(recipe.train.precision)
     kind = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision)
-    model = recipe.branches.build(recipe.model.build(len(data.classes), data.channels, data.time_steps)).to(device)
+    model = add_branches(
+        build_network(recipe.model, len(data.classes), data.channels, data.time_steps), recipe.branches
+    )
+    model, loss_of = model.to(device), from_text(recipe.train.loss, Loss)
     optimiser = torch.optim.SGD(model.parameters(), recipe.train.lr, recipe.train.momentum)
     loader = data.train_dataloader()
     x, y = (t.to(device) for t in next(iter(loader)))
 
     def step() -> None:
         with torch.autocast(device.type, kind, enabled=kind is not None):
-            loss = nn.functional.cross_entropy(model(x, weight, per_step=False).mean(0), y)
+            loss = loss_of(*model.heads(x, weight, loss_of.per_step), weight, y)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

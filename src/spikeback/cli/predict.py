@@ -19,12 +19,13 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
+from spikeback.cli.options import add_trained
 from spikeback.data.decode import PICTURES, decoded
 from spikeback.data.pictures import normalise
 from spikeback.data.tree import left_out
 from spikeback.data.unlabelled import check_shape, find_pictures
 from spikeback.errors import UsageError
-from spikeback.export.weights import Trained, add_trained, load_trained
+from spikeback.export.weights import Trained, load_trained
 from spikeback.files import as_path, write_atomic
 from spikeback.report.fitted import Fitted
 

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from spikeback.export.weights import add_trained, load_trained
+from spikeback.cli.options import add_trained
+from spikeback.export.weights import load_trained
 from spikeback.report.fitted import Fitted
 
 

@@ -20,6 +20,7 @@ from spikeback.errors import UsageError
 from spikeback.foreign.randomness import same_draws
 from spikeback.foreign.undisturbed import undisturbed
 from spikeback.nn import Neuron
+from spikeback.targets import Fidelity, Gain
 
 NOISE = 0.01  # of x's deviation: what fidelity is measured with
 CLOSE = 0.02  # in the logarithm of a block's gain: near enough
@@ -270,10 +271,9 @@ def _labels(net: nn.Module, x: Tensor) -> Tensor:
 
 
 def _check(gain: float | None, fidelity: float | None, batches: int) -> None:
-    if gain is not None and not 0 < gain < math.inf:
-        raise UsageError(f"gain must be a positive number or None, got {gain}")
-    if fidelity is not None and not 0 < fidelity < 1:
-        raise UsageError(f"fidelity must lie in (0, 1) or be None, got {fidelity}")
+    for kind, value in ((Gain, gain), (Fidelity, fidelity)):
+        if value is not None:
+            kind(value)
     if gain is None and fidelity is None:
         raise UsageError("calibrate has nothing to set: give gain=1.0, fidelity=0.7, or both")
     if batches < 1:

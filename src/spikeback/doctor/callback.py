@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from spikeback.doctor.calibrate import calibrate
 from spikeback.doctor.measure.blocks import home
-from spikeback.doctor.measure.case import examine
+from spikeback.doctor.measure.case import Criterion, examine
 from spikeback.doctor.measure.finite import require_finite
 from spikeback.doctor.measure.gradients import propagate
 from spikeback.errors import UsageError
 from spikeback.foreign.undisturbed import undisturbed
+from spikeback.losses import Loss
 from spikeback.shortcut import ShortcutNet
 
 KEPT = ("rate", "silent", "active")  # of a block's last spiking layer
@@ -36,6 +37,7 @@ class DoctorCallback(Callback):
         blocks: dotted names inside the plain network; None is those of `feature_info`, else what can be inferred.
         recalibrate: options of `calibrate`, to be called on the batch before every measurement, e.g. {"gain": 1.0}.
         notify: called with every row of the record.
+        loss: what is measured of; None is the LightningModule's `criterion`, or the cross-entropy without one.
     """
 
     def __init__(
@@ -48,11 +50,12 @@ class DoctorCallback(Callback):
         blocks: list[str] | None = None,
         recalibrate: dict[str, Any] | None = None,
         notify: Callable[[dict[str, Any]], None] | None = None,
+        loss: Criterion | None = None,
     ) -> None:
         if every_n_steps < 1:
             raise UsageError(f"every_n_steps must be at least 1, got {every_n_steps}")
         self.every_n_steps, self.x, self.y, self.net, self.weight = every_n_steps, x, y, net, weight
-        self.blocks, self.recalibrate, self.notify = blocks, recalibrate, notify
+        self.blocks, self.recalibrate, self.notify, self.loss = blocks, recalibrate, notify, loss
         self.record: dict[str, list[Any]] = {}
 
     def on_train_batch_start(
@@ -80,7 +83,8 @@ class DoctorCallback(Callback):
         if self.recalibrate is not None:
             with trainer.precision_plugin.forward_context():
                 calibrate(net, x, y, **{"blocks": self.blocks, **self.recalibrate})
-        case = examine(net, x, y, blocks=self.blocks)
+        own = getattr(pl_module, "criterion", None)
+        case = examine(net, x, y, blocks=self.blocks, loss=self.loss or (own if isinstance(own, Loss) else None))
         of = self.weight or getattr(pl_module, "weight", None)
         whole = replace(case, net=model, weight=of(max(step - 1, 0)) if callable(of) and model is not net else 0.0)
         with undisturbed(model), trainer.precision_plugin.forward_context():

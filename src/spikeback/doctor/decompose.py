@@ -1,7 +1,6 @@
 """Which way the gradient came: what the main branch and each side branch supply to every block (Eq. 9)."""
 
 from contextlib import ExitStack
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -12,10 +11,10 @@ from spikeback.doctor.measure.finite import require_finite
 from spikeback.errors import UsageError
 from spikeback.foreign import first
 from spikeback.foreign.undisturbed import listening, undisturbed
-from spikeback.losses.cross_entropy import mean_cross_entropy
+from spikeback.losses import CrossEntropy, Loss
+from spikeback.losses.base import check_loss
 from spikeback.shortcut import ShortcutNet
 from spikeback.shortcut.net import check_weight
-from spikeback.values import near
 
 Shares = dict[str, dict[str, dict[str, float]]]  # block -> source -> norm and share
 
@@ -25,31 +24,32 @@ def decompose(
     x: Tensor,
     y: Tensor,
     weight: float,
-    combine: Literal["logits", "losses"] = "logits",
+    loss: Loss = CrossEntropy(),  # noqa: B008 - frozen
     blocks: list[str] | None = None,
 ) -> Shares:
     """Split dL/d(output) of every block into what "main" and each tap supply, in training mode.
 
-    Shortcut back-propagation, Eq. 9: dL/dW = sum_l dL/db_l db_l/dW. The loss is that of training (`branch_loss`); what
-    it asks of the logits of one branch is sent back alone, and these parts add up to the whole gradient.
+    Shortcut back-propagation, Eq. 9: dL/dW = sum_l dL/db_l db_l/dW. What the loss asks of the logits
+    of one branch is sent back alone, and these parts add up to the whole gradient.
 
     Args:
         model: the network with its branches.
         x: a batch, (B, ...) or (T, B, ...).
         y: its labels (B,).
         weight: lambda; with 0 there is "main" only.
-        combine: one loss of the summed logits (Eq. 10), or a sum of losses.
+        loss: that of the training.
         blocks: names inside `model.net`; None is those of `feature_info`, else what can be inferred.
 
     Returns:
         block -> source -> `norm`, ||part||, and `share`, <part, whole> / ||whole||^2, which add up to 1.
 
     Raises:
-        UsageError: not a ShortcutNet, or blocks that are not there.
+        UsageError: not a ShortcutNet, blocks that are not there, or something else than a loss.
     """
     if not isinstance(model, ShortcutNet):
         raise UsageError(f"decompose needs a ShortcutNet, which has branches, not a {type(model).__name__}")
     check_weight(weight)
+    check_loss(loss)
     names = find_blocks(model.net, spiking_layers(model.net)) if blocks is None else blocks
     modules = dict(model.net.named_modules())
     if isinstance(names, str) or not all(name in modules for name in names):
@@ -61,12 +61,11 @@ def decompose(
         for name, calls in outputs.items():
             heard = lambda _, out, calls=calls: calls.append(first(out))
             hooks.enter_context(listening(model.net.get_submodule(name), heard))
-        main, side = model.logits(x)
-        heads = {"main": main, **({tap: weight * z for tap, z in side.items()} if weight else {})}
-        asked = _asked(main, side, y, weight, combine)
+        main, side = model.heads(x, weight)
+        asked = _asked(loss, main, side, weight, y)
         flat = [z for calls in outputs.values() for z in calls]
         parts = {}
-        for source, logits in heads.items():
+        for source, logits in {"main": main, **side}.items():
             grads = torch.autograd.grad(logits, flat, asked[source], retain_graph=True, allow_unused=True)
             parts[source] = iter([torch.zeros_like(z) if g is None else g for z, g in zip(flat, grads, strict=True)])
         return {
@@ -77,16 +76,12 @@ def decompose(
         }
 
 
-def _asked(main: Tensor, side: dict[str, Tensor], y: Tensor, weight: float, combine: str) -> dict[str, Tensor]:
-    """dL/d(logits) of each source, its weight left out."""
-    if combine == "logits":
-        total = (main + weight * sum(side.values())).detach().requires_grad_()
-        (asked,) = torch.autograd.grad(mean_cross_entropy(total, y), total)
-        return dict.fromkeys(("main", *side), asked)
-    if combine != "losses":
-        raise UsageError(f"no combine {combine!r}{near(combine, ('logits', 'losses'))}; choose from logits, losses")
-    heads = {name: z.detach().requires_grad_() for name, z in {"main": main, **side}.items()}
-    return {name: torch.autograd.grad(mean_cross_entropy(z, y), z)[0] for name, z in heads.items()}
+def _asked(loss: Loss, main: Tensor, side: dict[str, Tensor], weight: float, y: Tensor) -> dict[str, Tensor]:
+    """dL/d(logits) of each source."""
+    main, side = main.detach().requires_grad_(), {tap: z.detach().requires_grad_() for tap, z in side.items()}
+    heads = {"main": main, **side}
+    found = torch.autograd.grad(loss(main, side, weight, y), [*heads.values()], allow_unused=True)
+    return {name: torch.zeros_like(z) if g is None else g for (name, z), g in zip(heads.items(), found, strict=True)}
 
 
 def _shares(parts: dict[str, Tensor]) -> dict[str, dict[str, float]]:

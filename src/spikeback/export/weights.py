@@ -6,18 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from jsonargparse import ArgumentParser
 from torch import Tensor, nn, tensor
 
 from spikeback.data import DataModule, DataSet
 from spikeback.data.sets.source import find
-from spikeback.errors import UsageError
+from spikeback.errors import ImportNeeded, UsageError
 from spikeback.files import as_path
 from spikeback.shortcut import ShortcutNet
 from spikeback.train import Recipe
 from spikeback.train.checkpoint import read_checkpoint
 from spikeback.train.environment import resolve_precision
 from spikeback.train.foreign import BEST, EXAMPLE, LAST
+from spikeback.train.start import add_branches, build_network
 
 
 @dataclass
@@ -72,8 +72,7 @@ class Trained:
             config = self.recipe.data
             if find(config.name).origin(config.events).root == "none":
                 raise UsageError(
-                    f"--data.root {root} has no use: {self.path} was trained on the pictures in the package; leave "
-                    "it out"
+                    f"data.root={root} has no use: {self.path} was trained on the pictures in the package; leave it out"
                 )
             config.root = root
         data = DataModule(self.recipe.data, self.seed, pictures, self.recipe.train.best_on == "test")
@@ -91,14 +90,6 @@ class Trained:
                 f"{self.path} was trained on {len(self.classes)} classes ({', '.join(self.classes)}), the data has "
                 f"{len(classes)} ({', '.join(classes)})"
             )
-
-
-def add_trained(parser: ArgumentParser) -> None:
-    """RUN and --checkpoint."""
-    parser.add_argument(
-        "run", type=str, metavar="RUN", help="a trial's folder, a run's folder with one trial, or a checkpoint file"
-    )
-    parser.add_argument("--checkpoint", choices=["best", "last"], default="best", help="which checkpoint of the trial")
 
 
 def load_trained(run: str, which: str) -> Trained:
@@ -119,7 +110,9 @@ def read_trained(path: Path) -> Trained:
         *steps, channels, _, _ = card["shape"]
         facts = card["method"], card["seed"], card["classes"], tuple(card["shape"])
         mean, std, weights = tensor(card["mean"]), tensor(card["std"]), content.record["history"]["weight"]
-        model = recipe.branches.build(recipe.model.build(len(card["classes"]), channels, *steps))
+        model = add_branches(build_network(recipe.model, len(card["classes"]), channels, *steps), recipe.branches)
+    except ImportNeeded as error:
+        raise UsageError(f"{path}: {error}") from error
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:  # a UsageError is a ValueError
         raise UsageError(
             f"{path} is of another version of spikeback, which its run's results.json names ({error}); read it with "
@@ -149,6 +142,6 @@ def _near(run: Path, name: str) -> str:
     """What to give instead of a folder in which no such checkpoint lies."""
     other = LAST if name == BEST else BEST
     if (run / other).is_file() or any(run.glob(f"*/{other}")):
-        return f"it has {other}: add --checkpoint {Path(other).stem}"
+        return f"it has {other}: add checkpoint={Path(other).stem}"
     deeper = sorted({path.parent for path in run.glob(f"*/*/{name}")})
     return f"did you mean {' or '.join(map(str, deeper[:3]))}?" if deeper else EXAMPLE

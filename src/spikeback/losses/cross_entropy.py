@@ -1,32 +1,59 @@
-"""Losses: pure functions of logits (T, B, K) and labels (B,)."""
+"""The cross-entropy of one sum of logits (Eq. 10), and deep supervision: the sum of every branch's own."""
 
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spikeback.shortcut import ShortcutNet
-from spikeback.shortcut.net import check_weight
+from spikeback.errors import UsageError
+from spikeback.losses.base import Loss, summed_logits
+from spikeback.values import is_number
 
 
-def mean_cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
+def mean_cross_entropy(logits: Tensor, y: Tensor, label_smoothing: float = 0.0) -> Tensor:
     """Cross-entropy of logits (B, K) or of the time-mean of (T, B, K), in float32 at least."""
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    return F.cross_entropy(logits.mean(0) if logits.ndim == 3 else logits, y)
+    return F.cross_entropy(logits.mean(0) if logits.ndim == 3 else logits, y, label_smoothing=label_smoothing)
 
 
-def branch_loss(
-    model: ShortcutNet, x: Tensor, y: Tensor, weight: float, combine: Literal["logits", "losses"] = "logits"
-) -> tuple[Tensor, Tensor]:
-    """Training loss and the logits that it judges, their mean over time, (1, B, K).
+def _check(loss: "CrossEntropy | DeepSupervision") -> None:
+    if not is_number(loss.label_smoothing) or not 0 <= loss.label_smoothing < 1:
+        raise UsageError(f"{type(loss).__name__}: label_smoothing must lie in [0, 1), got {loss.label_smoothing!r}")
 
-    "logits" is Eq. 10: one cross-entropy of main + weight * sum(side). "losses" is deep supervision, the paper's
-    introduction: cross-entropy of main + weight * the sum of each branch's own; it judges the main logits.
+
+@dataclass(frozen=True)
+class CrossEntropy(Loss):
+    """L = CE(main + lambda * sum(side), y), each the mean over time: Eq. 10.
+
+    Args:
+        label_smoothing: the part of every label that is spread over all classes, as in PyTorch.
     """
-    check_weight(weight)
-    if combine == "logits" or weight == 0:
-        logits = model(x, weight, per_step=False)
-        return mean_cross_entropy(logits, y), logits
-    main, side = model.logits(x, per_step=False)
-    return mean_cross_entropy(main, y) + weight * sum(mean_cross_entropy(z, y) for z in side.values()), main
+
+    label_smoothing: float = 0.0
+    __post_init__ = _check
+
+    def __call__(self, main: Tensor, side: Mapping[str, Tensor], weight: float, y: Tensor) -> Tensor:
+        return mean_cross_entropy(summed_logits(main, side, weight), y, self.label_smoothing)
+
+
+@dataclass(frozen=True)
+class DeepSupervision(Loss):
+    """L = CE(main, y) + lambda * sum of CE(side, y): every branch learns the labels by itself, as the paper's
+    introduction describes it.
+
+    Args:
+        label_smoothing: the part of every label that is spread over all classes, as in PyTorch.
+    """
+
+    label_smoothing: float = 0.0
+    summed: ClassVar[bool] = False
+    __post_init__ = _check
+
+    def __call__(self, main: Tensor, side: Mapping[str, Tensor], weight: float, y: Tensor) -> Tensor:
+        loss = mean_cross_entropy(main, y, self.label_smoothing)
+        if not side:
+            return loss
+        return loss + weight * sum(mean_cross_entropy(z, y, self.label_smoothing) for z in side.values())

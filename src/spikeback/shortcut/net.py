@@ -114,13 +114,17 @@ class ShortcutNet(nn.Module):
         Raises:
             UsageError: `weight` is negative or not finite, or the logits have the wrong shape.
         """
+        main, side = self.heads(x, weight, per_step)
+        return main + weight * sum(side.values()) if side else main
+
+    def heads(self, x: Tensor, weight: float | Tensor = 0.0, per_step: bool = True) -> tuple[Tensor, dict[str, Tensor]]:
+        """What a loss takes: main logits, and those of the branches by tap; of weight 0, no branch (see `forward`)."""
         check_weight(weight)
-        if not isinstance(weight, Tensor) and weight == 0:
-            reset_state(self.net)
-            main, _ = self._main(x, per_step)
-            return _touch(main if per_step else main.mean(0, keepdim=True), self.branches)
-        main, side = self._tapped(x, per_step)
-        return main + weight * sum(side.values())
+        if isinstance(weight, Tensor) or weight != 0:
+            return self._tapped(x, per_step)
+        reset_state(self.net)
+        main, _ = self._main(x, per_step)
+        return _touch(main if per_step else main.mean(0, keepdim=True), self.branches), {}
 
     def logits(self, x: Tensor, per_step: bool = True) -> tuple[Tensor, dict[str, Tensor]]:
         """The logits of the main branch and, by tap, of each branch, not yet added up.

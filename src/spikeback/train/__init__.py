@@ -1,6 +1,6 @@
 """Training: the recipe, the Lightning module, and trials of several methods and seeds."""
 
-from spikeback.losses.cross_entropy import branch_loss, mean_cross_entropy
+from spikeback.losses.cross_entropy import mean_cross_entropy
 from spikeback.train.recipe import BranchConfig, Method, ModelConfig, Recipe, TrainConfig
 from spikeback.train.task import Task
 from spikeback.train.trials import compare, run_trial
@@ -12,7 +12,6 @@ __all__ = [
     "Recipe",
     "Task",
     "TrainConfig",
-    "branch_loss",
     "compare",
     "mean_cross_entropy",
     "run_trial",

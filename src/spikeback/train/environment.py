@@ -33,7 +33,7 @@ def resolve_precision(precision: str, device: str | None = None) -> str:
     in bfloat16, else 32-true.
     """
     if precision == "16-mixed" and not torch.cuda.is_available():
-        raise UsageError("--train.precision: 16-mixed needs a GPU; choose from auto, 32-true, bf16-mixed")
+        raise UsageError("train.precision: 16-mixed needs a GPU; choose from auto, 32-true, bf16-mixed")
     if precision != "auto":
         return precision
     if device == "cuda" or (device is None and torch.cuda.is_available()):

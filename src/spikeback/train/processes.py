@@ -49,7 +49,7 @@ def own_share(train: TrainConfig) -> Share:
         UsageError: not as many GPUs, or another number of processes than were started.
     """
     processes = train.devices * train.nodes
-    asked = f"--train.devices {train.devices} --train.nodes {train.nodes}"
+    asked = f"train.devices={train.devices} train.nodes={train.nodes}"
     started = int(os.environ["WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else processes
     if started != processes:
         raise UsageError(f"{asked} asks for {processes} processes, but torchrun started {started}; make them equal")
@@ -57,7 +57,7 @@ def own_share(train: TrainConfig) -> Share:
         return Share(accumulate=train.accumulate)
     if torch.cuda.is_available() and torch.cuda.device_count() < train.devices:
         raise UsageError(
-            f"--train.devices {train.devices} asks for more GPUs than there are: {torch.cuda.device_count()}"
+            f"train.devices={train.devices} asks for more GPUs than there are: {torch.cuda.device_count()}"
         )
     try:  # Lightning knows who starts processes here, and which one this is
         with quietly():

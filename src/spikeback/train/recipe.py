@@ -1,28 +1,26 @@
 """A recipe: everything that decides a training. Defaults are the authors' public code where the paper is silent."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
-from torch import Tensor, nn
-
 from spikeback.data import DataConfig
-from spikeback.doctor import Calibration, NotReached, calibrate
-from spikeback.doctor.measure.residual import residual_norms
-from spikeback.errors import UsageError
-from spikeback.models import create_model, list_models
-from spikeback.nn import neurons, norms
+from spikeback.errors import ImportNeeded, UsageError
+from spikeback.extensions import LOADED
+from spikeback.losses import CrossEntropy, DeepSupervision, Loss
+from spikeback.models import list_models
 from spikeback.nn.blocks import BLOCKS
 from spikeback.nn.neurons import NEURONS
 from spikeback.nn.norms import NORMS
 from spikeback.ops.lif import wrong_leak
 from spikeback.ops.surrogate import Surrogate
-from spikeback.shortcut import Schedule, ShortcutNet
+from spikeback.shortcut import Schedule
+from spikeback.targets import read_targets, written
 from spikeback.values import check_whole, from_text, instead
 
-TARGETS = {"gain": 1.0, "fidelity": 0.7}  # of --train.calibrate: of every block; correlation at the last block
 FORMER = {"calibrate": "none"}  # options of TrainConfig whose default is not what was done before they existed
+COMBINED = {"logits": repr(CrossEntropy()), "losses": repr(DeepSupervision())}  # branches.combine -> train.loss
 
 
 @dataclass
@@ -60,22 +58,22 @@ class ModelConfig:
     def __post_init__(self) -> None:
         self._take_over()
         if self.name not in list_models():
-            raise UsageError(f"--model.name: no model {self.name!r}{instead(self.name, list_models())}")
+            raise UsageError(f"model.name: no model {self.name!r}{instead(self.name, list_models())}")
         for option in ("time_steps", "width"):
             if (value := getattr(self, option)) is not None:
-                check_whole(f"--model.{option}", value)
+                check_whole(f"model.{option}", value)
         if problem := wrong_leak(self.tau):
-            raise UsageError(f"--model.{problem}")
+            raise UsageError(f"model.{problem}")
         if not 0 < self.threshold < float("inf"):
-            raise UsageError(f"--model.threshold must be a positive number, not {self.threshold}")
-        self.surrogate = repr(_named("--model.surrogate", self.surrogate, Surrogate))
+            raise UsageError(f"model.threshold must be a positive number, not {self.threshold}")
+        self.surrogate = repr(_named("model.surrogate", self.surrogate, Surrogate))
         for option, known in (("norm", NORMS), ("block", BLOCKS)):
-            with _option(f"--model.{option}"):
+            with naming(f"model.{option}"):
                 known.read(getattr(self, option))
 
     def _take_over(self) -> None:
         """What the text of the neuron says of an option of ours is that option: `LIF(tau=0.5)` is LIF and tau 0.5."""
-        with _option("--model.neuron"):
+        with naming("model.neuron"):
             _, given = NEURONS.read(self.neuron)
         defaults = {f.name: f.default for f in fields(self)}
         for option in ("tau", "threshold", "surrogate", "detach_reset"):
@@ -85,23 +83,11 @@ class ModelConfig:
             value = repr(value) if option == "surrogate" else value
             if getattr(self, option) not in (defaults[option], value):
                 raise UsageError(
-                    f"--model.neuron {self.neuron} and --model.{option} {getattr(self, option)}: leave one of both out"
+                    f"model.neuron={self.neuron} and model.{option}={getattr(self, option)}: leave one of both out"
                 )
             setattr(self, option, value)
         name = self.neuron.partition("(")[0].strip()
         self.neuron = f"{name}({', '.join(f'{k}={v!r}' for k, v in given.items())})" if given else name
-
-    def build(self, num_classes: int, in_channels: int, time_steps: int | None = None) -> nn.Module:
-        """The network for K classes and samples of C channels; `time_steps` is T of frames, None for pictures."""
-        steps, surrogate = time_steps or self.time_steps, from_text(self.surrogate, Surrogate)
-        with _option("--model.neuron"):
-            neuron = neurons.from_text(
-                self.neuron, tau=self.tau, threshold=self.threshold, surrogate=surrogate, detach_reset=self.detach_reset
-            )
-        norm = norms.from_text(self.norm, threshold=self.threshold, time_steps=steps)
-        return create_model(
-            self.name, num_classes, self.stem, steps, in_channels, self.width, neuron, norm, self.block
-        )  # fmt: skip
 
 
 @dataclass
@@ -111,21 +97,14 @@ class BranchConfig:
     Args:
         taps: Where branches start: after every stage, after every residual block, or a list of module names.
         read: What a branch reads, the block's spikes or the membrane current into its last neuron.
-        combine: Sum the branches' logits, one loss (Eq. 10), or their losses (deep supervision).
+        combine: What train.loss was called before: logits is CrossEntropy(), losses is DeepSupervision().
         schedule_by: Lambda falls with every iteration (Eq. 10) or every epoch (the paper's abstract).
     """
 
     taps: str | list[str] = "stage"
     read: Literal["spikes", "current"] = "spikes"
-    combine: Literal["logits", "losses"] = "logits"
+    combine: Literal["logits", "losses"] | None = None
     schedule_by: Literal["iteration", "epoch"] = "iteration"
-
-    def build(self, net: nn.Module) -> ShortcutNet:
-        """The network with its branches."""
-        try:
-            return ShortcutNet(net, self.taps, read=self.read)
-        except UsageError as error:
-            raise UsageError(f"--branches.taps: {error}") from error
 
 
 @dataclass
@@ -139,9 +118,11 @@ class TrainConfig:
         lr: Learning rate at the start.
         momentum: Of SGD; of adam the first beta (the second is 0.999).
         weight_decay: Of weights only: biases and norms have none.
-        calibrate: Before the first step, on the probe pictures: set the surrogates' gains so that every block passes
-            the gradient on with gain 1, the residual norms so that the forward pass keeps its fidelity, or both.
-            auto is fidelity where the network has residual branches, else none.
+        loss: The loss, CrossEntropy() of the summed logits (Eq. 10), DeepSupervision(), or another with its parameters.
+        calibrate: Before the first step, on the probe pictures: Gain(1.0) sets the surrogates' gains so that every
+            block passes the gradient on, Fidelity(0.7) the residual norms so that the forward pass keeps its fidelity,
+            [Gain(1.0), Fidelity(0.7)] both. The words gain, fidelity and both stand for these values; auto is fidelity
+            where the network has residual branches, else none.
         precision: auto is bf16-mixed where the processor computes in bfloat16, else 32-true.
         best_on: Choose the best epoch on held-out training pictures or, the authors' rule, on the test pictures.
         probe: Pictures on which the gradient of every block is measured after each epoch.
@@ -162,7 +143,8 @@ class TrainConfig:
     lr: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 1e-4
-    calibrate: Literal["auto", "none", "gain", "fidelity", "both"] = "auto"
+    loss: str = "CrossEntropy()"
+    calibrate: str | list[str] = "auto"
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
     best_on: Literal["held-out", "test"] = "held-out"
     probe: int = 128
@@ -178,36 +160,17 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for option in ("epochs", "probe", "doctor", "threads", "devices", "nodes", "accumulate"):
             if (value := getattr(self, option)) is not None:
-                check_whole(f"--train.{option}", value, 0 if option == "doctor" else 1)
+                check_whole(f"train.{option}", value, 0 if option == "doctor" else 1)
         if not 0 < self.lr < float("inf"):
-            raise UsageError(f"--train.lr must be a positive number, not {self.lr}")
+            raise UsageError(f"train.lr must be a positive number, not {self.lr}")
         if not 0 <= self.momentum < 1:
-            raise UsageError(f"--train.momentum must lie in [0, 1), not {self.momentum}")
+            raise UsageError(f"train.momentum must lie in [0, 1), not {self.momentum}")
         if not 0 <= self.weight_decay < float("inf"):
-            raise UsageError(f"--train.weight_decay must not be negative, not {self.weight_decay}")
-
-    def prepare(self, net: nn.Module, x: Tensor, y: Tensor) -> Calibration | None:
-        """Set gains and norms of an untrained network as `calibrate` says, on samples x and labels y (B,).
-
-        Returns what was set, or None if nothing was to be. What was not reached is in its `note`; "auto" then leaves
-        the network as it is. Raises UsageError if the network has nothing to set, or not what was asked for by name.
-        """
-        chosen = self.calibrate
-        if chosen == "auto":
-            chosen = "fidelity" if residual_norms(net) else "none"
-        if chosen == "none":
-            return None
-        gain, fidelity = (value if chosen in (name, "both") else None for name, value in TARGETS.items())
-        try:
-            return calibrate(net, x, y, gain=gain, fidelity=fidelity)
-        except NotReached as error:
-            if self.calibrate == "auto":  # a default stops no training
-                return Calibration({}, {}, None, {}, error.fidelity, f"--train.calibrate auto: {error.found}")
-            raise UsageError(
-                f"--train.calibrate {self.calibrate}: {error.found}; --train.calibrate none trains the network as it is"
-            ) from error
-        except UsageError as error:
-            raise UsageError(f"--train.calibrate {self.calibrate}: {error}") from error
+            raise UsageError(f"train.weight_decay must not be negative, not {self.weight_decay}")
+        self.loss = repr(_named("train.loss", self.loss, Loss))
+        if self.calibrate != "auto":
+            with naming("train.calibrate"):
+                self.calibrate = written(read_targets(self.calibrate))
 
 
 @dataclass
@@ -220,6 +183,7 @@ class Recipe:
         model: The network.
         branches: The branches.
         train: The optimisation.
+        imports: Modules from outside the package that it needs (`--import`).
     """
 
     title: str = "spikeback"
@@ -227,29 +191,52 @@ class Recipe:
     model: ModelConfig = field(default_factory=ModelConfig)
     branches: BranchConfig = field(default_factory=BranchConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    imports: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        train, batch = self.train, self.data.batch_size
+        train, batch, combine = self.train, self.data.batch_size, self.branches.combine
+        if combine:
+            if train.loss not in (COMBINED["logits"], COMBINED[combine]):
+                raise UsageError(f"branches.combine={combine} and train.loss={train.loss}: give train.loss alone")
+            train.loss, self.branches.combine = COMBINED[combine], None
         if batch % (train.devices * train.nodes * train.accumulate):
             raise UsageError(
-                f"--data.batch_size {batch} must be a multiple of --train.devices {train.devices} x --train.nodes "
-                f"{train.nodes} x --train.accumulate {train.accumulate}"
+                f"data.batch_size={batch} must be a multiple of train.devices={train.devices} x train.nodes="
+                f"{train.nodes} x train.accumulate={train.accumulate}"
             )
 
     def as_dict(self) -> dict[str, Any]:
         """Every option, as written to config.yaml and results.json."""
-        return asdict(self)
+        values = asdict(self)
+        imports = values.pop("imports")
+        return values | ({"import": imports} if imports else {})
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Recipe":
         """The inverse of `as_dict`; options that an earlier version did not know are what it did."""
-        return cls(
-            title=values["title"],
-            data=DataConfig(**values["data"]),
-            model=ModelConfig(**values["model"]),
-            branches=BranchConfig(**values["branches"]),
-            train=TrainConfig(**FORMER | values["train"]),
-        )
+        values = renamed(values)
+        imports = [*values.get("import", [])]
+        try:
+            return cls(
+                title=values["title"],
+                data=DataConfig(**values["data"]),
+                model=ModelConfig(**values["model"]),
+                branches=BranchConfig(**values["branches"]),
+                train=TrainConfig(**FORMER | values["train"]),
+                imports=imports,
+            )
+        except UsageError as error:
+            if missing := [f"import={name}" for name in imports if name not in LOADED]:
+                raise ImportNeeded(f"{error}; the recipe was made with {' '.join(missing)}: add it") from error
+            raise
+
+
+def renamed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe's options, those that have another name today under that."""
+    branches, train = dict(values.get("branches", {})), dict(values.get("train", {}))
+    if (combine := branches.pop("combine", None)) in COMBINED and "loss" not in train:
+        return {**values, "branches": branches, "train": {**train, "loss": COMBINED[combine]}}
+    return dict(values)
 
 
 @dataclass(frozen=True)
@@ -260,7 +247,7 @@ class Method:
     schedule: Schedule
 
     @classmethod
-    def from_text(cls, text: str, option: str = "--methods") -> "Method":
+    def from_text(cls, text: str, option: str = "methods") -> "Method":
         """Read a method. Raises UsageError that names the option and lists the choices."""
         schedule = _named(option, text, Schedule)
         plain = type(schedule).__name__.lower()
@@ -277,14 +264,14 @@ def _values(schedule: Schedule) -> str:
 
 
 def _named(option: str, text: str, base: Any) -> Any:
-    with _option(option):
+    with naming(option):
         return from_text(text, base)
 
 
 @contextmanager
-def _option(name: str) -> Iterator[None]:
+def naming(option: str) -> Iterator[None]:
     """Within, an error begins with the option."""
     try:
         yield
     except UsageError as error:
-        raise UsageError(f"{name}: {error}") from error
+        raise UsageError(f"{option}: {error}") from error

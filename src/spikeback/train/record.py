@@ -10,9 +10,11 @@ from torch import nn
 from spikeback.data import DataModule
 from spikeback.doctor import block_gradients, block_names, firing_rate
 from spikeback.doctor.verdict import EXPLODING, VANISHING
-from spikeback.losses.cross_entropy import branch_loss
+from spikeback.losses import Loss
 from spikeback.train.recipe import Method, Recipe
+from spikeback.train.start import add_branches, build_network
 from spikeback.train.task import Task
+from spikeback.values import from_text
 
 
 def trial_record(task: Task, data: DataModule, method: Method, seed: int) -> dict[str, Any]:
@@ -28,7 +30,7 @@ def trial_record(task: Task, data: DataModule, method: Method, seed: int) -> dic
         "best_accuracy": history["test_accuracy"][best],
         "best_epoch": int(history["epoch"][best]),
         "best_on": config.best_on,
-        "last_sum_accuracy": history["test_sum_accuracy"][-1] if task.branches.combine == "logits" else None,
+        "last_sum_accuracy": history["test_sum_accuracy"][-1] if task.criterion.summed else None,
         "gradient_ratio_start": ratio(norms[0]),
         "gradient_ratio": geometric_mean([ratio(row) for row in norms[1:]]),
         "firing_rate": firing_rate(task.model.net, x.to(task.device)),
@@ -46,9 +48,10 @@ def trial_record(task: Task, data: DataModule, method: Method, seed: int) -> dic
 def regime_record(recipe: Recipe, data: DataModule, seed: int) -> dict[str, Any]:
     """The `regime` object: how the gradient travels through the untrained vanilla network."""
     torch.manual_seed(seed)
-    net = recipe.model.build(len(data.classes), data.channels, data.time_steps)
-    model, (x, y) = recipe.branches.build(net), data.probe(recipe.train.probe)
-    norms = block_gradients(net, block_names(net), lambda: branch_loss(model, x, y, 0.0)[0])
+    net = build_network(recipe.model, len(data.classes), data.channels, data.time_steps)
+    model, (x, y) = add_branches(net, recipe.branches), data.probe(recipe.train.probe)
+    loss = from_text(recipe.train.loss, Loss)
+    norms = block_gradients(net, block_names(net), lambda: loss(*model.heads(x, 0.0, loss.per_step), 0.0, y))
     value = ratio(list(norms.values()))
     kind = "balanced"
     if value is not None and not VANISHING <= value <= EXPLODING:

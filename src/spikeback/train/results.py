@@ -9,7 +9,7 @@ from typing import Any
 
 from spikeback.errors import UsageError
 from spikeback.files import read_text, write_atomic
-from spikeback.train.recipe import FORMER, Recipe
+from spikeback.train.recipe import FORMER, Recipe, renamed
 from spikeback.values import json_ready
 
 SCHEMA = 1
@@ -17,7 +17,8 @@ FIELDS = ("title", "command", "seconds", "planned", "config", "dataset", "regime
 TRIAL_FIELDS = ("method", "schedule", "seed", "last_accuracy", "best_accuracy", "best_on", "history", "gradients")
 # Options that two runs of one recipe may differ in: the samples themselves are compared by hash, and any number of
 # processes makes the same step of a batch.
-HARMLESS = ("title", "data.root", "data.cache", "data.download", "data.num_workers", "train.devices", "train.nodes")
+HARMLESS = ("title", "data.root", "data.cache", "data.download", "data.num_workers", "train.devices", "train.nodes",
+            "import")  # fmt: skip
 
 
 def read_results(path: Path) -> dict[str, Any]:
@@ -53,9 +54,9 @@ def check_resumable(
     if (before := _as_now(results)) != dataset:
         options = {key: before["options"].get(key) for key in ("crop_padding", "mirror")}
         if before | {"options": before["options"] | dataset["options"]} == dataset:
-            raise UsageError(f"--resume: {folder} was made with other augmentation, {options}; name another --out")
+            raise UsageError(f"resume: {folder} was made with other augmentation, {options}; name another out=...")
         raise UsageError(
-            f"--resume: {folder} was made with other pictures ({results['dataset']['name']}); name another --out"
+            f"resume: {folder} was made with other pictures ({results['dataset']['name']}); name another out=..."
         )
     if environment != results["environment"]:
         now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -77,22 +78,22 @@ def check_recipe(old: dict[str, Any], recipe: Recipe, path: Path) -> None:
         config = (
             path if path.is_dir() else path.absolute().parents[1]
         ) / "config.yaml"  # of a trial's checkpoint, its run's
-        own = f", or go on with that run by its own recipe, --config {config}" if config.is_file() else ""
+        own = f", or go on with that run by its own recipe, config={config}" if config.is_file() else ""
         raise UsageError(
-            f"--resume: {path} was made with another recipe, it differs in {', '.join(differ)}; name another --out for "
+            f"resume: {path} was made with another recipe, it differs in {', '.join(differ)}; name another out=... for "
             f"this one{own}"
         )
 
 
 def differing(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """The options in which two recipes differ, e.g. "--train.lr", but for harmless ones."""
+    """The options in which two recipes differ, e.g. "train.lr", but for harmless ones."""
     before, now = filled(old), filled(new)
-    return [f"--{k}" for k in sorted(before | now) if k not in HARMLESS and before.get(k) != now.get(k)]
+    return [k for k in sorted(before | now) if k not in HARMLESS and before.get(k) != now.get(k)]
 
 
 def filled(config: Mapping[str, Any]) -> dict[str, Any]:
     """A recipe's options by dotted name; one that is missing did not exist yet, and is what was done without it."""
-    return flat(Recipe().as_dict()) | flat({"train": FORMER}) | flat(dict(config))
+    return flat(Recipe().as_dict()) | flat({"train": FORMER}) | flat(renamed(config))
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

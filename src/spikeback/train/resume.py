@@ -67,7 +67,7 @@ def keep_best(folder: Path, checkpoint: Path, tell: Tell) -> None:
     if wanted < len(accuracies):
         raise UsageError(
             f"{best} {problem}, and no other file has the best weights, those of epoch {wanted}: move {folder} "
-            "elsewhere and add --resume to train this trial anew"
+            "elsewhere and add resume=True to train this trial anew"
         )
     write_atomic(best, checkpoint.read_bytes())
     tell(f"{best} {problem}: written anew from {checkpoint.name}, which has the best epoch, {wanted}")

@@ -16,12 +16,14 @@ from torchmetrics.classification import MulticlassAccuracy
 from spikeback.doctor import block_names, decompose, keep_histogram, propagate, undisturbed
 from spikeback.doctor.measure.finite import require_finite
 from spikeback.errors import TrainingError, UsageError
-from spikeback.losses.cross_entropy import branch_loss
+from spikeback.losses import Loss
 from spikeback.ops import packed_spikes
 from spikeback.ops.processes import mean_over_processes
 from spikeback.shortcut import Schedule, ShortcutNet
 from spikeback.train.processes import share_state
 from spikeback.train.recipe import BranchConfig, TrainConfig
+from spikeback.train.start import prepare
+from spikeback.values import from_text
 
 SHARED = 32  # samples of the probe on which the branches' shares are measured
 HELD_OUT = 0  # the first validation loader; the second has the test pictures
@@ -57,7 +59,7 @@ class Task(L.LightningModule):
     ) -> None:
         super().__init__()
         self.model, self.schedule, self.branches, self.train_config, self.seed = model, schedule, branches, train, seed
-        self.probe, self.say = probe, say
+        self.probe, self.say, self.criterion = probe, say, from_text(train.loss, Loss)
         net: Any = model.net
         self.metrics = torch.nn.ModuleDict(
             {f"{name}_accuracy": MulticlassAccuracy(net.num_classes, average="micro") for name in METRICS}
@@ -80,7 +82,9 @@ class Task(L.LightningModule):
 
     def loss(self, x: Tensor, y: Tensor, step: int) -> tuple[Tensor, Tensor]:
         """Training loss at a step and the logits it judges."""
-        return branch_loss(self.model, x, y, self.weight(step), self.branches.combine)
+        weight = self.weight(step)
+        main, side = self.model.heads(x, weight, self.criterion.per_step)
+        return self.criterion(main, side, weight, y), self.criterion.judged(main, side, weight)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         x, y = batch
@@ -107,10 +111,10 @@ class Task(L.LightningModule):
 
     def advice(self) -> str:
         """What to do about numbers that are not finite, or absurd."""
-        remedy = f"lower --train.lr ({self.train_config.lr})"
+        remedy = f"lower train.lr ({self.train_config.lr})"
         if self.trainer.precision != "32-true":
-            remedy += " or use --train.precision 32-true"
-        return f"{remedy}, with another --out ({self.schedule}, seed {self.seed})"
+            remedy += " or use train.precision=32-true"
+        return f"{remedy}, with another out=... ({self.schedule}, seed {self.seed})"
 
     def check_loss(self) -> None:
         """Raise TrainingError if the loss of most steps in the epoch's second half is absurd, finite as it may be."""
@@ -142,7 +146,7 @@ class Task(L.LightningModule):
         if self.total_steps not in (0, total):
             raise UsageError(
                 f"the checkpoint was made for {self.total_steps} optimiser steps, this recipe has {total}; "
-                "name another --out"
+                "name another out=..."
             )
         self.total_steps = total
 
@@ -201,7 +205,7 @@ class Task(L.LightningModule):
         x, y = (t.to(self.device) for t in self.probe)
         require_finite(self.model, x)
         with self.trainer.precision_plugin.forward_context():  # as in training
-            found = self.train_config.prepare(self.model.net, x, y)
+            found = prepare(self.model.net, x, y, self.train_config)
         if found is not None:
             self.calibration = found.as_dict()
             if note := self.calibration.get("note"):
@@ -241,7 +245,7 @@ class Task(L.LightningModule):
             self.gradients["blocks"][:1],
             x.narrow(int(x.ndim == 5), 0, few),
         )  # (B, C, H, W) or (T, B, C, H, W)
-        (parts,) = decompose(self.model, some, y[:few], weight, self.branches.combine, first).values()
+        (parts,) = decompose(self.model, some, y[:few], weight, self.criterion, first).values()
         return {source: part["share"] for source, part in parts.items()}
 
     def configure_optimizers(self) -> Any:

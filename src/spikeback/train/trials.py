@@ -32,6 +32,7 @@ from spikeback.train.recipe import Method, Recipe
 from spikeback.train.record import regime_record, trial_record
 from spikeback.train.results import SCHEMA, check_resumable, read_results, write_results
 from spikeback.train.resume import keep_best, resume_point
+from spikeback.train.start import add_branches, build_network
 from spikeback.train.task import Task
 
 SEEDS = 2**32  # what torch, NumPy and Lightning all take
@@ -127,10 +128,10 @@ def trials_of(methods: list[Method], seeds: list[int]) -> list[tuple[Method, int
     """The trials, in order. Raises UsageError if there are none, one comes twice, or a seed is out of range."""
     for name, values in {"methods": [method.name for method in methods], "seeds": seeds}.items():
         if not values or len(set(values)) < len(values):
-            raise UsageError(f"--{name}: needs at least one, each once, got {values}")
+            raise UsageError(f"{name}: needs at least one, each once, got {values}")
     for seed in seeds:
         if not 0 <= seed < SEEDS:
-            raise UsageError(f"--seeds: a seed must lie in 0 .. {SEEDS - 1}, not {seed}")
+            raise UsageError(f"seeds: a seed must lie in 0 .. {SEEDS - 1}, not {seed}")
     return [(method, seed) for seed in seeds for method in methods]
 
 
@@ -139,9 +140,9 @@ def run_trial(run: Run, method: Method, seed: int, resume: bool = False) -> dict
     recipe, folder = run.recipe, run.folder(method, seed)
     data = run.data(seed)
     torch.manual_seed(seed)
-    net = recipe.model.build(len(data.classes), data.channels, data.time_steps)
+    net = build_network(recipe.model, len(data.classes), data.channels, data.time_steps)
     task = Task(
-        recipe.branches.build(net), method.schedule, recipe.branches, recipe.train, seed,
+        add_branches(net, recipe.branches), method.schedule, recipe.branches, recipe.train, seed,
         data.probe(recipe.train.probe), run.say if run.writes else lambda _: None,
     )  # fmt: skip
     card = {
@@ -210,7 +211,7 @@ def _tensorboard(folder: Path) -> Logger:
     try:
         return TensorBoardLogger(folder.parent, folder.name, version="tensorboard")
     except ModuleNotFoundError as error:
-        raise UsageError("--train.tensorboard needs a package: pip install tensorboard") from error
+        raise UsageError("train.tensorboard needs a package: pip install tensorboard") from error
 
 
 def _open(run: Run, methods: list[Method], seeds: list[int], resume: bool) -> dict[str, Any]:
@@ -231,7 +232,7 @@ def _open(run: Run, methods: list[Method], seeds: list[int], resume: bool) -> di
         return results
     if not resume and is_used(run.out):
         raise UsageError(
-            f"--out {run.out} is not empty: add --resume if it holds a run of this recipe, or name another folder"
+            f"out={run.out} is not empty: add resume=True if it holds a run of this recipe, or name another folder"
         )
     regime = regime_record(recipe, data, seeds[0])
     results = {

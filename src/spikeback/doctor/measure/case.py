@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from spikeback.errors import UsageError
 from spikeback.foreign import BATCH_FIRST, Layout, Layouts, logits_of, measure_layouts, reset_state, warn_of_memory
 from spikeback.foreign.undisturbed import undisturbed
 from spikeback.inputs import check_labels, explained
-from spikeback.losses.cross_entropy import mean_cross_entropy
+from spikeback.losses import CrossEntropy, Loss
 from spikeback.models.network import Network
 from spikeback.nn import BasicBlock, ConvNorm, Neuron
 from spikeback.nn.blocks import Stack
@@ -24,7 +24,14 @@ from spikeback.shortcut.net import check_weight
 OURS = (Neuron, BasicBlock, ConvNorm, Stack)  # what they take and put out is (T, B, ...)
 ALIKE = 1e-6  # of the largest number of x: samples that differ by less are the same
 
-Criterion = Callable[[Any, Tensor], Tensor]  # (what the network returned, labels) of some samples -> their mean loss
+Criterion = Loss | Callable[[Any, Tensor], Tensor]  # the latter: (all that the network returned, labels) -> mean loss
+
+
+class Heads(NamedTuple):
+    """What a loss takes: logits (T, B, K) or (B, K), and those of the side branches."""
+
+    main: Tensor
+    side: dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -37,7 +44,7 @@ class Case:
         blocks: dotted names, in network order.
         layers: spiking layers by dotted name.
         layouts: where the samples are in x, and in what blocks and layers put out.
-        criterion: mean loss of some of the samples; the default gets their logits, another all that the net returned.
+        criterion: mean loss of some of the samples: a loss, or a function of all that the network returned.
     """
 
     net: nn.Module
@@ -47,7 +54,7 @@ class Case:
     layers: dict[str, nn.Module]
     layouts: Layouts
     weight: float = 0.0
-    criterion: Criterion = mean_cross_entropy
+    criterion: Criterion = CrossEntropy()  # noqa: RUF009 - frozen
 
     @property
     def batch(self) -> int:
@@ -66,15 +73,31 @@ class Case:
         """One forward pass from a fresh neuron state -> (T, B, K) or (B, K)."""
         return forward(self.net, self.x if x is None else x, self.weight)
 
-    def judged(self, output: Any) -> Any:
-        """What the criterion gets of what the network returned."""
-        return logits_of(output) if self.criterion is mean_cross_entropy else output
+    def output(self) -> Any:
+        """What the criterion judges, of one forward pass from a fresh neuron state."""
+        if not isinstance(self.criterion, Loss):
+            return returned(self.net, self.x, self.weight)
+        if not isinstance(self.net, ShortcutNet):
+            return Heads(self.logits(), {})
+        with explained(self.net, self.x):
+            return Heads(*self.net.heads(self.x, self.weight))
+
+    def logits_in(self, output: Any) -> Tensor:
+        """The logits in an `output`."""
+        return self.criterion.judged(*output, self.weight) if isinstance(self.criterion, Loss) else logits_of(output)
+
+    def judge(self, output: Any, y: Tensor) -> Tensor:
+        """Mean loss of the samples in an `output`."""
+        if not isinstance(self.criterion, Loss):
+            return self.criterion(output, y)
+        main = output.main if output.main.ndim == 3 else output.main[None]  # of a network that has averaged over time
+        return self.criterion(main, output.side, self.weight, y)
 
     def loss(self) -> Tensor:
         """Mean loss of the batch. Raises UsageError if labels or logits do not fit, or it is not finite."""
-        output = returned(self.net, self.x, self.weight)
-        self.check(logits_of(output))
-        loss = self.criterion(self.judged(output), self.y)
+        output = self.output()
+        self.check(self.logits_in(output))
+        loss = self.judge(output, self.y)
         if not (loss.ndim == 0 and torch.isfinite(loss)):
             what = f"is {loss.item()}" if loss.ndim == 0 else f"has shape {tuple(loss.shape)}, not a single number"
             raise UsageError(
@@ -87,7 +110,7 @@ class Case:
         """Raises UsageError unless the logits are (T, B, K) or (B, K) and the labels lie in 0 .. K - 1."""
         check_batch(logits, self.batch)
         classes = logits.shape[-1]
-        if self.criterion is mean_cross_entropy and not (int(self.y.min()) >= 0 and int(self.y.max()) < classes):
+        if isinstance(self.criterion, Loss) and not (int(self.y.min()) >= 0 and int(self.y.max()) < classes):
             raise UsageError(
                 f"y: labels must lie in 0 .. {classes - 1}, got {int(self.y.min())} .. {int(self.y.max())}"
             )
@@ -115,7 +138,8 @@ def examine(
     loss: Criterion | None = None,
 ) -> Case:
     """A case whose layers and blocks are found. Raises UsageError for what does not fit together or is not finite."""
-    if loss is None:
+    loss = CrossEntropy() if loss is None else loss
+    if isinstance(loss, Loss):
         check_labels(y)
         y = y.long()  # other whole numbers are none to `cross_entropy`
     if y.ndim < 1 or len(y) < 1 or x.ndim < 1 or (len(y) not in x.shape[:2] and x.shape[0] % len(y)):
@@ -130,7 +154,7 @@ def examine(
     layers = spiking_layers(net, is_spiking)
     names = find_blocks(net, layers, blocks)
     layouts = layouts_of(net, x, len(y), [*names, *layers], weight)
-    return Case(net, x, y, names, layers, layouts, weight, loss or mean_cross_entropy)
+    return Case(net, x, y, names, layers, layouts, weight, loss)
 
 
 def check_batch(logits: Tensor, batch: int) -> None:

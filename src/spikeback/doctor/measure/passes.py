@@ -7,10 +7,10 @@ from contextlib import ExitStack
 import torch
 from torch import Tensor
 
-from spikeback.doctor.measure.case import Case, returned
+from spikeback.doctor.measure.case import Case
 from spikeback.doctor.measure.draws import Draws, SharedDraws
 from spikeback.errors import UsageError
-from spikeback.foreign import Layout, first, logits_of
+from spikeback.foreign import Layout, first
 from spikeback.foreign.outputs import part_of
 from spikeback.foreign.randomness import same_draws, unseen
 from spikeback.foreign.undisturbed import listening
@@ -153,12 +153,11 @@ def coherence(case: Case, chunks: int) -> Figures:
     sums, squares = [torch.zeros_like(p) for p in parameters], torch.zeros(len(parameters), dtype=torch.float64)
     samples = torch.arange(case.batch - case.batch % chunks, device=case.y.device).chunk(chunks)  # of the same size
     with torch.enable_grad():
-        output = returned(case.net, case.x, case.weight)
-        logits = logits_of(output)
+        output = case.output()
+        logits = case.logits_in(output)
         case.check(logits)
-        judged = case.judged(output)
         for part in samples:
-            loss = case.criterion(part_of(judged, part, logits.shape[:-1]), case.y[part])
+            loss = case.judge(part_of(output, part, logits.shape[:-1]), case.y[part])
             grads = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
             for i, grad in enumerate(grads):
                 if grad is not None:
@@ -200,7 +199,7 @@ def descent(case: Case, gradients: Mapping[str, Tensor]) -> Figures:
 def _loss(case: Case) -> float:
     """The loss, always with the same random numbers."""
     with same_draws(case.net), torch.no_grad():
-        return case.criterion(case.judged(returned(case.net, case.x, case.weight)), case.y).item()
+        return case.judge(case.output(), case.y).item()
 
 
 def weights_by_block(case: Case) -> dict[str, dict[str, Tensor]]:

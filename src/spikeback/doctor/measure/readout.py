@@ -14,7 +14,7 @@ from spikeback.errors import UsageError
 from spikeback.foreign import first
 from spikeback.foreign.outputs import judged_of, over_time, shapes_of
 from spikeback.foreign.undisturbed import listening
-from spikeback.losses.cross_entropy import mean_cross_entropy
+from spikeback.losses import Loss
 from spikeback.nn import Neuron
 from spikeback.shortcut import ShortcutNet, TimeAveraged, Unrolled
 
@@ -103,7 +103,7 @@ def several(case: Case) -> str | None:
     with torch.enable_grad(), listening(net, lambda _, output: outputs.append(output)):
         case.logits()
     output = outputs[0] if len(outputs) == 1 else over_time(outputs)
-    if case.criterion is not mean_cross_entropy or not isinstance(output, tuple) or len(shapes_of(output)) < 2:
+    if not isinstance(case.criterion, Loss) or not isinstance(output, tuple) or len(shapes_of(output)) < 2:
         return None
     place = judged_of(output)
     said = (

@@ -1,6 +1,7 @@
 """Do running statistics fit? What a network makes of a batch with them, and with the statistics of the batch."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -8,13 +9,12 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from spikeback.doctor.measure.blocks import home
-from spikeback.doctor.measure.case import Case, layouts_of, returned
+from spikeback.doctor.measure.case import Case, forward, layouts_of
 from spikeback.doctor.measure.draws import Draws
 from spikeback.errors import UsageError
-from spikeback.foreign import logits_of
 from spikeback.foreign.randomness import same_draws
 from spikeback.foreign.undisturbed import undisturbed
-from spikeback.losses.cross_entropy import mean_cross_entropy
+from spikeback.losses import Loss
 
 SIGNIFICANT = 3.0  # standard deviations: fewer samples lost may be chance
 LOST = 0.1  # share of the batch that must be lost
@@ -34,21 +34,21 @@ def evaluation(case: Case) -> dict[str, Any]:
     """What the batch's own statistics make of the batch, and running ones; all else as in evaluation.
 
     `random`: the network draws at random even so. `sick`: with running statistics it gets far fewer samples right, too
-    many for chance; or, of a loss that is not the cross-entropy, its loss is twice as high. An untrained network, which
+    many for chance; or, of a function given as `loss`, its value is twice as high. An untrained network, which
     knows nothing either way, is not. `stale`: if it is sick, norms whose running statistics are far from the batch's,
     the farthest first.
     """
     norms = running_norms(case.net)
     with undisturbed(case.net), same_draws(case.net), Draws() as draws:
         case.net.eval()
-        with_running = returned(case.net, case.x, case.weight)
+        with_running = case.output()
     if not norms:
         return {"random": draws.any, "sick": False, "stale": []}
-    own, with_own = _own_statistics(case.net, case.x, case.weight)
-    losses = [case.criterion(case.judged(output), case.y).item() for output in (with_own, with_running)]
+    own, with_own = _own_statistics(case.net, case.output)
+    losses = [case.judge(output, case.y).item() for output in (with_own, with_running)]
     found: dict[str, Any] = {"random": draws.any, "own_loss": losses[0], "running_loss": losses[1]}
-    if case.criterion is mean_cross_entropy:
-        right = [_predicted(logits_of(output)) == case.y for output in (with_own, with_running)]
+    if isinstance(case.criterion, Loss):
+        right = [_predicted(case.logits_in(output)) == case.y for output in (with_own, with_running)]
         found |= {"own_accuracy": _mean(right[0]), "running_accuracy": _mean(right[1])}
         lost, won = int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())
         sick = lost - won > max(SIGNIFICANT * math.sqrt(lost + won), LOST * case.batch)
@@ -72,7 +72,7 @@ def refresh(net: nn.Module, x: Tensor, y: Tensor) -> nn.Module:
     norms = running_norms(net)
     if not norms:
         raise UsageError("statistics: no norm of this network keeps running statistics; nothing was changed")
-    for name, (mean, variance) in _own_statistics(net, x)[0].items():
+    for name, (mean, variance) in _own_statistics(net, lambda: forward(net, x))[0].items():
         norms[name].running_mean.copy_(mean)
         norms[name].running_var.copy_(variance)
         if norms[name].num_batches_tracked is not None:
@@ -86,8 +86,8 @@ def refresh(net: nn.Module, x: Tensor, y: Tensor) -> nn.Module:
     return net
 
 
-def _own_statistics(net: nn.Module, x: Tensor, weight: float = 0.0) -> tuple[Moments, Any]:
-    """Mean and variance of what enters each norm, averaged over its calls, and what the network returns with them."""
+def _own_statistics(net: nn.Module, run: Callable[[], Any]) -> tuple[Moments, Any]:
+    """Mean and variance of what enters each norm, averaged over its calls, and what a `run` returns with them."""
     norms = running_norms(net)
     with undisturbed(net), same_draws(net):
         net.eval()
@@ -95,7 +95,7 @@ def _own_statistics(net: nn.Module, x: Tensor, weight: float = 0.0) -> tuple[Mom
             norm.reset_running_stats()
             norm.momentum = None  # the average over all calls
             norm.train()
-        output = returned(net, x, weight)
+        output = run()
         called = {name: norm for name, norm in norms.items() if norm.num_batches_tracked > 0}
         return {name: (n.running_mean.clone(), n.running_var.clone()) for name, n in called.items()}, output
 

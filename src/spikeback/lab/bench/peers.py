@@ -24,13 +24,13 @@ def interpreter(path: str | None) -> Path | None:
     if path is None:
         return default if default.exists() else None
     if not (benchmarks() / "peers").is_dir():
-        raise UsageError("--peers needs the folder benchmarks/ of a checkout of spikeback")
+        raise UsageError("peers=... needs the folder benchmarks/ of a checkout of spikeback")
     python = Path(os.path.abspath(as_path(path)))  # noqa: PTH100 - not resolved: a link is what makes it a virtual environment
     try:
         done = subprocess.run([python, "-c", FIND, "torch", *PEERS], capture_output=True, encoding="utf-8", check=True)
         missing = json.loads(done.stdout)
     except (OSError, subprocess.SubprocessError, ValueError):
-        raise UsageError(f"--peers: {path} is no Python that runs; {MAKE}") from None
+        raise UsageError(f"peers: {path} is no Python that runs; {MAKE}") from None
     if "torch" in missing or set(PEERS) <= set(missing):
-        raise UsageError(f"--peers: {path} has no {', '.join(missing)}; {MAKE}")
+        raise UsageError(f"peers: {path} has no {', '.join(missing)}; {MAKE}")
     return python

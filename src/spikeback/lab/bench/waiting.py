@@ -10,6 +10,7 @@ from torch import nn
 from spikeback.data import DataConfig, DataModule
 from spikeback.train import ModelConfig
 from spikeback.train.environment import environment, resolve_precision
+from spikeback.train.start import build_network
 
 WARM_UP = 3  # steps before the clock starts: worker processes and memory come up
 EXPECTED = 0.05  # share of the time, at most
@@ -22,7 +23,7 @@ def waiting(config: DataConfig, steps: int, precision: str = "auto") -> dict[str
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
     model = ModelConfig("spiking_resnet20_he", time_steps=2)
-    net = model.build(len(data.classes), data.channels, data.time_steps).to(device).train()
+    net = build_network(model, len(data.classes), data.channels, data.time_steps).to(device).train()
     optimiser = torch.optim.SGD(net.parameters(), 0.1, 0.9)
     precision = resolve_precision(precision)
     kind = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision)

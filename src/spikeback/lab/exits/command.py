@@ -14,6 +14,7 @@ import torch
 from jsonargparse import ArgumentParser
 from rich.console import Console
 
+from spikeback.cli.options import add_import
 from spikeback.data import DataModule
 from spikeback.errors import UsageError
 from spikeback.export.weights import Trained, checkpoints, read_trained
@@ -42,6 +43,7 @@ SCHEMA = 1
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("run", type=str, nargs="+", metavar="RUN", help="trials: folders or checkpoint files")
     parser.add_argument("--checkpoint", choices=["best", "last"], default="best", help="which checkpoint of a trial")
+    add_import(parser)
     parser.add_argument("--data.root", type=str, help="where the data lies now, if not where it lay in training")
     parser.add_argument(
         "--tolerance", type=float, default=1.0, help="points of held-out accuracy that the chosen threshold may lose"

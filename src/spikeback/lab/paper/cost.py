@@ -6,6 +6,7 @@ from spikeback.data.sets.source import Published, find, sources
 from spikeback.errors import UsageError
 from spikeback.models.macs import counting_macs
 from spikeback.train.recipe import Recipe
+from spikeback.train.start import build_network
 
 # MACs a second. An assumption, not measured here: an eighth of what the tensor cores of an NVIDIA A100 do at most in
 # TF32 (156 TFLOP/s by its data sheet, 2 FLOP a MAC). Spiking networks wait for memory as much as for arithmetic, so a
@@ -23,7 +24,7 @@ def forward_macs(recipe: Recipe) -> int:
     side = recipe.data.size or kind.side
     frames = recipe.data.events.time_steps if find(recipe.data.name).frames else None
     with torch.device("meta"):
-        net = recipe.model.build(kind.classes, kind.channels, frames)
+        net = build_network(recipe.model, kind.classes, kind.channels, frames)
         shape = (1, kind.channels, side, side)
         x = torch.empty((frames, *shape) if frames else shape)
     with counting_macs() as macs:
@@ -75,5 +76,5 @@ def _published(recipe: Recipe) -> Published:
     source = find(recipe.data.name)
     if source.published is None:
         known = ", ".join(each.name for each in sources() if each.published)
-        raise UsageError(f"the size of --data.name {source.name} is not known beforehand; known are {known}")
+        raise UsageError(f"the size of data.name={source.name} is not known beforehand; known are {known}")
     return source.published

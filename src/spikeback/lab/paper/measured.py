@@ -24,9 +24,9 @@ NAMES = {
     "data.crop_padding": "crop",
     "data.limit": "training samples",
     "branches.read": "branches read",
-    "branches.combine": "combined",
     "branches.schedule_by": "lambda by",
     "train.best_on": "best chosen on",
+    "train.loss": "loss",
 }
 UNSET = {"data.limit": "all"}
 

@@ -131,7 +131,7 @@ def _words(cell: Cell, config: Any) -> list[str]:
     seeds = map(str, config.seeds)
     return [
         "compare", "--config", str(path), "--methods", *config.methods, "--seeds", *seeds,
-        "--out", str(cell.folder), "--resume",
+        "--out", str(cell.folder), "--resume", *(f"--import={name}" for name in cell.recipe.imports),
     ]  # fmt: skip
 
 

@@ -51,7 +51,7 @@ def axes_of(vary: Any) -> Axes:
     """Both spellings of an axis, `option: [values]` and `name: {point: {option: value}}`, as the latter."""
     known = sorted(flat(Recipe().as_dict()))
     if not isinstance(vary, dict) or not vary:
-        raise UsageError("--vary: needs at least one axis, e.g. --vary '{train.lr: [0.1, 0.3]}'")
+        raise UsageError("vary: needs at least one axis, e.g. vary='{train.lr: [0.1, 0.3]}'")
     axes: Axes = {}
     for axis, points in vary.items():
         if isinstance(points, list):
