@@ -56,14 +56,14 @@ class EventConfig:
             self.sensor = self.sensor.tolist()
         if isinstance(self.sensor, list):  # from a file
             if len(self.sensor) != 2:
-                raise UsageError(f"--data.events.sensor {self.sensor} must be one number or [height, width]")
+                raise UsageError(f"data.events.sensor={self.sensor} must be one number or [height, width]")
             self.sensor = (self.sensor[0], self.sensor[1])
         for side in (self.sensor,) if isinstance(self.sensor, int) else self.sensor or ():
             if side < 1:
-                raise UsageError(f"--data.events.sensor must be at least 1, not {side}")
+                raise UsageError(f"data.events.sensor must be at least 1, not {side}")
         pictures = [source.name for source in sources() if not source.frames]
         if self.source not in pictures:
-            raise UsageError(f"--data.events.source '{self.source}' is unknown{instead(self.source, pictures)}")
+            raise UsageError(f"data.events.source='{self.source}' is unknown{instead(self.source, pictures)}")
 
 
 @dataclass
@@ -136,31 +136,31 @@ class DataConfig:
         }
         _at_least("data", self, least)
         if self.size is not None and self.size > LARGEST:
-            raise UsageError(f"--data.size must be at most {LARGEST}, not {self.size}")
+            raise UsageError(f"data.size must be at most {LARGEST}, not {self.size}")
         if source.frames:
             self.check_for_frames()
         if not 0 <= self.held_out < 1:
-            raise UsageError(f"--data.held_out must be a fraction, 0 <= held_out < 1, not {self.held_out}")
+            raise UsageError(f"data.held_out must be a fraction, 0 <= held_out < 1, not {self.held_out}")
 
     def check_for_frames(self) -> None:
         """Raises UsageError for an option given that frames of events take no notice of."""
         for option in ("auto_augment", "cutout"):
             if value := getattr(self, option):
                 raise UsageError(
-                    f"--data.{option} {str(value).lower()} has no use with frames of events; it is for pictures"
+                    f"data.{option}={value} has no use with frames of events; it is for pictures"
                 )
 
     def check_for_side(self, frames: bool, side: int) -> None:
         """Raises UsageError for an augmentation that reaches beyond samples of `side` pixels."""
         if frames and self.events.roll >= side:
             raise UsageError(
-                f"--data.events.roll {self.events.roll} is too much for frames of {side} pixels a side; "
+                f"data.events.roll={self.events.roll} is too much for frames of {side} pixels a side; "
                 f"give at most {side - 1}"
             )
         for option in () if frames else ("crop_padding", "cutout"):
             if (value := getattr(self, option) or 0) > side:
                 raise UsageError(
-                    f"--data.{option} {value} is too much for pictures of {side} pixels a side; give at most {side}"
+                    f"data.{option}={value} is too much for pictures of {side} pixels a side; give at most {side}"
                 )
 
 

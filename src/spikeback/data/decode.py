@@ -99,4 +99,4 @@ def _pixels(picture: Image.Image, channels: int | None) -> np.ndarray:
 def differ(first: Path, one: Sequence[int], second: Path, other: Sequence[int]) -> str:
     """What to say of two pictures of different shape (C, H, W)."""
     sizes = [f"{path} is {shape[2]} x {shape[1]}" for path, shape in ((first, one), (second, other))]
-    return f"pictures differ in size: {', '.join(sizes)} pixels; --data.size 32 would bring all to 32 x 32"
+    return f"pictures differ in size: {', '.join(sizes)} pixels; data.size=32 would bring all to 32 x 32"

@@ -37,7 +37,7 @@ def load(
     folder = _folder(source, origin, root)
     if split is not None and not source.splits:
         several = " and ".join(each.name for each in sources() if each.splits)
-        raise UsageError(f"--data.split {split} has no use with --data.name {name}; only {several} have several")
+        raise UsageError(f"data.split={split} has no use with data.name={name}; only {several} have several")
     if download:
         origin.fetch(folder)
     options = LoadOptions(events, size, download, unchecked, as_path(cache) if cache else None, split, only)
@@ -47,13 +47,13 @@ def load(
 def _folder(source: Source, origin: Source, root: str | Path | None) -> Path | None:
     """`root` as a path. Raises UsageError if it is missing or superfluous for the files of `origin`."""
     if root == "":
-        raise UsageError("--data.root is empty; give the folder with the files, . is the current one")
+        raise UsageError("data.root is empty; give the folder with the files, . is the current one")
     if root is None and origin.root == "needed":
         needs = origin.needs or "the folder with its files"
-        raise UsageError(f"--data.name {origin.name} needs --data.root, {needs}")
+        raise UsageError(f"data.name={origin.name} needs data.root, {needs}")
     if root is not None and origin.root == "none":
         option = "data.name" if origin is source else "data.events.source"
         raise UsageError(
-            f"--data.root {root} has no use with --{option} {origin.name}; try --{option} fashion-mnist or folder"
+            f"data.root={root} has no use with {option}={origin.name}; try {option}=fashion-mnist or folder"
         )
     return None if root is None else as_path(root)

@@ -100,7 +100,7 @@ class DataModule(lightning.LightningDataModule):
         if len(train) < config.batch_size:
             most = len(train)
             raise UsageError(
-                f"--data.batch_size {config.batch_size} is more than the training pictures; give at most {most}"
+                f"data.batch_size={config.batch_size} is more than the training pictures; give at most {most}"
             )
         return train, held_out
 
@@ -116,7 +116,7 @@ class DataModule(lightning.LightningDataModule):
     def _mirror(self, dataset: DataSet) -> int | None:
         axis = getattr(dataset, "mirror", -1 if self.time_steps is None else None)
         if self.config.flip and axis is None:
-            raise UsageError(f"--data.flip true is wrong for {dataset.name}: a mirrored sample may be of another class")
+            raise UsageError(f"data.flip=True is wrong for {dataset.name}: a mirrored sample may be of another class")
         flip = getattr(dataset, "symmetric", True) if self.config.flip is None else self.config.flip
         return axis if flip else None
 
@@ -133,7 +133,7 @@ class DataModule(lightning.LightningDataModule):
         """What is done to the training samples, in one line."""
         text = in_words(self.augmentation, isinstance(self.pictures.train, RandomViews), min(self.shape[-2:]))
         unknown = self.config.flip is None and not getattr(self.pictures, "symmetric", True)
-        return f"{text} (--data.flip true mirrors half of them, if their classes allow it)" if unknown else text
+        return f"{text} (data.flip=True mirrors half of them, if their classes allow it)" if unknown else text
 
     def _statistics(self, dataset: DataSet) -> Batch:
         if self.time_steps is not None:  # counts of events are left as they are
@@ -160,12 +160,12 @@ class DataModule(lightning.LightningDataModule):
         return self._evaluation(self.pictures.train, self._held_out)
 
     def _nothing_held_out(self) -> str:
-        test = "choose it on the test pictures: --train.best_on test"
+        test = "choose it on the test pictures: train.best_on=test"
         if self.config.held_out:  # every class keeps its last picture for training
             return (
                 f"each class has one training picture, so none is left to choose the best epoch on; add some, or {test}"
             )
-        return f"--data.held_out 0 leaves nothing to choose the best epoch on; try a fraction such as 0.1, or {test}"
+        return f"data.held_out=0 leaves nothing to choose the best epoch on; try a fraction such as 0.1, or {test}"
 
     def test_dataloader(self) -> DataLoader[Batch]:
         """The test samples, in their order."""

@@ -80,7 +80,7 @@ def halves(root: Path) -> dict[str, Path]:
 def list_classes(root: Path, kind: Kind) -> Listing:
     """The classes of a folder and their files. Raises UsageError naming the folder that does not fit."""
     if not root.is_dir():
-        raise UsageError(f"--data.root {root} is not a folder; expected train/<class>/ and test/<class>/, or <class>/")
+        raise UsageError(f"data.root={root} is not a folder; expected train/<class>/ and test/<class>/, or <class>/")
     parts, trees, left = _complete(root, halves(root)), {}, []
     for half, part in parts.items():
         trees[half], others = _classes(root, part, kind)
@@ -129,8 +129,8 @@ def _complete(root: Path, parts: dict[str, Path]) -> dict[str, Path]:
     if "train" not in parts or len(parts) == 1:
         names = " and ".join(f"{path.name}/" for path in parts.values())
         alone = next(iter(parts.values()))
-        advice = f"; --data.root {alone} takes a fifth of every class as test split" if folders(alone) else ""
-        raise UsageError(f"--data.root {root} has {names} alone; expected both train/ and test/{advice}")
+        advice = f"; data.root={alone} takes a fifth of every class as test split" if folders(alone) else ""
+        raise UsageError(f"data.root={root} has {names} alone; expected both train/ and test/{advice}")
     return parts if "test" in parts else {"train": parts["train"], "test": parts["val"]}
 
 
@@ -170,7 +170,7 @@ def _empty(folder: Path, held: list[Path], kind: Kind) -> str:
 
 
 def _hint(places: list[Path]) -> str:
-    return f"; did you mean --data.root {' or '.join(map(str, places[:3]))}?" if places else ""
+    return f"; did you mean data.root={' or '.join(map(str, places[:3]))}?" if places else ""
 
 
 def deeper(root: Path, kind: Kind) -> list[Path]:

@@ -140,7 +140,7 @@ class _File:
             pass
         except OSError as error:
             raise UsageError(
-                f"{self.path} cannot be read: {error.strerror}; remove it or name another --data.cache"
+                f"{self.path} cannot be read: {error.strerror}; remove it or name another data.cache"
             ) from None
         return good, damaged
 
@@ -164,7 +164,7 @@ def _build(
     path, size, new = file.path, len(missing) * file.sample, not file.path.exists()
     if (free := shutil.disk_usage(path.parent).free) < size:
         raise UsageError(
-            f"cannot write {path}: it takes {size / 1e6:.0f} MB, {free / 1e6:.0f} are free; name another --data.cache"
+            f"cannot write {path}: it takes {size / 1e6:.0f} MB, {free / 1e6:.0f} are free; name another data.cache"
         )
     try:
         # closed at once when writing fails: the processes behind the samples must not go on
@@ -203,7 +203,7 @@ def _make(folder: Path) -> None:
     except OSError as error:
         blocked = isinstance(error, FileExistsError | NotADirectoryError)
         reason = "a file is in the way" if blocked else error.strerror or error
-        raise UsageError(f"{folder} cannot be made for the cache: {reason}; name another --data.cache") from None
+        raise UsageError(f"{folder} cannot be made for the cache: {reason}; name another data.cache") from None
 
 
 def _read(blocks: Blocks) -> Generator[tuple[int, np.ndarray], None, None]:
@@ -220,4 +220,4 @@ def _writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror or error}; name another --data.cache") from None
+        raise UsageError(f"cannot write {path}: {error.strerror or error}; name another data.cache") from None

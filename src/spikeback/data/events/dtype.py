@@ -34,7 +34,7 @@ class Recording:
 
 def option(size: Sensor) -> str:
     """How to say that the camera has (height, width), in Python and on the command line for --data recordings."""
-    return f"sensor={size} (recordings: --data.events.sensor [{size[0]},{size[1]}])"
+    return f"sensor={size} (recordings: data.events.sensor=[{size[0]},{size[1]}])"
 
 
 def checked_size(size: Any, name: str) -> Sensor:

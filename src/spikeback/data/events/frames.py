@@ -133,7 +133,7 @@ def warning_of_cuts(name: str, blocks: Iterable[np.ndarray]) -> Iterator[np.ndar
     if full:
         warnings.warn(
             f"{name}: {full} counts of a pixel in a frame reach {most:.0f}, the largest that is kept; "
-            "what was above is cut off, more --data.events.time_steps keep more of it",
+            "what was above is cut off, more data.events.time_steps keep more of it",
             stacklevel=2,
         )
 

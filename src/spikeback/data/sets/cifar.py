@@ -50,7 +50,7 @@ class CIFAR10(CIFAR):
     """60,000 pictures of 32 x 32, ten classes."""
 
     name, title, fetched = "cifar10", "CIFAR-10", "CIFAR10"
-    needs = "the folder that holds cifar-10-batches-py/, or will with --data.download true"
+    needs = "the folder that holds cifar-10-batches-py/, or will with data.download=True"
     statistics = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
     published = Published(50_000, 10, 3, 32)
 
@@ -59,7 +59,7 @@ class CIFAR100(CIFAR):
     """60,000 pictures of 32 x 32, a hundred classes."""
 
     name, title, fetched = "cifar100", "CIFAR-100", "CIFAR100"
-    needs = "the folder that holds cifar-100-python/, or will with --data.download true"
+    needs = "the folder that holds cifar-100-python/, or will with data.download=True"
     statistics = ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761))
     published = Published(50_000, 100, 3, 32)
 
@@ -90,7 +90,7 @@ def check_file(path: Path, md5: str | None = None) -> None:
         if not path.is_file():
             what = "is not a file" if path.exists() else "is missing"
             raise UsageError(
-                f"{path} {what}; {path.parent.name}/ must hold its original files, --data.download true fetches them"
+                f"{path} {what}; {path.parent.name}/ must hold its original files, data.download=True fetches them"
             )
         fits = check_integrity(path, md5)
     except OSError as error:
@@ -98,7 +98,7 @@ def check_file(path: Path, md5: str | None = None) -> None:
     if not fits:
         raise UsageError(
             f"{path} is not as published, its md5 should be {md5}; fetch it again, or, if you trust it, add "
-            "--data.unchecked true"
+            "data.unchecked=True"
         )
 
 

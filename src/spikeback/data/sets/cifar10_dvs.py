@@ -135,7 +135,7 @@ def recordings(root: Path) -> list[Path]:
     for name in CLASSES:
         folder = root / name
         if not folder.is_dir():
-            raise UsageError(f"--data.root {root} lacks the class folder {name}; expected {', '.join(CLASSES)}")
+            raise UsageError(f"data.root={root} lacks the class folder {name}; expected {', '.join(CLASSES)}")
         expected = [folder / file for file in names(name, ending)]
         found = set(entries(folder))
         if odd := sorted(found.difference(expected)):
@@ -169,5 +169,5 @@ def split_rows(split: str) -> tuple[Tensor, Tensor]:
         for row in first:
             row[rng.permutation(PER_CLASS)[:count]] = True
     else:
-        raise UsageError(f"--data.split '{split}' is unknown; choose from {', '.join(SPLITS)}, e.g. random-0")
+        raise UsageError(f"data.split='{split}' is unknown; choose from {', '.join(SPLITS)}, e.g. random-0")
     return torch.from_numpy(np.flatnonzero(first)), torch.from_numpy(np.flatnonzero(~first))

@@ -112,7 +112,7 @@ def original_trials(root: Path) -> list[list[Trial]]:
 def gesture_files(root: Path) -> list[tuple[list[Path], Tensor]]:
     """(files, labels) of each half, one file a gesture. Raises UsageError naming what is missing."""
     if not all((root / half).is_dir() for half in HALVES):
-        raise UsageError(f"--data.root {root} is not DVS128 Gesture; expected {EXPECTED}")
+        raise UsageError(f"data.root={root} is not DVS128 Gesture; expected {EXPECTED}")
     folders = tuple(map(str, range(len(CLASSES))))
     return [class_files(root / half, folders, ".npz") for half in HALVES]
 

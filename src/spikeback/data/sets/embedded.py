@@ -25,7 +25,7 @@ class Embedded(Source):
         return load_embedded()
 
     def fetch(self, root: Path | None) -> None:
-        raise UsageError("--data.download true has no use with --data.name embedded: it is in the package")
+        raise UsageError("data.download=True has no use with data.name=embedded: it is in the package")
 
 
 def load_embedded() -> PictureSet:

@@ -71,7 +71,7 @@ def read_idx(path: Path, sha256: str | None = None) -> torch.Tensor:
     if sha256 and hashlib.sha256(content).hexdigest() != sha256:  # so its shape, too, is the published one
         raise UsageError(
             f"{path}, {' x '.join(map(str, shape))}, is not Fashion-MNIST's: its sha256, unpacked, should be {sha256}; "
-            "fetch it again, or, if other pictures are meant, add --data.unchecked true"
+            "fetch it again, or, if other pictures are meant, add data.unchecked=True"
         )
     return torch.from_numpy(np.frombuffer(content, np.uint8, offset=start).reshape(shape).copy())
 
@@ -101,7 +101,7 @@ def load_fashion_mnist(root: Path | None = None, unchecked: bool = False) -> Pic
     folder = DEBIAN if root is None else root
     found = find_files(folder)
     if found is None and root is not None:
-        raise UsageError(f"--data.root {root} lacks Fashion-MNIST; expected {', '.join(FILES)}, each plain or .gz")
+        raise UsageError(f"data.root={root} lacks Fashion-MNIST; expected {', '.join(FILES)}, each plain or .gz")
     if found is None:
         return None
     if not unchecked:

@@ -50,7 +50,7 @@ class PictureLayout(OwnLayout):
 
     def notes(self, tree: Tree, taken: bool) -> list[str]:
         wnids = all(re.fullmatch(WNID, each) for found in tree.values() for each in found)
-        named = ["the classes are named as ImageNet's; --data.name imagenet needs them in train/ and in val/"]
+        named = ["the classes are named as ImageNet's; data.name=imagenet needs them in train/ and in val/"]
         return [*(named if wnids else []), *super().notes(tree, taken)]
 
     def refuse(self, root: Path, shapes: Mapping[Path, tuple[int, ...]]) -> None:
@@ -159,7 +159,7 @@ def _of_another_kind(root: Path, kind: Kind) -> str:
         other = source.layout.kind if source.layout and source.layout.own else None
         if other and other is not kind:
             for place in [root] if like_classes(root, other) else deeper(root, other):
-                return f"; it holds {other.noun}: --data {source.name} --data.root {place} takes them"
+                return f"; it holds {other.noun}: data.name={source.name} data.root={place} takes them"
     return ""
 
 

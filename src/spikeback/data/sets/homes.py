@@ -12,7 +12,7 @@ class Home:
     """Where within a root the files of the dataset `name` may lie.
 
     Args:
-        name: The dataset, as --data.name calls it.
+        name: The dataset, as data.name calls it.
         inner: Folders within the root, in the order of preference: the original files, then SpikingJelly's arrays.
         marks: Patterns of which one is found in a folder of the dataset.
         tonic: tonic's folder for the dataset, if what lies there is packed anew and not the original.
@@ -42,17 +42,17 @@ class Home:
                 raise UsageError(self._of_tonic(place))
         if (root / "download").is_dir():
             raise UsageError(
-                f"--data.root {root} holds only what SpikingJelly has fetched, in download/ "
+                f"data.root={root} holds only what SpikingJelly has fetched, in download/ "
                 f"({_some(root / 'download')}); unpack these archives into {root / 'extract'}"
             )
         return root
 
     def _of_tonic(self, place: Path) -> str:
         """What to say of files as tonic has packed them anew: their axes or times are not those of the original."""
-        said = f"{place} holds tonic's version of {self.name}; --data.name tonic:{self.tonic} --data.root"
+        said = f"{place} holds tonic's version of {self.name}; data.name=tonic:{self.tonic} data.root="
         if place.resolve().name == self.tonic:
-            return f"{said} {place.resolve().parent} reads it"
-        return f"{said} PARENT reads it if the folder is called PARENT/{self.tonic}"
+            return f"{said}{place.resolve().parent} reads it"
+        return f"{said}PARENT reads it if the folder is called PARENT/{self.tonic}"
 
 
 def _some(folder: Path) -> str:

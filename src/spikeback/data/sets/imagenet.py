@@ -132,7 +132,7 @@ def load_imagenet(root: Path, size: int | None = None) -> PictureFileSet:
     """
     for part in (root / "train", root / "val"):
         if not part.is_dir():
-            raise UsageError(f"{part} is not a folder; ImageNet needs {FILES}, in --data.root")
+            raise UsageError(f"{part} is not a folder; ImageNet needs {FILES}, in data.root")
     left: list[Path] = []
     (wnids, train), (others, test) = (_class_files(root / part, size or SIZE, left) for part in ("train", "val"))
     if odd := sorted(set(wnids) ^ set(others)):

@@ -79,7 +79,7 @@ def nmnist_files(root: Path) -> list[tuple[list[Path], Tensor]]:
     for official, count in NMNIST.items():
         half = official.lower() if arrays else official
         if not (root / half).is_dir():
-            raise UsageError(f"--data.root {root} lacks the folder {half}; expected Train/<digit>/ and Test/<digit>/")
+            raise UsageError(f"data.root={root} lacks the folder {half}; expected Train/<digit>/ and Test/<digit>/")
         paths, labels = class_files(root / half, CLASSES, suffix)
         expected = set(numbers(half, suffix))
         if missing := sorted(expected.difference(path.name for path in paths)):

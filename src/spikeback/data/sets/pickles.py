@@ -1,7 +1,7 @@
 """Pickles of arrays, as CIFAR is published, opened without trust.
 
 torchvision's own classes read the same files, but with `pickle.load`, which runs whatever code a file asks for. That is
-safe behind a checksum only, and --data.unchecked takes files whose checksum is another. So this reader is needed there;
+safe behind a checksum only, and data.unchecked takes files whose checksum is another. So this reader is needed there;
 behind the checksum it takes as long as theirs, so that one reader serves both.
 """
 

@@ -103,12 +103,12 @@ def common_sensor(paths: Sequence[Path], sizes: np.ndarray) -> Sensor:
         said = [f"{paths[row]} is of {sizes[row, 0]} x {sizes[row, 1]}" for row in (named[0], odd[0])]
         raise UsageError(
             f"recordings differ in their sensors: {', '.join(said)} pixels; keep those of one camera, or take all as "
-            f"they are, in one corner of a larger sensor: --data.events.sensor [{largest[0]},{largest[1]}]"
+            f"they are, in one corner of a larger sensor: data.events.sensor=[{largest[0]},{largest[1]}]"
         )
     height, width = sizes[named[0], :2].tolist() if len(named) else largest
     if not height or not width:
         raise UsageError(
-            f"{paths[0]} and all others hold no event and name no sensor; give --data.events.sensor [128,128]"
+            f"{paths[0]} and all others hold no event and name no sensor; give data.events.sensor=[128,128]"
         )
     return height, width
 

@@ -63,7 +63,7 @@ def _side(sensor: int | tuple[int, int] | None) -> int:
             return height
         case int() | None:
             return sensor or SENSOR
-    raise UsageError(f"--data.events.sensor {list(sensor)} must be one number: the simulated sensor is square")
+    raise UsageError(f"data.events.sensor={list(sensor)} must be one number: the simulated sensor is square")
 
 
 def simulated_dvs(

@@ -58,23 +58,23 @@ class Source:
     Only `name` and `open` must be given.
 
     Attributes:
-        name: What --data.name calls it.
+        name: What data.name calls it.
         title: What papers call it; empty: as `name`.
-        needs: What --data.root must name, as the end of a sentence.
+        needs: What data.root must name, as the end of a sentence.
         root: Whether files of the user are "needed", "optional" or come with the package ("none").
         frames: Whether its samples are frames of events (T, 2, H, W); else they are images (C, H, W).
-        size: Pixels a side of its samples where --data.size is empty; None: as they are.
+        size: Pixels a side of its samples where data.size is empty; None: as they are.
         sensor: Pixels of the event camera, (height, width), or the side of a square one.
-        events: The options of --data.events that act on it, besides those that act on all frames.
-        splits: What --data.split chooses from; empty: the dataset has one split.
+        events: The options of data.events that act on it, besides those that act on all frames.
+        splits: What data.split chooses from; empty: the dataset has one split.
         fetched: The class of torchvision.datasets that downloads it; empty: nobody does.
-        flip: Whether training mirrors samples where --data.flip is empty. False: never, since a mirrored sample may be
+        flip: Whether training mirrors samples where data.flip is empty. False: never, since a mirrored sample may be
             of another class. None: the files decide.
         classes: The class names in the order of their labels, where they are known beforehand.
         statistics: The published mean and deviation of each channel on the scale 0..1.
         published: Its published size, from which the cost of a training is estimated.
         layout: How its files lie in folders, for `spikeback data check`.
-        home: Where within --data.root its files may lie as well.
+        home: Where within data.root its files may lie as well.
     """
 
     name: str
@@ -116,15 +116,15 @@ class Source:
         return self if name == self.name else None
 
     def origin(self, events: "EventConfig") -> "Source":
-        """The dataset whose files lie in --data.root: itself, unless it is made from another."""
+        """The dataset whose files lie in data.root: itself, unless it is made from another."""
         return self
 
     def settled(self, events: "EventConfig") -> "EventConfig":
-        """The options of --data.events with those filled in that this dataset decides. Raises UsageError."""
+        """The options of data.events with those filled in that this dataset decides. Raises UsageError."""
         return events
 
     def acting(self) -> tuple[str, ...]:
-        """The options of --data.events that have an effect; on frames that no source made only `roll` has one."""
+        """The options of data.events that have an effect; on frames that no source made only `roll` has one."""
         return (*FRAME_OPTIONS, *self.events) if self.frames else ("roll",)
 
     def fetch(self, root: Path | None) -> None:
@@ -132,13 +132,13 @@ class Source:
         if not self.fetched:
             able = ", ".join(sorted(source.name for source in sources() if source.fetched))
             needs = self.needs or "its files"
-            raise UsageError(f"--data.download true fetches {able}; put {self.name} there by hand: {needs}")
+            raise UsageError(f"data.download=True fetches {able}; put {self.name} there by hand: {needs}")
         if root is None:
-            raise UsageError(f"--data.download true needs --data.root, the folder to fetch {self.name} into")
+            raise UsageError(f"data.download=True needs data.root, the folder to fetch {self.name} into")
         try:
             getattr(torchvision.datasets, self.fetched)(str(root), download=True)
         except (OSError, RuntimeError) as error:  # no network, no such page, or what came is not the file
-            raise UsageError(f"--data.download true: {self.name} could not be fetched into {root}: {error}") from None
+            raise UsageError(f"data.download=True: {self.name} could not be fetched into {root}: {error}") from None
 
     def packed(self, root: Path) -> Mapping[Path, Callable[[], object]] | None:
         """For `spikeback data check`: the few large files of this dataset in `root`, and what raises UsageError if one
@@ -182,5 +182,5 @@ def known(name: str) -> Source | None:
 def find(name: str) -> Source:
     """The dataset of that name. Raises UsageError, with the names that there are."""
     if (found := known(name)) is None:
-        raise UsageError(f"--data.name '{name}' is unknown{instead(name, _SOURCES)}")
+        raise UsageError(f"data.name='{name}' is unknown{instead(name, _SOURCES)}")
     return found

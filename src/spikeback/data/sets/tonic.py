@@ -92,7 +92,7 @@ def _kind(name: str) -> Any:
     try:
         datasets = import_module("tonic.datasets")
     except ImportError as error:  # of tonic itself, or of something that it needs
-        raise UsageError(f"--data.name tonic:{name} needs tonic ({error}): pip install 'spikeback[tonic]'") from None
+        raise UsageError(f"data.name=tonic:{name} needs tonic ({error}): pip install 'spikeback[tonic]'") from None
     if name not in datasets.__all__:
         known = sorted(datasets.__all__)
         raise UsageError(f"tonic has no dataset '{name}'{instead(name, known)}")
@@ -115,7 +115,7 @@ def _seed(name: str, divided: bool, split: str | None) -> int:
     word, _, seed = split.rpartition("-")
     if divided or word != "random" or not (seed.isascii() and seed.isdigit()):
         raise UsageError(
-            f"--data.split '{split}' is no split of tonic:{name}; it has {'official' if divided else 'random-<seed>'}"
+            f"data.split='{split}' is no split of tonic:{name}; it has {'official' if divided else 'random-<seed>'}"
         )
     return int(seed)
 
@@ -125,7 +125,7 @@ def _open(kind: Any, root: Path, download: bool, **half: bool) -> Any:
 
     def refuse(self: Any) -> NoReturn:
         raise UsageError(
-            f"{self.location_on_system} lacks files of tonic's {kind.__name__}; --data.download true fetches them"
+            f"{self.location_on_system} lacks files of tonic's {kind.__name__}; data.download=True fetches them"
         )
 
     asked = (
@@ -156,7 +156,7 @@ def _sensor(name: str, dataset: Any, options: FrameOptions) -> Sensor:
         width, height, *_ = size
         return height, width
     if options.size is None:
-        raise UsageError(f"the recordings of tonic:{name} differ in size; --data.size 48 would bring all to 48 x 48")
+        raise UsageError(f"the recordings of tonic:{name} differ in size; data.size=48 would bring all to 48 x 48")
     return ANY
 
 
