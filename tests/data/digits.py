@@ -21,7 +21,7 @@ class Digits(Source):
     def open(self, root: Path, options: LoadOptions) -> DataSet:
         path = root / "digits.npz"
         if not path.is_file():
-            raise UsageError(f"{path} is missing; --data.root must be {self.needs}")
+            raise UsageError(f"{path} is missing; data.root must be {self.needs}")
         with np.load(path) as arrays:
             train, test = (
                 Pictures(torch.from_numpy(arrays[f"{half}_images"]), torch.from_numpy(arrays[f"{half}_labels"]).long())

@@ -19,7 +19,7 @@ from spikeback.train.results import check_resumable
 from .batches import RecordingSet, epoch, made
 
 DEFAULT = DataConfig(batch_size=8, held_out=0.2)
-HINT = " (--data.flip true mirrors half of them, if their classes allow it)"
+HINT = " (data.flip=True mirrors half of them, if their classes allow it)"
 
 
 @pytest.fixture

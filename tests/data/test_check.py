@@ -97,8 +97,8 @@ def test_what_load_refuses_is_not_whole(folder: Path, fault: str, capsys: pytest
         load("folder", root)
     finding = check(root)
     assert (finding.whole, finding.refused) == (False, str(error.value))
-    assert ("--data.size" in str(finding.refused)) == (fault == "size")
-    assert any("--data.name imagenet needs them" in note for note in finding.notes) == (fault == "wnid")
+    assert ("data.size" in str(finding.refused)) == (fault == "size")
+    assert any("data.name=imagenet needs them" in note for note in finding.notes) == (fault == "wnid")
     with pytest.raises(SystemExit):
         main(["data", "check", str(root), "--sheet", str(folder / "sheet.png")])
     assert f"refused: {error.value}" in capsys.readouterr().out

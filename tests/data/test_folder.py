@@ -206,12 +206,12 @@ def spoil_classes(root: Path) -> str:
 
 def spoil_half(root: Path) -> str:
     (root / "test").rename(root.parent / "elsewhere")
-    return r"--data\.root .*pets has train/ alone; expected both train/ and test/"
+    return r"data\.root .*pets has train/ alone; expected both train/ and test/"
 
 
 def spoil_sizes(root: Path) -> str:
     Image.new("RGB", (9, 5)).save(root / "test" / "cat" / "2.png")
-    return r"cat/1\.png is 8 x 8, .*test/cat/2\.png is 9 x 5 pixels; --data\.size 32 would"
+    return r"cat/1\.png is 8 x 8, .*test/cat/2\.png is 9 x 5 pixels; data\.size=32 would"
 
 
 @pytest.mark.parametrize(
@@ -240,7 +240,7 @@ def test_a_tree_without_classes_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_missing_root_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"--data\.root .*nowhere is not a folder"):
+    with pytest.raises(UsageError, match=r"data\.root .*nowhere is not a folder"):
         load_folder(tmp_path / "nowhere")
 
 

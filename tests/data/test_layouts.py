@@ -37,7 +37,7 @@ def test_classes_named_as_imagenets_in_train_and_test_are_a_folder(
             draw_picture(f"set/{half}/{wnid}/0.png")
     finding = check(tmp_path / "set")
     assert (finding.source, finding.whole, finding.missing) == ("folder", True, [])
-    assert "--data.name imagenet needs them in train/ and in val/" in finding.notes[0]
+    assert "data.name=imagenet needs them in train/ and in val/" in finding.notes[0]
     assert len(load(finding.source, tmp_path / "set").test) == 2
     (tmp_path / "set" / "test").rename(tmp_path / "set" / "val")
     draw_picture("set/test/ILSVRC2012_test_00000001.JPEG")  # its test pictures are not sorted

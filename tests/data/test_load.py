@@ -56,21 +56,21 @@ def test_home_is_expanded(
         (
             "mnist",
             None,
-            "--data.name 'mnist' is unknown (did you mean 'nmnist'?); choose from embedded, fashion-mnist, folder",
+            "data.name='mnist' is unknown (did you mean 'nmnist'?); choose from embedded, fashion-mnist, folder",
         ),
-        ("folder", None, "--data.name folder needs --data.root"),
-        ("embedded", "somewhere", "--data.root somewhere has no use with --data.name embedded"),
-        ("cifar10", None, "--data.name cifar10 needs --data.root, the folder that holds cifar-10-batches-py/"),
-        ("cifar10", "", "--data.root is empty; give the folder"),
+        ("folder", None, "data.name=folder needs data.root"),
+        ("embedded", "somewhere", "data.root=somewhere has no use with data.name=embedded"),
+        ("cifar10", None, "data.name=cifar10 needs data.root, the folder that holds cifar-10-batches-py/"),
+        ("cifar10", "", "data.root is empty; give the folder"),
         ("cifar10", "nowhere", "nowhere/cifar-10-batches-py/data_batch_1 is missing"),
-        ("imagenet", None, "--data.name imagenet needs --data.root, the folder that holds train/<wnid>/*.JPEG"),
+        ("imagenet", None, "data.name=imagenet needs data.root, the folder that holds train/<wnid>/*.JPEG"),
         ("imagenet", "nowhere", "nowhere/train is not a folder; ImageNet needs train/<wnid>/*.JPEG"),
-        ("cifar10-dvs", None, "--data.name cifar10-dvs needs --data.root"),
-        ("nmnist", None, "--data.name nmnist needs --data.root"),
-        ("tonic:NMNIST", None, "--data.name tonic:NMNIST needs --data.root"),
-        ("simulated-dvs", "somewhere", "--data.root somewhere has no use with --data.events.source embedded"),
-        ("fashion-mnist", "nowhere", "--data.root nowhere lacks Fashion-MNIST; expected train-images-idx3-ubyte"),
-        ("folder", "nowhere", "--data.root nowhere is not a folder"),
+        ("cifar10-dvs", None, "data.name=cifar10-dvs needs data.root"),
+        ("nmnist", None, "data.name=nmnist needs data.root"),
+        ("tonic:NMNIST", None, "data.name=tonic:NMNIST needs data.root"),
+        ("simulated-dvs", "somewhere", "data.root=somewhere has no use with data.events.source=embedded"),
+        ("fashion-mnist", "nowhere", "data.root=nowhere lacks Fashion-MNIST; expected train-images-idx3-ubyte"),
+        ("folder", "nowhere", "data.root=nowhere is not a folder"),
     ],
 )
 def test_each_mistake_is_one_clear_line(name: str, root: str | None, message: str) -> None:
@@ -85,11 +85,9 @@ def test_what_cannot_be_downloaded_says_what_is_needed(tmp_path: Path) -> None:
         UsageError, match=r"fetches cifar10, cifar100, fashion-mnist; put imagenet there by hand: the folder that"
     ):
         load("imagenet", tmp_path, download=True)
-    with pytest.raises(
-        UsageError, match=r"^--data\.download true needs --data\.root, the folder to fetch fashion-mnist"
-    ):
+    with pytest.raises(UsageError, match=r"^data\.download=True needs data\.root, the folder to fetch fashion-mnist"):
         load("fashion-mnist", download=True)
-    with pytest.raises(UsageError, match=r"^--data\.download true has no use with --data\.name embedded: it is in the"):
+    with pytest.raises(UsageError, match=r"^data\.download=True has no use with data\.name=embedded: it is in the"):
         load("embedded", download=True)
 
 
@@ -99,7 +97,7 @@ def test_a_download_that_fails_is_one_line(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr("torchvision.datasets.cifar.download_and_extract_archive", unreachable)
     with pytest.raises(
-        UsageError, match=rf"^--data\.download true: cifar10 could not be fetched into {tmp_path}: .*known"
+        UsageError, match=rf"^data\.download=true: cifar10 could not be fetched into {tmp_path}: .*known"
     ):
         load("cifar10", tmp_path, download=True)
 
@@ -121,5 +119,5 @@ def test_a_download_is_torchvisions_into_root(tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_split_is_only_chosen_where_there_are_several() -> None:
-    with pytest.raises(UsageError, match=r"^--data\.split random-1 has no use with --data\.name embedded"):
+    with pytest.raises(UsageError, match=r"^data\.split=random-1 has no use with data\.name=embedded"):
         load("embedded", split="random-1")

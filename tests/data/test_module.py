@@ -191,21 +191,21 @@ def test_lightning_resumes_with_the_batches_of_the_uninterrupted_run(picture_set
         (
             "name",
             "cifar",
-            "--data.name 'cifar' is unknown (did you mean 'cifar10'?); choose from embedded, fashion-mnist, folder, "
+            "data.name='cifar' is unknown (did you mean 'cifar10'?); choose from embedded, fashion-mnist, folder, "
             "cifar10, cifar100, imagenet, recordings, cifar10-dvs, nmnist, dvs128-gesture, simulated-dvs, tonic:<Name>",
         ),
-        ("size", 0, "--data.size must be at least 1, not 0"),
-        ("size", 100000, "--data.size must be at most 4096, not 100000"),
-        ("batch_size", 0, "--data.batch_size must be at least 1, not 0"),
-        ("split_seed", -1, "--data.split_seed must be at least 0, not -1"),
-        ("cutout", -1, "--data.cutout must be at least 0, not -1"),
-        ("events", {"time_steps": 0}, "--data.events.time_steps must be at least 1, not 0"),
-        ("events", {"roll": -1}, "--data.events.roll must be at least 0, not -1"),
-        ("crop_padding", -1, "--data.crop_padding must be at least 0, not -1"),
-        ("num_workers", -2, "--data.num_workers must be at least 0, not -2"),
-        ("limit", 0, "--data.limit must be at least 1, not 0"),
-        ("held_out", 1.0, "--data.held_out must be a fraction, 0 <= held_out < 1, not 1.0"),
-        ("held_out", float("nan"), "--data.held_out must be a fraction, 0 <= held_out < 1, not nan"),
+        ("size", 0, "data.size must be at least 1, not 0"),
+        ("size", 100000, "data.size must be at most 4096, not 100000"),
+        ("batch_size", 0, "data.batch_size must be at least 1, not 0"),
+        ("split_seed", -1, "data.split_seed must be at least 0, not -1"),
+        ("cutout", -1, "data.cutout must be at least 0, not -1"),
+        ("events", {"time_steps": 0}, "data.events.time_steps must be at least 1, not 0"),
+        ("events", {"roll": -1}, "data.events.roll must be at least 0, not -1"),
+        ("crop_padding", -1, "data.crop_padding must be at least 0, not -1"),
+        ("num_workers", -2, "data.num_workers must be at least 0, not -2"),
+        ("limit", 0, "data.limit must be at least 1, not 0"),
+        ("held_out", 1.0, "data.held_out must be a fraction, 0 <= held_out < 1, not 1.0"),
+        ("held_out", float("nan"), "data.held_out must be a fraction, 0 <= held_out < 1, not nan"),
     ],
 )
 def test_each_wrong_option_is_named_as_typed(option: str, value: Any, message: str) -> None:
@@ -248,14 +248,12 @@ def test_options_survive_being_written_down() -> None:
 
 
 def test_a_batch_larger_than_the_data_is_an_error(picture_set: PictureSet) -> None:
-    with pytest.raises(
-        UsageError, match=r"^--data\.batch_size 81 is more than the training pictures; give at most 80$"
-    ):
+    with pytest.raises(UsageError, match=r"^data\.batch_size=81 is more than the training pictures; give at most 80$"):
         made(picture_set, replace(SMALL, batch_size=81))
 
 
 def test_validation_without_held_out_pictures_is_an_error(picture_set: PictureSet) -> None:
     module = made(picture_set, replace(SMALL, held_out=0.0))
     assert module.sizes["train"] == 100
-    with pytest.raises(UsageError, match=r"--data\.held_out 0 leaves nothing"):
+    with pytest.raises(UsageError, match=r"data\.held_out=0 leaves nothing"):
         module.val_dataloader()

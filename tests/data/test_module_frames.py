@@ -68,9 +68,7 @@ def test_frames_are_mirrored_along_the_axis_that_keeps_their_labels(
 def test_mirroring_what_loses_its_label_is_an_error(recording_set: RecordingSet, picture_set: PictureSet) -> None:
     for dataset, name in ((recording_set, "tiny frames"), (picture_set, "tiny")):
         unsafe, asked = replace(dataset, mirror=None), replace(SMALL, flip=True)
-        with pytest.raises(
-            UsageError, match=rf"^--data\.flip true is wrong for {name}: a mirrored sample may be of an"
-        ):
+        with pytest.raises(UsageError, match=rf"^data\.flip=True is wrong for {name}: a mirrored sample may be of an"):
             made(unsafe, asked)
         assert made(unsafe).mirror is None
         assert made(replace(dataset, mirror=-1)).mirror == -1
@@ -92,16 +90,16 @@ def test_a_picture_is_mirrored_along_the_axis_of_its_set(picture_set: PictureSet
         (
             {"crop_padding": 6},
             False,
-            "--data.crop_padding 6 is too much for pictures of 5 pixels a side; give at most 5",
+            "data.crop_padding=6 is too much for pictures of 5 pixels a side; give at most 5",
         ),
-        ({"cutout": 6}, False, "--data.cutout 6 is too much for pictures of 5 pixels a side; give at most 5"),
+        ({"cutout": 6}, False, "data.cutout=6 is too much for pictures of 5 pixels a side; give at most 5"),
         (
             {"events": EventConfig(roll=5)},
             True,
-            "--data.events.roll 5 is too much for frames of 5 pixels a side; give at most 4",
+            "data.events.roll=5 is too much for frames of 5 pixels a side; give at most 4",
         ),
-        ({"cutout": 3}, True, "--data.cutout 3 has no use with frames of events; it is for pictures"),
-        ({"auto_augment": True}, True, "--data.auto_augment true has no use with frames of events; it is for pictures"),
+        ({"cutout": 3}, True, "data.cutout=3 has no use with frames of events; it is for pictures"),
+        ({"auto_augment": True}, True, "data.auto_augment=True has no use with frames of events; it is for pictures"),
     ],
 )
 def test_augmentation_beyond_the_samples_is_an_error(
@@ -120,7 +118,7 @@ def test_augmentation_up_to_the_side_works(recording_set: RecordingSet, picture_
 @pytest.mark.parametrize("name", ["cifar10-dvs", "simulated-dvs", "tonic:SHD"])
 @pytest.mark.parametrize(("option", "value"), [("cutout", 16), ("auto_augment", True)])
 def test_options_for_pictures_are_refused_before_recordings_are_read(name: str, option: str, value: Any) -> None:
-    with pytest.raises(UsageError, match=rf"^--data\.{option} {str(value).lower()} has no use with frames of events"):
+    with pytest.raises(UsageError, match=rf"^data\.{option}={str(value).lower()} has no use with frames of events"):
         DataConfig(name, **{option: value})
 
 

@@ -150,6 +150,6 @@ def test_a_cache_that_may_not_be_written_is_named(
     WRITERS["cifar10-dvs"](root)
     cache = root.parent / "cache"
     monkeypatch.setattr(f"os.{function}", refuse)
-    with pytest.raises(UsageError, match=rf"{message}.*--data\.cache$"):
+    with pytest.raises(UsageError, match=rf"{message}.*data\.cache$"):
         load("cifar10-dvs", root, 8, cache=cache, events=EventConfig(time_steps=1))
     assert not list(cache.glob("*"))

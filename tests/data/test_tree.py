@@ -87,7 +87,7 @@ def test_files_of_other_kinds_are_left_out_and_named(tree: Tree, draw_picture: D
 @pytest.mark.parametrize("halves", [[""], ["/train", "/test"], ["/train", "/val"]])
 def test_a_folder_that_lies_deeper_is_named(tree: Tree, inner: str, halves: list[str]) -> None:
     root = tree(*(f"{inner}{half}/{each}" for half in halves for each in ("cat", "dog")))
-    assert refusal(root).endswith(f"; did you mean --data.root {root / inner}?")
+    assert refusal(root).endswith(f"; did you mean data.root={root / inner}?")
     assert len(load_folder(root / inner).classes) == 2
     with pytest.raises(UsageError, match=rf"did you mean {root / inner}\?$"):
         check(root)
@@ -95,7 +95,7 @@ def test_a_folder_that_lies_deeper_is_named(tree: Tree, inner: str, halves: list
 
 def test_several_folders_that_lie_deeper_are_all_named(tree: Tree) -> None:
     root = tree("a/x", "a/y", "b/x", "b/y")
-    assert refusal(root).endswith(f"did you mean --data.root {root}/a or {root}/b?")
+    assert refusal(root).endswith(f"did you mean data.root={root}/a or {root}/b?")
 
 
 @pytest.mark.parametrize(("folders", "given", "meant"), [
@@ -107,7 +107,7 @@ def test_pictures_in_the_folder_itself(tree: Tree, folders: tuple[str, ...], giv
     root = tree(*folders)
     message = refusal(root / given)
     assert "holds pictures itself, and no class folders" in message
-    assert message.endswith(f"did you mean --data.root {root / meant}?")
+    assert message.endswith(f"did you mean data.root={root / meant}?")
     assert load_folder(root / meant).classes == ("cat", "dog")
 
 
@@ -180,12 +180,12 @@ ALONE = "alone; expected both train/ and test/"
 
 def test_halves_that_lack_the_other_say_how_to_go_on(tree: Tree) -> None:
     root = tree("train/cat", "train/dog")
-    advice = f"; --data.root {root / 'train'} takes a fifth of every class as test split"
-    assert refusal(root) == f"--data.root {root} has train/ {ALONE}{advice}"
+    advice = f"; data.root={root / 'train'} takes a fifth of every class as test split"
+    assert refusal(root) == f"data.root={root} has train/ {ALONE}{advice}"
     assert (len(load_folder(root / "train").train), len(load_folder(root / "train").test)) == (4, 2)
     (root / "train").rename(root / "val")
     tree("test/cat", "test/dog")
-    assert refusal(root).startswith(f"--data.root {root} has val/ and test/ {ALONE}")
+    assert refusal(root).startswith(f"data.root={root} has val/ and test/ {ALONE}")
 
 
 def test_two_folders_of_one_meaning_are_refused(tree: Tree) -> None:
@@ -248,6 +248,6 @@ def test_hints_are_the_same_where_the_folder_given_or_meant_is_a_link(tree: Tree
     (tmp_path / "above").mkdir()
     (tmp_path / "above" / "meant").symlink_to(root / "in")
     for given, meant in ((tmp_path / "given", "in"), (tmp_path / "above", "meant")):
-        assert refusal(given).endswith(f"did you mean --data.root {given / meant}?")
+        assert refusal(given).endswith(f"did you mean data.root={given / meant}?")
         with pytest.raises(UsageError, match=f"did you mean {given / meant}"):
             check(given)

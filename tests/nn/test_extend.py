@@ -19,7 +19,7 @@ from spikeback.train import ModelConfig
 
 PAGE = (Path(__file__).parents[2] / "docs" / "extend.md").read_text()
 FILES = dict(re.findall(r"```python\n# (my_\w+)\.py\n(.*?)```", PAGE, re.DOTALL))
-SMALL = {"num_classes": 3, "width": 4, "time_steps": 3}
+SMALL: dict[str, Any] = {"num_classes": 3, "width": 4, "time_steps": 3}
 CHOICES: dict[str, dict[str, Any]] = {
     "my_neuron": {"neuron": "PLIF(tau=0.25)"},
     "my_norm": {"norm": "TEBN"},
@@ -140,10 +140,11 @@ def test_fire_in_a_block_gives_what_its_modules_give(files: dict[str, Any]) -> N
 
 def test_names_that_do_not_exist_list_what_does() -> None:
     for option, text in (("neuron", "PILF"), ("norm", "TENB"), ("block", "sew-ad")):
+        choice: dict[str, Any] = {option: text}
         with pytest.raises(UsageError, match=rf"no {option} '{text}' \(did you mean"):
-            sb.create_model("spiking_resnet18", **SMALL, **{option: text})
+            sb.create_model("spiking_resnet18", **SMALL, **choice)
         with pytest.raises(UsageError, match=rf"--model.{option}: no {option} '{text}'"):
-            ModelConfig(**{option: text})
+            ModelConfig(**choice)
     with pytest.raises(UsageError, match=r"'PLIF\(tua=1\)' .*PLIF takes tau, threshold, surrogate, detach_reset"):
         ModelConfig(neuron="PLIF(tua=1)")
     with pytest.raises(UsageError, match="spiking_vgg11 has no residual blocks to choose: leave block='sew-add' out"):
@@ -163,11 +164,11 @@ def test_the_text_of_a_neuron_sets_the_options_it_names() -> None:
 
 def test_a_config_of_before_is_what_it_was() -> None:
     """Old results know nothing of neuron, norm and block."""
-    old = {k: v for k, v in vars(ModelConfig()).items() if k not in ("neuron", "norm", "block")}
+    old: dict[str, Any] = {k: v for k, v in vars(ModelConfig()).items() if k not in ("neuron", "norm", "block")}
     assert ModelConfig(**old) == ModelConfig()
     nets = []
     for build in (
-        lambda: ModelConfig(**old | {"width": 4}).build(5, 3),
+        lambda: ModelConfig(**{**old, "width": 4}).build(5, 3),
         lambda: sb.create_model("spiking_resnet18", 5, width=4),
     ):
         torch.manual_seed(3)

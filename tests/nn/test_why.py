@@ -41,12 +41,13 @@ def frozen(net: nn.Module) -> None:
     net.get_submodule("layer2.0.shortcut.1").eval()
 
 
+ODD: Any = Odd()
 MODES = "one norm takes the batch's statistics, the other the running ones"
 REASONS: dict[str, tuple[dict[str, Any], Any, Tensor, dict[str, str] | str]] = {
     "norm": ({"norm": nn.GroupNorm(1, 4)}, None, IMAGES, "GroupNorm has no kernel"),
     "neuron": ({"neuron": Mine()}, None, IMAGES, "Mine has no kernel"),
     "double": ({}, nn.Module.double, IMAGES.double(), "float64 has no kernel, only float32, bfloat16"),
-    "surrogate": ({"neuron": sb.LIF(surrogate=Odd())}, None, IMAGES, "the surrogate Odd() has no kernel"),
+    "surrogate": ({"neuron": sb.LIF(surrogate=ODD)}, None, IMAGES, "the surrogate Odd() has no kernel"),
     "empty": ({}, None, IMAGES[:0], "the batch is empty"),
     "hook on a layer": ({}, hooked("layer1.0.conv2"), IMAGES, {"layer1.0.lif2": "a hook listens to ConvNorm"}),
     "hook on a norm": ({}, hooked("layer1.0.conv2.1"), IMAGES, {"layer1.0.lif2": "a hook listens to BatchNorm2d"}),

@@ -7,6 +7,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from spikeback.cli.options import recipe_options
+from spikeback.cli.words import as_typed
 from spikeback.errors import UsageError
 from spikeback.files import as_path
 from spikeback.report.fitted import Fitted
@@ -40,21 +42,21 @@ def run(config: Any, console: Console, command: str) -> None:
     try:
         finding = check(root, options.most)
     except UsageError as error:  # of a training, which has the option
-        raise UsageError(str(error).replace("--data.root ", "").replace("data.root=", "")) from None
+        raise UsageError(str(error).replace("data.root=", "")) from None
     use = f"--data.name {finding.source} --data.root {root}"
     console.print(f"{root} is {finding.source}: use it with {use}", soft_wrap=True, markup=False)
     console.print(_table(finding.counts))
     for name, value in finding.hashes.items():
         console.print(f"{name}: {value}", soft_wrap=True)
     for note in finding.notes:
-        console.print(f"note: {note}", soft_wrap=True, markup=False)
+        console.print(as_typed(f"note: {note}", recipe_options()), soft_wrap=True, markup=False)
     for word, lines in (("missing", finding.missing), ("broken", finding.broken)):
         for line in lines[:SHOWN]:
-            console.print(f"{word}: {line}", soft_wrap=True, markup=False)
+            console.print(as_typed(f"{word}: {line}", recipe_options()), soft_wrap=True, markup=False)
         if len(lines) > SHOWN:
             console.print(f"{word}: {len(lines) - SHOWN} more")
     if finding.refused:
-        console.print(f"refused: {finding.refused}", soft_wrap=True, markup=False)
+        console.print(as_typed(f"refused: {finding.refused}", recipe_options()), soft_wrap=True, markup=False)
     console.print(f"{finding.checked:,} files opened, {len(finding.broken)} broken, {len(finding.missing)} missing")
     if any(finding.samples.values()):
         console.print(f"contact sheet  {contact_sheet(finding.samples, options.sheet)}", soft_wrap=True, markup=False)

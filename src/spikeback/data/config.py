@@ -146,9 +146,7 @@ class DataConfig:
         """Raises UsageError for an option given that frames of events take no notice of."""
         for option in ("auto_augment", "cutout"):
             if value := getattr(self, option):
-                raise UsageError(
-                    f"data.{option}={value} has no use with frames of events; it is for pictures"
-                )
+                raise UsageError(f"data.{option}={value} has no use with frames of events; it is for pictures")
 
     def check_for_side(self, frames: bool, side: int) -> None:
         """Raises UsageError for an augmentation that reaches beyond samples of `side` pixels."""

@@ -114,9 +114,7 @@ def test_samples_that_do_not_fit_never_become_an_entry(tmp_path: Path, block: An
 
 def test_a_disk_that_is_too_small_is_said_before_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=35))
-    with pytest.raises(
-        UsageError, match=r"cannot write .*set-\w{16}\.npy: it takes .* MB, .* are free; .*--data\.cache"
-    ):
+    with pytest.raises(UsageError, match=r"cannot write .*set-\w{16}\.npy: it takes .* MB, .* are free; .*data\.cache"):
         cached(tmp_path, "set", {}, SHAPE, never)
     assert list(tmp_path.iterdir()) == []
 
@@ -124,7 +122,7 @@ def test_a_disk_that_is_too_small_is_said_before_decoding(tmp_path: Path, monkey
 @pytest.mark.parametrize("folder", ["file", "file/cache", "file/deep/down"])
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, folder: str) -> None:
     (tmp_path / "file").write_bytes(b"")
-    message = f"{tmp_path / folder} cannot be made for the cache: a file is in the way; name another --data.cache"
+    message = f"{tmp_path / folder} cannot be made for the cache: a file is in the way; name another data.cache"
     with pytest.raises(UsageError, match=f"^{re.escape(message)}$"):
         cached(tmp_path / folder, "set", {}, SHAPE, never)
 
@@ -144,7 +142,7 @@ def test_an_entry_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (entry,) = tmp_path.iterdir()
     entry.unlink()
     entry.mkdir()
-    with pytest.raises(UsageError, match=rf"{entry.name} cannot be read: Is a directory; .*--data\.cache"):
+    with pytest.raises(UsageError, match=rf"{entry.name} cannot be read: Is a directory; .*data\.cache"):
         cached(tmp_path, "set", {}, SHAPE, never)
 
 

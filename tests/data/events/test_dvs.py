@@ -102,7 +102,7 @@ def test_random_splits_are_decided_by_their_seed_alone() -> None:
 def test_an_unknown_split_is_answered_with_the_known_ones(split: str) -> None:
     choices = re.escape(f"; choose from {', '.join(dvs.SPLITS)}")
     hint = r"( \(did you mean '\S+'\?\))?"
-    expected = re.escape(f"--data.split '{split}' is unknown") + hint + choices
+    expected = re.escape(f"data.split='{split}' is unknown") + hint + choices
     with pytest.raises(UsageError, match=expected):
         split_rows(split)
 
@@ -166,7 +166,7 @@ def test_a_changed_recording_is_decoded_again(write_tree: Callable[[int], Path])
 
 def drop_class(root: Path) -> str:
     (root / "dog").rename(root / "dogs")
-    return r"--data\.root .*dvs lacks the class folder dog; expected airplane, .*, truck"
+    return r"data\.root .*dvs lacks the class folder dog; expected airplane, .*, truck"
 
 
 def drop_files(root: Path) -> str:

@@ -147,7 +147,7 @@ def test_tonics_recordings_are_named_with_what_reads_them(tmp_path: Path, root: 
     for name in dvs.CLASSES:
         (tmp_path / "CIFAR10DVS" / name).mkdir(parents=True)
         (tmp_path / "CIFAR10DVS" / name / "0.aedat4").touch()
-    expected = rf"tonic's version of cifar10-dvs; --data.name tonic:CIFAR10DVS --data.root {tmp_path} reads it"
+    expected = rf"tonic's version of cifar10-dvs; data.name=tonic:CIFAR10DVS data.root={tmp_path} reads it"
     with pytest.raises(UsageError, match=expected):
         load("cifar10-dvs", tmp_path / root)
 
@@ -156,7 +156,7 @@ def test_tonics_gestures_are_named_with_what_reads_them(tmp_path: Path) -> None:
     (tmp_path / "DVSGesture" / "ibmGestureTrain" / "user01_fluorescent").mkdir(parents=True)
     for root in (tmp_path, tmp_path / "DVSGesture"):
         for call in (lambda root=root: load("dvs128-gesture", root), lambda root=root: check(root)):
-            with pytest.raises(UsageError, match=rf"--data.name tonic:DVSGesture --data.root {tmp_path} reads it"):
+            with pytest.raises(UsageError, match=rf"data.name=tonic:DVSGesture data.root={tmp_path} reads it"):
                 call()
 
 

@@ -145,7 +145,7 @@ def test_files_that_name_different_sensors_are_refused_and_the_advice_works(tmp_
     root = tree(tmp_path, write={"0.aedat": dvs128, "1.aedat": davis, "2.npz": npz})
     with pytest.raises(UsageError, match=r"0.aedat is of 128 x 128, .*1.aedat is of 180 x 240 pixels") as said:
         load("recordings", root)
-    size = str(said.value).rpartition("--data.events.sensor ")[2]
+    size = str(said.value).rpartition("data.events.sensor=")[2]
     assert size == "[180,240]"
     loaded = load("recordings", root, events=EventConfig(time_steps=2, sensor=(180, 240)))
     expected = [to_frames(np.array(events_of(y, i), EVENT), 2, (180, 240)) for y in (0, 1) for i in range(3)]
@@ -155,7 +155,7 @@ def test_files_that_name_different_sensors_are_refused_and_the_advice_works(tmp_
 def test_v2es_recordings_are_told_their_sensor_and_the_advice_works(tmp_path: Path) -> None:
     bare = lambda path, events: davis(path, [*events, (50, 0, 0, 1), (60, 239, 179, 1)], b"# created in v2e\r\n")
     root = tree(tmp_path, write={"0.aedat": bare, "1.aedat": bare})
-    with pytest.raises(UsageError, match=r"left.0.aedat names no camera .*--data.events.sensor \[180,240\]"):
+    with pytest.raises(UsageError, match=r"left.0.aedat names no camera .*data.events.sensor=\[180,240\]"):
         load("recordings", root)
     assert len(load("recordings", root, events=EventConfig(time_steps=2, sensor=(180, 240))).train) == 4
 
@@ -181,13 +181,13 @@ def test_every_mistake_is_named(tmp_path: Path) -> None:
     (root / "test" / "right").rename(root / "test" / "wrong")
     with pytest.raises(UsageError, match="must have the same class folders; 'right' is in only one"):
         recordings(root, OPTIONS)
-    with pytest.raises(UsageError, match=r"--data\.name recordings needs --data\.root, .*recordings"):
+    with pytest.raises(UsageError, match=r"data\.name=recordings needs data\.root, .*recordings"):
         load("recordings")
 
 
 def test_recordings_without_any_event_need_a_sensor(tmp_path: Path) -> None:
     root = tree(tmp_path, write={"0.npz": lambda path, _: npz(path, []), "1.npz": lambda path, _: npz(path, [])})
-    with pytest.raises(UsageError, match=r"all others hold no event .*--data.events.sensor \[128,128\]"):
+    with pytest.raises(UsageError, match=r"all others hold no event .*data.events.sensor=\[128,128\]"):
         recordings(root, OPTIONS)
     loaded = recordings(root, OPTIONS, (4, 5))
     assert loaded.train.read(torch.arange(4)).sum() == 0
@@ -209,19 +209,19 @@ def test_data_check_knows_them(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("sensor", [[128], [1, 2, 3], [0, 5], 0])
 def test_a_sensor_that_is_none_is_named(sensor: Any) -> None:
-    with pytest.raises(UsageError, match=r"--data\.events\.sensor"):
+    with pytest.raises(UsageError, match=r"data\.events\.sensor"):
         EventConfig(sensor=sensor)
 
 
 def test_the_simulated_sensor_is_square(tmp_path: Path) -> None:
     assert DataConfig("simulated-dvs", events=EventConfig(sensor=(16, 16))).events.sensor == 16
-    with pytest.raises(UsageError, match=r"--data\.events\.sensor \[16, 20\] must be one number"):
+    with pytest.raises(UsageError, match=r"data\.events\.sensor=\[16, 20\] must be one number"):
         load("simulated-dvs", events=EventConfig(sensor=(16, 20)))
 
 
 def advised(message: str) -> tuple[str, Path]:
-    """The name and the root in `--data NAME --data.root DIR takes them`."""
-    words = message.rpartition(": --data ")[2].removesuffix(" takes them").split(" --data.root ")
+    """The name and the root in `data.name=NAME data.root=DIR takes them`."""
+    words = message.rpartition(": data.name=")[2].removesuffix(" takes them").split(" data.root=")
     return words[0], Path(words[1])
 
 
@@ -270,7 +270,7 @@ def test_one_folder_too_deep_or_too_high_is_said_of_recordings_as_of_pictures(
         for look in (check, lambda root: load("recordings", root)):
             with pytest.raises(UsageError, match="did you mean") as said:
                 look(given)
-            meant = str(said.value).rpartition("did you mean ")[2].removeprefix("--data.root ").removesuffix("?")
+            meant = str(said.value).rpartition("did you mean ")[2].removeprefix("data.root=").removesuffix("?")
             assert Path(meant) == root
 
 

@@ -186,7 +186,7 @@ def test_recordings_of_any_size_are_brought_to_one(root: Path) -> None:
     loaded = tonic_set("Uneven", root, FrameOptions(time_steps=2, size=4))
     assert loaded.train.shape == (2, 2, 4, 4)
     assert loaded.sensor is None
-    with pytest.raises(UsageError, match=r"tonic:Uneven differ in size; --data\.size 48"):
+    with pytest.raises(UsageError, match=r"tonic:Uneven differ in size; data\.size=48"):
         tonic_set("Uneven", root, OPTIONS)
 
 
@@ -201,13 +201,13 @@ def test_without_tonic_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setitem(sys.modules, "tonic", None)
     monkeypatch.setitem(sys.modules, "tonic.datasets", None)
     with pytest.raises(
-        UsageError, match=r"^--data\.name tonic:NMNIST needs tonic \(.*\): pip install 'spikeback\[tonic\]'$"
+        UsageError, match=r"^data\.name=tonic:NMNIST needs tonic \(.*\): pip install 'spikeback\[tonic\]'$"
     ):
         tonic_set("NMNIST", tmp_path)
 
 
 def test_nothing_is_fetched_unasked(root: Path) -> None:
-    with pytest.raises(UsageError, match=r"elsewhere/Whole lacks files of tonic's Whole; --data\.download true"):
+    with pytest.raises(UsageError, match=r"elsewhere/Whole lacks files of tonic's Whole; data\.download=True"):
         tonic_set("Whole", root / "elsewhere")
     with pytest.raises(UsageError, match=r"tonic:Whole cannot be opened in .*elsewhere: no network"):
         tonic_set("Whole", root / "elsewhere", download=True)
@@ -224,9 +224,9 @@ def test_nothing_is_fetched_unasked(root: Path) -> None:
             r"tonic:Demands cannot be opened in \S+: .* missing 2 required .* 'split' and 'data_selection'$",
         ),
         ("Boxes", None, "tonic:Boxes has no single label for each recording"),
-        ("Divided", "random-1", r"--data\.split 'random-1' is no split of tonic:Divided; it has official"),
-        ("Whole", "official", r"--data\.split 'official' is no split of tonic:Whole; it has random-<seed>"),
-        ("Whole", "random-x", r"--data\.split 'random-x' is no split of tonic:Whole; it has random-<seed>"),
+        ("Divided", "random-1", r"data\.split='random-1' is no split of tonic:Divided; it has official"),
+        ("Whole", "official", r"data\.split='official' is no split of tonic:Whole; it has random-<seed>"),
+        ("Whole", "random-x", r"data\.split='random-x' is no split of tonic:Whole; it has random-<seed>"),
     ],
 )
 def test_what_does_not_fit_is_named(root: Path, name: str, split: str | None, message: str) -> None:

@@ -215,7 +215,7 @@ def _save(ctx: Any, given: dict[str, Any], output: tuple[Tensor, Tensor]) -> Non
 def _backward(
     ctx: Any, needed: set[str], grad: Tensor | None, grad_membrane: Tensor | None
 ) -> dict[str, Tensor | None]:
-    given = dict(zip(TENSORS, ctx.saved_tensors, strict=True))
+    given: dict[str, Any] = dict(zip(TENSORS, ctx.saved_tensors, strict=True))
     constants, time_steps, over = ctx.options
     x, gain, *others = ctx.saved_tensors
     x, residual, state, parameters = norm_lif_backward(
