@@ -11,6 +11,7 @@ import torch
 from spikeback.cli.main import build_parser, expanded
 from spikeback.cli.options import EXAMPLES
 from spikeback.cli.parser import Parser
+from spikeback.cli.words import as_typed
 from spikeback.errors import UsageError
 from spikeback.files import write_atomic
 
@@ -121,6 +122,23 @@ def test_options_of_a_training_are_said_to_be_of_it_where_the_command_has_none(
     line = refused("test", checkpoint, "--data.root", tmp_path)
     assert "--data.download true fetches them (--data.download: of `spikeback fit`, not of this command)" in line
     assert "of `spikeback fit`" not in refused("fit", "--data", "cifar10", "--data.root", tmp_path)
+
+
+@pytest.mark.parametrize(("said", "typed"), [
+    ("data.root=photos lacks a.png", "--data.root photos lacks a.png"),
+    ("give data.download=True, or data.flip=False", "give --data.download true, or --data.flip false"),
+    ("lower train.lr (0.1), with another out=...", "lower --train.lr (0.1), with another --out"),
+    ("out=runs/a is not empty: add resume=True", "--out runs/a is not empty: add --resume"),
+    ("resume: runs/a differs in train.lr;", "--resume: runs/a differs in --train.lr;"),
+    ("vary.train.lr.0.1: train.lr must be a number", "vary.train.lr.0.1: --train.lr must be a number"),
+    ("no option 'trian.lr' (did you mean 'train.lr'?)", "no option 'trian.lr' (did you mean 'train.lr'?)"),
+    ("to go on: spikeback fit --out=runs/a --train.lr=1", "to go on: spikeback fit --out=runs/a --train.lr=1"),
+    ("gain=1.0 is set; the cut out: a part", "gain=1.0 is set; the cut out: a part"),
+    ("a/out=b, sb.out=c and model.unknown=d", "a/out=b, sb.out=c and model.unknown=d"),
+])  # fmt: skip
+def test_arguments_of_the_library_are_named_as_they_are_typed(said: str, typed: str) -> None:
+    options = ["--data.root", "--data.download", "--data.flip", "--train.lr", "--out", "--resume"]
+    assert as_typed(said, options) == typed
 
 
 def test_data_check_speaks_of_the_folder_it_was_given(refused: Refused, draw_tree: Callable[..., Path]) -> None:

@@ -137,7 +137,7 @@ def test_shares_together_are_the_batches(processes: int, accumulate: int) -> Non
 def test_batch_that_does_not_divide_is_refused(options: dict[str, int], make_recipe: Callable[..., Any]) -> None:
     with pytest.raises(UsageError, match=r"^data.batch_size=32 must be a multiple of train.devices=\d") as caught:
         make_recipe(**options)
-    assert all(f"--train.{name} {value}" in str(caught.value) for name, value in options.items())
+    assert all(f"train.{name}={value}" in str(caught.value) for name, value in options.items())
 
 
 @pytest.mark.parametrize("option", ["devices", "nodes", "accumulate"])
