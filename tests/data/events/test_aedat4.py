@@ -121,7 +121,7 @@ def test_without_the_reader_the_extra_is_named(write: Callable[[bytes], Path], m
         read_events(write(header("EVTS")))
 
 
-@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_packets_are_found_or_refused_in_any_bytes(write: Callable[[bytes], Path], data: st.DataObject) -> None:
     content = bytearray(header("EVTS") + packet(0, FIRST) + packet(0, SECOND))

@@ -23,7 +23,7 @@ MAGIC = (
     b"PK\x03\x04",
     b"\x93NUMPY\x01\x00",
 )
-fuzzed = settings(max_examples=700, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+fuzzed = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def columns(**changes: Any) -> dict[str, Any]:
