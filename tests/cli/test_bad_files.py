@@ -84,7 +84,6 @@ def test_checkpoint_of_another_model(refused: Refused, run: Path) -> None:
     assert "do not fit spiking_resnet20_he" in line
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_resume_from_checkpoint_of_another_recipe(
     refused: Refused, run: Path, resume: Callable[..., list[str]], command: Callable[..., Any], tiny: list[str]
 ) -> None:
@@ -97,7 +96,6 @@ def test_resume_from_checkpoint_of_another_recipe(
     assert "another recipe" in line
 
 
-@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("classes", [("cats", "dogs", "fish"), ("cats", "wolves")])
 def test_classes_that_do_not_match_the_checkpoint(
     classes: tuple[str, ...],

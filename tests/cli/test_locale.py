@@ -49,7 +49,7 @@ def draw(folder: Path, names: tuple[str, ...]) -> None:
             Image.fromarray(rng.integers(0, 256, (8, 8), np.uint8)).save(folder / name / f"{i}.png")
 
 
-@pytest.mark.usefixtures("ascii_locale", "undrawn")
+@pytest.mark.usefixtures("ascii_locale")
 def test_every_file_is_utf8(command: Command, tiny: list[str], home: Path) -> None:
     draw(home / "εικόνες", NAMES)
     (home / "λ.yaml").write_text("\ufeffbase: βάση.yaml\ntitle: λ falls", encoding="utf-8")
@@ -75,7 +75,6 @@ def test_every_file_is_utf8(command: Command, tiny: list[str], home: Path) -> No
     assert "λ falls" in (home / "tables.md").read_text("utf-8")
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_the_home_folder_in_every_path(
     command: Command, tiny: list[str], home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

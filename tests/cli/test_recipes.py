@@ -59,7 +59,6 @@ def test_recipes_are_found_by_name() -> None:
     assert not [name for name in recipes() if name.endswith("base")]
 
 
-@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("name", OTHERS)
 def test_recipe_runs_for_one_step(
     name: str, command: Callable[..., Any], draw_tree: Callable[..., Path], tmp_path: Path

@@ -36,7 +36,6 @@ def assert_same_weights(one: Path, other: Path) -> None:
     assert all(torch.equal(a[k], b[k]) for k in a)
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_only_the_missing_trial_is_trained(
     run: Path, finished: Path, command: Callable[..., Any], resume: Callable[..., list[str]]
 ) -> None:
@@ -56,7 +55,6 @@ def test_finished_run_has_nothing_to_resume(run: Path, command: Callable[..., An
     assert {p: p.stat().st_mtime_ns for p in run.glob("*/*")} == before
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_config_of_the_run_is_its_recipe(run: Path, command: Callable[..., Any], tmp_path: Path) -> None:
     again = tmp_path / "again"
     words = ["--methods", "vanilla", "evolutionary", "--seeds", 0, 1]
@@ -85,7 +83,6 @@ def test_used_folder_is_refused_without_resume(run: Path, refused: Callable[...,
     assert {p: p.stat().st_mtime_ns for p in run.rglob("*")} == before
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_ctrl_c_says_what_is_kept_and_resume_ends_the_same(
     tiny: list[str], tmp_path: Path, command: Callable[..., Any], finished: Path
 ) -> None:

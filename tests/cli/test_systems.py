@@ -92,7 +92,6 @@ LINUX_ONLY = {
 }
 
 
-@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("take", LINUX_ONLY.values(), ids=LINUX_ONLY)
 def test_training_starts_without(take: Take, monkeypatch: Patch, command: Any, tiny: list[str], tmp_path: Path) -> None:
     take(monkeypatch)

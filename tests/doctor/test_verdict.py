@@ -100,7 +100,7 @@ def test_first_remedy_brings_a_vanished_gradient_back() -> None:
 
 
 @cases
-def test_first_remedy_lowers_the_loss_after_a_hundred_steps(case: Case) -> None:
+def test_first_remedy_lowers_the_loss_after_some_steps(case: Case) -> None:
     net, remedy = treated(case)
     assert isinstance(net, nn.Module)
     rate = getattr(remedy, "lr", None) or 0.1

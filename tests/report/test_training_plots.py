@@ -62,8 +62,7 @@ def test_maps_are_of_block_over_epoch_averaged_over_seeds(build, record):
     np.testing.assert_allclose(rate[:, 0], [0.5] * 5)
 
 
-@pytest.mark.parametrize("width", [4.3, 9.6])
-@pytest.mark.parametrize("blocks", [1, 60])
+@pytest.mark.parametrize(("blocks", "width"), [(1, 9.6), (60, 4.3)])
 def test_what_is_undefined_is_left_out_without_a_warning(build, record, tmp_path, blocks, width):
     results = record(build(), blocks=blocks)
     for trial in results["trials"]:
