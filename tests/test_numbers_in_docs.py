@@ -215,6 +215,7 @@ def neighbours(number: str) -> Iterator[str]:
         yield f"{new:{',' if ',' in digits else ''}}" + rest
 
 
+@pytest.mark.slow
 def test_a_changed_digit_is_noticed() -> None:
     """In prose mostly: a figure of two digits, one up or down, can be another figure of the same file."""
     changed = [

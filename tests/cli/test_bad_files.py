@@ -84,6 +84,7 @@ def test_checkpoint_of_another_model(refused: Refused, run: Path) -> None:
     assert "do not fit spiking_resnet20_he" in line
 
 
+@pytest.mark.slow
 def test_resume_from_checkpoint_of_another_recipe(
     refused: Refused, run: Path, resume: Callable[..., list[str]], command: Callable[..., Any], tiny: list[str]
 ) -> None:
@@ -161,6 +162,7 @@ def test_results_that_cannot_be_read(
     assert state(run) == before
 
 
+@pytest.mark.slow
 def test_loss_that_is_not_finite_keeps_what_is_finished(refused: Refused, tiny: list[str], tmp_path: Path) -> None:
     out = tmp_path / "run"
     methods = ["--methods", "vanilla", "Evolutionary(start=1e39)", "--seeds", 0]  # more than float32 holds

@@ -11,6 +11,8 @@ import pytest
 
 from spikeback.lab.bench import gate, race, worker
 
+pytestmark = pytest.mark.slow
+
 SMALL = ["--width", "8", "--size", "16", "--classes", "5"]
 RUNS = {
     "step": [*SMALL, "--time_steps", "2", "--batch", "2", "--arms", "ours float32", "floor float32"],

@@ -81,6 +81,7 @@ def test_where_nobody_watches_a_line_follows_every_tenth_of_the_work(monkeypatch
     assert left == sorted(left, reverse=True)
 
 
+@pytest.mark.slow
 def test_a_short_training_is_estimated_from_its_first_epoch(command: Any, tiny: list[str], tmp_path: Path) -> None:
     words = ["--methods", "vanilla", "evolutionary", "--seeds", 0]
     outcome = command("compare", *tiny, *words, "--out", tmp_path / "run")
@@ -91,6 +92,7 @@ def test_a_short_training_is_estimated_from_its_first_epoch(command: Any, tiny: 
     assert re.search("^(Still|No longer) rising", outcome.out, re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_resume_with_another_length_never_advises_to_remove_a_run_and_its_advice_works(
     run: Path, refused: Callable[..., str], command: Any, tiny: list[str]
 ) -> None:

@@ -49,6 +49,7 @@ def draw(folder: Path, names: tuple[str, ...]) -> None:
             Image.fromarray(rng.integers(0, 256, (8, 8), np.uint8)).save(folder / name / f"{i}.png")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ascii_locale")
 def test_every_file_is_utf8(command: Command, tiny: list[str], home: Path) -> None:
     draw(home / "εικόνες", NAMES)

@@ -59,6 +59,7 @@ def test_recipes_are_found_by_name() -> None:
     assert not [name for name in recipes() if name.endswith("base")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OTHERS)
 def test_recipe_runs_for_one_step(
     name: str, command: Callable[..., Any], draw_tree: Callable[..., Path], tmp_path: Path
@@ -88,6 +89,7 @@ def drawn(recipe: Recipe) -> PictureSet:
     return PictureSet("drawn", "at random", classes, pictures(torch.arange(16) % 8), pictures(torch.arange(8)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PAPER)
 def test_row_of_the_paper_runs_for_one_step(name: str, parsed: Parsed, tmp_path: Path) -> None:
     """Of each method for the first row; what a method does is the same for all."""
@@ -113,6 +115,7 @@ def test_every_subcommand_with_a_recipe_takes_every_recipe(name: str, parsed: Pa
             assert run_folder(config) == Path("runs") / name.replace("/", "-")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PAPER)
 def test_header_says_what_the_paper_and_the_cost_are(name: str) -> None:
     header = [line[1:].strip() for line in recipes()[name].read_text().splitlines() if line.startswith("#")]
@@ -152,6 +155,7 @@ def page_rows() -> list[str]:
     return rows
 
 
+@pytest.mark.slow
 def test_page_has_every_row() -> None:
     page = PAGE.read_text()
     assert "\n".join(page_rows()) in page

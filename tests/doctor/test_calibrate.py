@@ -49,6 +49,7 @@ def assert_in_range(gains: Mapping[str, float | None]) -> None:
     assert {name: gain for name, gain in gains.items() if gain is None or not LOW <= gain <= HIGH} == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "surrogate", "threshold"),
     [
@@ -136,6 +137,7 @@ def last_fidelity(net: Any, seed: int = 0) -> float:
     return found["blocks"][-1]["fidelity"]
 
 
+@pytest.mark.slow
 def test_fidelity_is_reached_or_reported() -> None:
     net = wide_net()
     twin, sick = copy.deepcopy(net), last_fidelity(net)
@@ -157,6 +159,7 @@ def test_fidelity_is_reached_or_reported() -> None:
             assert torch.equal(value, old), name
 
 
+@pytest.mark.slow
 def test_fidelity_alone_leaves_the_gains() -> None:
     net = wide_net()
     result = sb.calibrate(net, pictures(), gain=None, fidelity=0.7)

@@ -11,6 +11,8 @@ import spikeback as sb
 from .broken import BROKEN, SOUND, Case, diagnosis_of, loss_after_training, net_of, treated
 from .cases import assert_same, snapshot
 
+pytestmark = pytest.mark.slow  # whoever comes first makes and diagnoses the networks
+
 KINDS = {"healthy", "vanishing", "exploding", "dead", "saturated", "chaotic"}
 cases = pytest.mark.parametrize("case", BROKEN.values(), ids=BROKEN.keys())
 every_case = pytest.mark.parametrize("case", [*BROKEN.values(), SOUND], ids=[*BROKEN, "sound"])

@@ -13,6 +13,8 @@ from spikeback.foreign import reset_state
 
 from ..doctor.peers import jelly, need, norse_cell, sinabs_layer, torch_neuron
 
+pytestmark = pytest.mark.peers
+
 K = 5
 
 

@@ -102,6 +102,7 @@ def test_a_diagnosis_loses_columns_but_cuts_no_number(name: str, width: int) -> 
     assert all(block["name"] in text for block in facts["blocks"])
 
 
+@pytest.mark.slow
 def test_the_tables_of_the_paper(command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     def printed(columns: int) -> str:
         monkeypatch.setenv("COLUMNS", str(columns))

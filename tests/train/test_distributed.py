@@ -21,6 +21,8 @@ from spikeback.errors import UsageError
 from spikeback.train import TrainConfig
 from spikeback.train.processes import own_share
 
+pytestmark = pytest.mark.slow
+
 TRAIN, TEST = {"ankle": 40, "shirt": 40}, {"ankle": 7, "shirt": 6}  # an odd number of test pictures
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 

@@ -124,6 +124,7 @@ def test_a_record_that_breaks_off_is_named(write: Callable[..., Path], left: int
         assert read_events(path, policy="warn").tolist() == [(1, 2, 3, 1)]
 
 
+@pytest.mark.slow
 def test_ten_million_events_take_less_than_half_a_second(write: Callable[..., Path]) -> None:
     words = np.arange(20_000_000, dtype=">u4").reshape(-1, 2)
     words[:, 0] &= 0x7FFF
