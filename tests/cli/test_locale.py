@@ -79,8 +79,9 @@ def test_every_file_is_utf8(command: Command, tiny: list[str], home: Path) -> No
 def test_the_home_folder_in_every_path(
     command: Command, tiny: list[str], home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("exits.save", "diagnose.save_diagnosis", "diagnose.write_diagnosis"):  # drawing takes its time
-        monkeypatch.setattr(f"spikeback.cli.{name}", lambda *_: None)
+    drawing = ("lab.exits.command.save", "cli.diagnose.save_diagnosis", "cli.diagnose.write_diagnosis")
+    for name in drawing:  # takes its time
+        monkeypatch.setattr(f"spikeback.{name}", lambda *_: None)
     draw(home / "pictures", ("cats", "dogs"))
     (home / "recipe.yaml").write_text("base: ~/base.yaml")
     (home / "base.yaml").write_text("data: {name: folder, root: ~/pictures, held_out: 0.2}")

@@ -18,6 +18,8 @@ from spikeback.data.check import check
 from spikeback.data.sets.folder import decode_one
 from spikeback.errors import UsageError
 
+pytestmark = pytest.mark.slow
+
 
 def encoded(kind: str) -> bytes:
     data, pixels = io.BytesIO(), np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype=np.uint8)

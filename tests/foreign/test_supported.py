@@ -19,7 +19,7 @@ from ..doctor.peer_classes import neurons
 from ..doctor.peers import need
 from .test_peers import NETS, K, made
 
-pytestmark = pytest.mark.peers
+pytestmark = [pytest.mark.peers, pytest.mark.slow]
 
 FILE = Path(__file__).parents[2] / "results/peers/supported.json"
 PACKAGES = {"SpikingJelly": "spikingjelly", "snnTorch": "snntorch", "norse": "norse", "sinabs": "sinabs"}

@@ -17,6 +17,8 @@ from spikeback.nn import LIF
 from spikeback.train import Recipe
 from spikeback.train.results import check_recipe
 
+pytestmark = pytest.mark.slow
+
 GAIN = 0.5
 NEW = ("optimizer", "calibrate", "packed_spikes")  # options that the first version did not have
 

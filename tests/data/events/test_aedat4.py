@@ -138,6 +138,7 @@ def test_packets_are_found_or_refused_in_any_bytes(write: Callable[[bytes], Path
     assert all(start <= path.stat().st_size for start in starts)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_any_damage_is_an_error_or_a_recording(write: Callable[[bytes], Path], data: st.DataObject) -> None:

@@ -49,6 +49,7 @@ def test_more_events_than_are_decoded_at_a_time(tmp_path: Path) -> None:
     assert np.array_equal(np.stack([read["x"], read["y"]], 1), records[:, :2])
 
 
+@pytest.mark.slow
 def test_ten_million_events_take_less_than_half_a_second(tmp_path: Path) -> None:
     records = np.zeros((10_000_000, 5), np.uint8)
     records[::1000, 1] = 240
