@@ -5,7 +5,7 @@ RUN ?= runs/demo
 PEERS := benchmarks/.venv
 BENCHES ?= step lif convolution memory inference branches scaling
 REPETITIONS ?= 10
-XDIST := --numprocesses auto --dist loadfile
+XDIST := --numprocesses auto --dist loadfile --no-loadscope-reorder # a file a process, slow files first
 
 .PHONY: demo test test-fast bench check format clean
 
