@@ -47,17 +47,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def undrawn(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
-    """Runs end without plots and with an empty page, drawing takes longer than a training; but those of `drawn`."""
-    if "drawn" in request.fixturenames:
-        return
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs end without plots and with an empty page, drawing takes longer than a training; `finished` is drawn."""
     monkeypatch.setattr("spikeback.cli.live.save_plots", lambda results, out: [])
     monkeypatch.setattr("spikeback.cli.live.write_report", lambda results, path: write_atomic(path, b""))
-
-
-@pytest.fixture
-def drawn() -> None:
-    """For a test that looks at plots and page of a run that it trains."""
 
 
 @pytest.fixture
