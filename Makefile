@@ -5,8 +5,9 @@ RUN ?= runs/demo
 PEERS := benchmarks/.venv
 BENCHES ?= step lif convolution memory inference branches scaling
 REPETITIONS ?= 10
+XDIST := --numprocesses auto --dist loadfile --no-loadscope-reorder # a file a process, slow files first
 
-.PHONY: demo test bench check format clean
+.PHONY: demo test test-fast bench check format clean
 
 .venv/ready: pyproject.toml constraints.txt hatch_build.py $(wildcard src/spikeback/ops/native/*.cpp)
 	$(PYTHON) -m venv .venv
@@ -17,8 +18,11 @@ REPETITIONS ?= 10
 demo: .venv/ready  ## three trainings of one deep spiking ResNet, table and report; again: what is missing
 	$(BIN)/spikeback compare --config demo --out $(RUN) --resume
 
-test: .venv/ready
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+test: .venv/ready  ## all tests; those of the peers' networks where these are installed
+	$(BIN)/python -m pytest $(XDIST)
+
+test-fast: .venv/ready  ## what a change breaks first, in a minute or so
+	$(BIN)/python -m pytest $(XDIST) -m "not slow and not peers and not gpu"
 
 $(PEERS)/ready: benchmarks/requirements.txt
 	$(PYTHON) -m venv $(PEERS)

@@ -21,6 +21,12 @@ if not torch.cuda.is_available():  # before Lightning imports Triton: the kernel
 torch.set_num_threads(1)  # networks this small only wait for a second thread
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first: none of them is left to one process at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(autouse=True)
 def seed() -> None:
     torch.manual_seed(0)
@@ -97,17 +103,27 @@ def refused(command: Command) -> Callable[..., str]:
     return call
 
 
+PAIR = """
+import os, runpy, sys
+import spikeback  # once for both, it takes longer than what they do
+other = os.fork()
+_, file, folder = sys.argv
+sys.argv[:] = [file, folder, str(int(other == 0))]
+runpy.run_path(file, run_name="__main__")
+if other:
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(other, 0)[1]))
+"""
+
+
 @pytest.fixture(scope="session")
 def two_processes() -> Callable[[str, Path], None]:
     """two_processes(file, folder): runs a test file as two programs, `file folder 0` and `file folder 1`."""
 
     def run(file: str, folder: Path) -> None:
         env = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-        command = [sys.executable, file, str(folder)]
-        processes = [subprocess.Popen([*command, rank], env=env, stderr=subprocess.PIPE, text=True) for rank in "01"]
-        for process in processes:
-            _, errors = process.communicate(timeout=100)
-            assert process.returncode == 0, errors
+        command = [sys.executable, "-c", PAIR, file, str(folder)]
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
 
     return run
 

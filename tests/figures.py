@@ -47,7 +47,6 @@ class Figure:
     values: tuple[float, ...]
     kind: str  # share of pictures, gap between two, seconds, ms, bytes, count, part (raw, up to 1), raw
     how: str = "single"  # or pair, triple, range
-    labels: Labels = frozenset()
 
 
 def kind(key: str, value: float) -> str:
@@ -61,37 +60,34 @@ def kind(key: str, value: float) -> str:
 class Evidence:
     figures: set[Figure] = field(default_factory=set)
 
-    def add(self, key: str, *values: float | None, how: str = "single", labels: Labels = frozenset()) -> None:
+    def add(self, key: str, *values: float | None, how: str = "single") -> None:
         numbers = tuple(value for value in values if isinstance(value, int | float) and math.isfinite(value))
         if len(numbers) == len(values):
-            self.figures.add(Figure(numbers, kind(key, numbers[0]), how, labels))
+            self.figures.add(Figure(numbers, kind(key, numbers[0]), how))
 
-    def walk(self, item: Any, key: str = "", labels: Labels = frozenset()) -> None:
+    def walk(self, item: Any, key: str = "") -> None:
         """Every number of a dict or a list, under the name of its key."""
         if isinstance(item, dict):
-            self.record(item, labels := labels | of_row(item))
+            self.record(item)
             for name, value in item.items():
                 if name not in INPUTS and not (isinstance(value, list) and (name in SERIES or "_interval" in name)):
-                    self.walk(value, name, labels)
+                    self.walk(value, name)
         elif isinstance(item, list) and all(isinstance(value, dict) for value in item):
             self.table(item, key)
         elif isinstance(item, list):
             for value in item if len(item) <= 2 * FEW else ():
-                self.walk(value, key, labels)
+                self.walk(value, key)
         elif not isinstance(item, bool):
-            self.add(key, item, labels=labels)
+            self.add(key, item)
 
     def table(self, rows: list[dict[str, Any]], key: str) -> None:
-        """Entries of a list; of blocks and the like all figures under their names, without a name only the extremes."""
+        """Entries of a list; of blocks and the like the last and the extremes."""
         if key in ("arms", "comparisons", "rows") or (len(rows) <= FEW and key not in BLOCKS):
             for row in rows:
                 self.walk(row)
             return
         for name in rows[0] if rows else ():
-            column = {str(row.get("name", "")).lower(): row[name] for row in rows if isinstance(row.get(name), float)}
-            values = [*column.values()]
-            for block, value in column.items():
-                self.add(name, value, labels=frozenset({("block", block)}))
+            values = [row[name] for row in rows if isinstance(row.get(name), float)]
             for value in (values[-1], min(values), max(values)) if values else ():
                 self.add(name, value)
             self.add(name, min(values, default=None), max(values, default=None), how="range")
@@ -99,16 +95,16 @@ class Evidence:
     def ranges(self, groups: "Groups") -> None:
         self.figures |= {Figure((min(group), max(group)), key[2], "range") for key, group in groups.items()}
 
-    def record(self, row: dict[str, Any], labels: Labels) -> None:
+    def record(self, row: dict[str, Any]) -> None:
         """Numbers that one entry holds together: mean and std, median and interval."""
         for name in ["", *(n.removesuffix(s) for n in row for s in ("mean", "median") if n.endswith(f"_{s}"))]:
             mean, median = row.get(f"{name}mean"), row.get(f"{name}median")
             if f"{name}std" in row:
-                self.add(name, mean, row[f"{name}std"], how="pair", labels=labels)
+                self.add(name, mean, row[f"{name}std"], how="pair")
             if f"{name}min" in row:
-                self.add(name, mean, row[f"{name}min"], row[f"{name}max"], how="triple", labels=labels)
+                self.add(name, mean, row[f"{name}min"], row[f"{name}max"], how="triple")
             interval = row.get(f"{name}interval") or (row.get("lowest"), row.get("highest"))
-            self.add(name, median, *interval, how="triple", labels=labels)
+            self.add(name, median, *interval, how="triple")
 
 
 def of_row(row: dict[str, Any]) -> Labels:
@@ -139,42 +135,41 @@ def of_rows(found: Evidence, rows: list[dict[str, Any]]) -> None:
             for two in (row for row in rows if row is not one and row.get("cell") == one.get("cell")):
                 gap = one[f"{which}_mean"] - (two[f"{which}_mean"] or math.nan)
                 pooled = math.hypot(one[f"{which}_std"] or 0, two[f"{which}_std"] or 0) / math.sqrt(2)
-                found.figures.add(Figure((gap,), "gap", labels=of_row(one)))
-                found.add("pooled deviations", gap / pooled if pooled else None, labels=of_row(one))
+                found.figures.add(Figure((gap,), "gap"))
+                found.add("pooled deviations", gap / pooled if pooled else None)
                 for group in part_of(of_row(one)):
                     groups.setdefault((group, which + two["method"], "gap"), []).append(gap)
     found.ranges(groups)
 
 
-def of_results(found: Evidence, results: dict[str, Any], point: dict[str, str]) -> None:
+def of_results(found: Evidence, results: dict[str, Any]) -> None:
     """What a run's trials say: means over seeds, and at every probe the first over the last block's gradient."""
     found.walk(results["dataset"] | results["regime"] | {"seconds": results["seconds"]})
     found.add("accuracy", 1 / len(results["dataset"]["classes"]))  # of chance
-    for method, trials in by_method(results).items():
-        labels = of_row({"point": point, "method": method})
+    for trials in by_method(results).values():
         summarised = {"seed", *(key for row in summarise(results) for key in row), "last_accuracy", "best_accuracy"}
         for key in (
             key for key, value in trials[0].items() if isinstance(value, int | float) and key not in summarised
         ):
             values = [trial[key] for trial in trials if trial.get(key) is not None]
-            found.add(key, values[0] if len({*values}) == 1 else statistics.fmean(values), labels=labels)
+            found.add(key, values[0] if len({*values}) == 1 else statistics.fmean(values))
         norms = ([row[0] / row[-1] if row[-1] else 0 for row in trial["gradients"]["norm"]] for trial in trials)
         for ratios in (ratios for ratios in zip(*norms, strict=False) if min(ratios) > 0):
             mean = statistics.geometric_mean(ratios)
-            found.add("ratio", mean, min(ratios), max(ratios), how="triple", labels=labels)
+            found.add("ratio", mean, min(ratios), max(ratios), how="triple")
 
 
-def of_exits(found: Evidence, item: Any, labels: Labels = frozenset()) -> None:
-    """Every mean of shares over seeds, alone and with its deviation, by method."""
+def of_exits(found: Evidence, item: Any) -> None:
+    """Every mean of shares over seeds, alone and with its deviation."""
     if isinstance(item, list):
         for value in item:
-            of_exits(found, value, labels)
+            of_exits(found, value)
     elif isinstance(item, dict) and item.keys() == {"mean", "std"}:
-        found.add("accuracy", item["mean"], labels=labels)
-        found.add("accuracy", item["mean"], item["std"], how="pair", labels=labels)
+        found.add("accuracy", item["mean"])
+        found.add("accuracy", item["mean"], item["std"], how="pair")
     elif isinstance(item, dict):
         for value in item.values():
-            of_exits(found, value, labels | of_row(item))
+            of_exits(found, value)
 
 
 def of_bench(found: Evidence, data: dict[str, Any]) -> None:
@@ -194,13 +189,12 @@ def of_paper(found: Evidence) -> None:
     """What the paper's tables print, and how far methods are apart there."""
     rows = import_module("spikeback.lab.paper.rows").rows() if find_spec("spikeback.lab.paper.rows") else ()
     for one in rows:
-        labels = frozenset({("method", one.method.lower()), ("network", one.network.lower())})
-        found.add("accuracy", one.accuracy / 100, labels=labels)
+        found.add("accuracy", one.accuracy / 100)
         if one.std is not None:
-            found.add("accuracy", one.accuracy / 100, one.std / 100, how="pair", labels=labels)
+            found.add("accuracy", one.accuracy / 100, one.std / 100, how="pair")
         same = lambda row: (row.table, row.dataset, row.network, row.time_steps)
         for two in (row for row in rows if same(row) == same(one) and row.accuracy < one.accuracy):
-            found.figures.add(Figure(((one.accuracy - two.accuracy) / 100,), "gap", labels=labels))
+            found.figures.add(Figure(((one.accuracy - two.accuracy) / 100,), "gap"))
 
 
 @cache
@@ -212,32 +206,15 @@ def evidence(path: Path) -> frozenset[Figure]:
     elif "exits" in data:
         of_exits(found, data["methods"])
     elif "trials" in data:
-        of_results(found, data, {})
+        of_results(found, data)
         of_rows(found, summarise(data))
     elif "cells" in data:
         for cell in (cell for cell in data["cells"] if cell["results"]):
-            of_results(found, json.loads((path.parent / cell["results"]).read_text()), cell["point"])
+            of_results(found, json.loads((path.parent / cell["results"]).read_text()))
         of_rows(found, data["rows"])
     else:
         of_bench(found, data)
     return frozenset(found.figures)
-
-
-@cache
-def fitting(
-    path: Path, how: str, kinds: frozenset[str], words: frozenset[str]
-) -> tuple[tuple[tuple[float, ...], str], ...]:
-    """Values and kinds of a file's figures that are not of another point of an axis than one that the words name."""
-    axes: dict[str, set[str]] = {}
-    for axis, value in (label for figure in evidence(path) for label in figure.labels):
-        axes.setdefault(axis, set()).add(value)
-    named = {axis: values & words for axis, values in axes.items() if values & words}
-    allowed = {axis: named.get(axis, set() if axis == "block" else values) for axis, values in axes.items()}
-    return tuple(
-        (figure.values, figure.kind)
-        for figure in evidence(path)
-        if figure.how == how and figure.kind in kinds and all(value in allowed[axis] for axis, value in figure.labels)
-    )
 
 
 def prints(value: float, text: str) -> bool:

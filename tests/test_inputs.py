@@ -45,6 +45,7 @@ def y() -> Tensor:
     return torch.arange(3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("use", USES)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_wrong_dtype(make_net: Callable[..., Any], y: Tensor, dtype: torch.dtype, use: str) -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 SCRIPT = """
 import sys
@@ -107,9 +109,7 @@ def test_wheel_holds_the_kernels(wheel: Path) -> None:
 
 
 @pytest.mark.skipif(find_spec("hatchling") is None, reason="needs hatchling")
-@pytest.mark.parametrize(
-    "environment", [{"CXX": "/bin/false"}, {"CXX": "/no/such/compiler"}, {"PATH": "/nowhere"}], ids=str
-)
+@pytest.mark.parametrize("environment", [{"CXX": "/bin/false"}, {"PATH": "/nowhere"}], ids=str)
 def test_without_a_compiler_the_wheel_is_pure_python(environment: dict[str, str], tmp_path: Path) -> None:
     """Even if kernels of an earlier build lie in the checkout; the package runs on PyTorch's operations."""
     checkout = tmp_path / "checkout"

@@ -46,9 +46,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs end without plots and with an empty page: drawing takes longer than a training."""
+    """Runs end without plots and with an empty page, drawing takes longer than a training; `finished` is drawn."""
     monkeypatch.setattr("spikeback.cli.live.save_plots", lambda results, out: [])
     monkeypatch.setattr("spikeback.cli.live.write_report", lambda results, path: write_atomic(path, b""))
 

@@ -84,7 +84,7 @@ def test_checkpoint_of_another_model(refused: Refused, run: Path) -> None:
     assert "do not fit spiking_resnet20_he" in line
 
 
-@pytest.mark.usefixtures("undrawn")
+@pytest.mark.slow
 def test_resume_from_checkpoint_of_another_recipe(
     refused: Refused, run: Path, resume: Callable[..., list[str]], command: Callable[..., Any], tiny: list[str]
 ) -> None:
@@ -97,7 +97,6 @@ def test_resume_from_checkpoint_of_another_recipe(
     assert "another recipe" in line
 
 
-@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("classes", [("cats", "dogs", "fish"), ("cats", "wolves")])
 def test_classes_that_do_not_match_the_checkpoint(
     classes: tuple[str, ...],
@@ -163,6 +162,7 @@ def test_results_that_cannot_be_read(
     assert state(run) == before
 
 
+@pytest.mark.slow
 def test_loss_that_is_not_finite_keeps_what_is_finished(refused: Refused, tiny: list[str], tmp_path: Path) -> None:
     out = tmp_path / "run"
     methods = ["--methods", "vanilla", "Evolutionary(start=1e39)", "--seeds", 0]  # more than float32 holds

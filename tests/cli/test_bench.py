@@ -1,18 +1,22 @@
 """`spikeback bench`: every bench for real, as small as it gets, and what a mistake is answered with."""
 
+import io
 import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from spikeback.lab.bench import gate
+from spikeback.lab.bench import gate, race, worker
+
+pytestmark = pytest.mark.slow
 
 SMALL = ["--width", "8", "--size", "16", "--classes", "5"]
 RUNS = {
     "step": [*SMALL, "--time_steps", "2", "--batch", "2", "--arms", "ours float32", "floor float32"],
-    "lif": ["--time_steps", "2", "--batch", "2", "--channels", "3", "--size", "8", "--arms", "ours Tri", "copy"],
+    "lif": ["--time_steps", "2", "--batch", "2", "--channels", "3", "--size", "8", "--arms", "ours Tri", "reference"],
     "convolution": ["--width", "32", "--time_steps", "1", "--batch", "2", "--arms", "ours, 32", "direct, 32"],
     "memory": [*SMALL, "--time_steps", "2", "--batch", "2", "--arms", "ours float32"],
     "inference": [*SMALL, "--time_steps", "2", "--batch", "2", "--arms", "stripped float32"],
@@ -22,10 +26,34 @@ RUNS = {
 FEW = ["--repetitions", "2", "--threads", "1"]
 
 
+class Here:
+    """An arm's process that is none: the same work and the same answers, without the imports of a new Python."""
+
+    def __init__(self, arm: race.Arm, threads: int, device: str) -> None:
+        spec = {key: getattr(arm, key) for key in ("factory", "options", "small", "allocator")} | {"device": device}
+        answers = io.StringIO()
+        worker.main(spec, io.StringIO("\n" * 2), answers)
+        self.lines = iter(answers.getvalue().splitlines())
+
+    def answer(self) -> dict[str, Any]:
+        return json.loads(next(self.lines))
+
+    repetition = answer
+
+    def __enter__(self) -> "Here":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
 @pytest.mark.parametrize("bench", RUNS)
 def test_bench_measures_shows_and_writes(
     bench: str, command: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if bench != "memory":  # one arm; tests/lab/bench/test_race.py has more of processes
+        monkeypatch.setattr(race, "Process", Here)
+        monkeypatch.setattr(worker, "LEAST", 0.01)
     monkeypatch.setattr(gate, "green", lambda device: "all green")
     monkeypatch.setenv("COLUMNS", "140")
     out = tmp_path / f"{bench}.json"
@@ -75,7 +103,17 @@ def test_mistakes_are_one_line(words: list[str], said: str, refused: Callable[..
     assert said in refused("bench", *words)
 
 
-@pytest.mark.skipif(sys.prefix == sys.base_prefix, reason="this Python may have the peers")
-def test_python_without_the_peers_is_one_line(refused: Callable[..., str]) -> None:
-    line = refused("bench", "step", "--peers", sys.executable)
-    assert f"--peers: {sys.executable} has no spikingjelly, snntorch, norse" in line
+@pytest.mark.parametrize(
+    ("script", "lacks"),
+    [
+        (f'exec "{sys.executable}" -I -S "$@"', "torch, spikingjelly, snntorch, norse"),  # nothing that was installed
+        ("""echo '["spikingjelly", "snntorch", "norse"]'""", "spikingjelly, snntorch, norse"),  # as one with PyTorch
+    ],
+)
+def test_python_without_the_peers_is_one_line(
+    script: str, lacks: str, refused: Callable[..., str], tmp_path: Path
+) -> None:
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\n{script}\n")
+    python.chmod(0o755)
+    assert f"--peers: {python} has no {lacks};" in refused("bench", "step", "--peers", python)

@@ -233,6 +233,7 @@ def test_exported_network_loads_into_the_plain_model(finished: Path, results: di
             assert json.loads(content.metadata()["card"])["method"] == trial["method"]
 
 
+@pytest.mark.slow
 def test_table_names_every_method(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["report", str(finished)])
     table = capsys.readouterr().out

@@ -11,6 +11,8 @@ import torch
 
 from spikeback.files import write_atomic
 
+pytestmark = pytest.mark.slow
+
 TRIAL = "vanilla-seed0"
 
 

@@ -67,6 +67,7 @@ def assert_same(found: dict[str, Any], expected: Any) -> None:
     assert {k: v for k, v in found.items() if k != "command"} == json.loads(json.dumps(expected.as_dict()))
 
 
+@pytest.mark.slow
 def test_untrained_network_of_a_recipe(examined: Any, tiny: list[str], tmp_path: Path) -> None:
     words = [*tiny, "--seed", 3, "--train.lr", "0.02", "--samples", 16]
     found = examined(*words, draw=True)
@@ -82,6 +83,7 @@ def test_untrained_network_of_a_recipe(examined: Any, tiny: list[str], tmp_path:
     assert "</svg>" in (tmp_path / "out" / "diagnosis.svg").read_text()
 
 
+@pytest.mark.slow
 def test_network_of_a_recipe_is_set_up_as_its_training_sets_it_up(examined: Any, tiny: list[str]) -> None:
     found = examined(*tiny, "--train.calibrate", "auto", *QUICK)
     net = tiny_net()

@@ -81,9 +81,8 @@ def test_where_nobody_watches_a_line_follows_every_tenth_of_the_work(monkeypatch
     assert left == sorted(left, reverse=True)
 
 
-def test_a_short_training_is_estimated_from_its_first_epoch(
-    command: Any, tiny: list[str], tmp_path: Path, undrawn: None
-) -> None:
+@pytest.mark.slow
+def test_a_short_training_is_estimated_from_its_first_epoch(command: Any, tiny: list[str], tmp_path: Path) -> None:
     words = ["--methods", "vanilla", "evolutionary", "--seeds", 0]
     outcome = command("compare", *tiny, *words, "--out", tmp_path / "run")
     assert outcome.code == 0
@@ -93,8 +92,9 @@ def test_a_short_training_is_estimated_from_its_first_epoch(
     assert re.search("^(Still|No longer) rising", outcome.out, re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_resume_with_another_length_never_advises_to_remove_a_run_and_its_advice_works(
-    run: Path, refused: Callable[..., str], command: Any, tiny: list[str], undrawn: None
+    run: Path, refused: Callable[..., str], command: Any, tiny: list[str]
 ) -> None:
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
     own = ["--methods", "vanilla", "evolutionary", "--seeds", 0, 1]

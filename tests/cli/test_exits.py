@@ -10,6 +10,8 @@ import pytest
 
 from spikeback.lab.exits.early import THRESHOLDS
 
+pytestmark = pytest.mark.slow
+
 Command = Callable[..., Any]
 
 

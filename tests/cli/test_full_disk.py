@@ -14,6 +14,8 @@ import torch
 from spikeback import files
 from spikeback.train.checkpoint import read_checkpoint
 
+pytestmark = pytest.mark.slow
+
 # In the order in which a run comes to them; a second "last.ckpt" is that of the second epoch.
 NAMES = [
     *("config.yaml", "results.json", "events.jsonl", "last.ckpt", "best.ckpt", "last.ckpt"),
@@ -37,7 +39,7 @@ class Disk:
 
 
 @pytest.fixture
-def disk(monkeypatch: pytest.MonkeyPatch, undrawn: None) -> Disk:
+def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
     disk = Disk()
     monkeypatch.setattr("spikeback.files._write", disk.write)
     return disk

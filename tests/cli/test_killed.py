@@ -14,6 +14,8 @@ import pytest
 import torch
 from PIL import Image
 
+pytestmark = pytest.mark.slow
+
 EPOCHS, KILLS = 4, 6
 WORDS = [
     *("compare", "--model.name", "spiking_resnet20_he", "--model.width", "2", "--model.time_steps", "1"),

@@ -49,7 +49,8 @@ def draw(folder: Path, names: tuple[str, ...]) -> None:
             Image.fromarray(rng.integers(0, 256, (8, 8), np.uint8)).save(folder / name / f"{i}.png")
 
 
-@pytest.mark.usefixtures("ascii_locale", "undrawn")
+@pytest.mark.slow
+@pytest.mark.usefixtures("ascii_locale")
 def test_every_file_is_utf8(command: Command, tiny: list[str], home: Path) -> None:
     draw(home / "εικόνες", NAMES)
     (home / "λ.yaml").write_text("\ufeffbase: βάση.yaml\ntitle: λ falls", encoding="utf-8")
@@ -75,12 +76,12 @@ def test_every_file_is_utf8(command: Command, tiny: list[str], home: Path) -> No
     assert "λ falls" in (home / "tables.md").read_text("utf-8")
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_the_home_folder_in_every_path(
     command: Command, tiny: list[str], home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("exits.save", "diagnose.save_diagnosis", "diagnose.write_diagnosis"):  # drawing takes its time
-        monkeypatch.setattr(f"spikeback.cli.{name}", lambda *_: None)
+    drawing = ("lab.exits.command.save", "cli.diagnose.save_diagnosis", "cli.diagnose.write_diagnosis")
+    for name in drawing:  # takes its time
+        monkeypatch.setattr(f"spikeback.{name}", lambda *_: None)
     draw(home / "pictures", ("cats", "dogs"))
     (home / "recipe.yaml").write_text("base: ~/base.yaml")
     (home / "base.yaml").write_text("data: {name: folder, root: ~/pictures, held_out: 0.2}")

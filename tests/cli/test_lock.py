@@ -70,7 +70,7 @@ def test_another_process_is_refused_and_named_until_it_is_killed(
     assert not any(folder.iterdir())
 
 
-@pytest.mark.usefixtures("undrawn")
+@pytest.mark.slow
 def test_neither_resume_nor_the_same_command_trains_beside_a_live_run(
     elsewhere: Callable[[Path], Any], tmp_path: Path, refused: Callable[..., str], command: Any, tiny: list[str]
 ) -> None:

@@ -90,6 +90,7 @@ def test_standard_output_is_left_as_it_was(printed: Callable[..., str]) -> None:
     assert sys.stdout.errors == "strict"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words", [["--help"], ["compare", "--help"], ["tables"], ["tables", "--format", "json"]], ids=" ".join
 )

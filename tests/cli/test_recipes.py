@@ -60,6 +60,7 @@ def test_recipes_are_found_by_name() -> None:
     assert not [name for name in recipes() if name.endswith("base")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OTHERS)
 def test_recipe_runs_for_one_step(
     name: str, command: Callable[..., Any], draw_tree: Callable[..., Path], tmp_path: Path
@@ -90,18 +91,19 @@ def drawn(recipe: Recipe) -> PictureSet:
     return PictureSet("drawn", "at random", classes, pictures(torch.arange(16) % 8), pictures(torch.arange(8)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PAPER)
-def test_row_of_the_paper_runs_for_one_step_of_each_method(name: str, parsed: Parsed, tmp_path: Path) -> None:
+def test_row_of_the_paper_runs_for_one_step(name: str, parsed: Parsed, tmp_path: Path) -> None:
+    """Of each method for the first row; what a method does is the same for all."""
     side = 32 if name.startswith("imagenet") else 8
     tiny = [*TINY, "--data.size", side, "--data.batch_size", 8, "--data.num_workers", 0, "--train.precision", "32-true"]
     config = parsed("compare", "--config", recipes()[name], *tiny)
     recipe = recipe_of(config)
     assert config.methods == [*METHODS]
     assert config.seeds == [0, 1, 2]
-    results = compare(
-        Run(recipe, tmp_path, pictures=drawn(recipe)), [Method.from_text(text) for text in config.methods], [0]
-    )
-    assert [(trial["method"], trial["steps"]) for trial in results["trials"]] == [(method, 1) for method in METHODS]
+    methods = METHODS if name == next(iter(PAPER)) else METHODS[-1:]
+    results = compare(Run(recipe, tmp_path, pictures=drawn(recipe)), [Method.from_text(text) for text in methods], [0])
+    assert [(trial["method"], trial["steps"]) for trial in results["trials"]] == [(method, 1) for method in methods]
     steps = {"cifar10-dvs": [10]}.get(recipe.data.name, [])
     assert results["dataset"]["shape"] == [*steps, 2 if steps else 3, side, side]
 
@@ -115,6 +117,7 @@ def test_every_subcommand_with_a_recipe_takes_every_recipe(name: str, parsed: Pa
             assert run_folder(config) == Path("runs") / name.replace("/", "-")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PAPER)
 def test_header_says_what_the_paper_and_the_cost_are(name: str) -> None:
     header = [line[1:].strip() for line in recipes()[name].read_text().splitlines() if line.startswith("#")]
@@ -154,6 +157,7 @@ def page_rows() -> list[str]:
     return rows
 
 
+@pytest.mark.slow
 def test_page_has_every_row() -> None:
     page = PAGE.read_text()
     assert "\n".join(page_rows()) in page

@@ -36,7 +36,7 @@ def assert_same_weights(one: Path, other: Path) -> None:
     assert all(torch.equal(a[k], b[k]) for k in a)
 
 
-@pytest.mark.usefixtures("undrawn")
+@pytest.mark.slow
 def test_only_the_missing_trial_is_trained(
     run: Path, finished: Path, command: Callable[..., Any], resume: Callable[..., list[str]]
 ) -> None:
@@ -49,6 +49,7 @@ def test_only_the_missing_trial_is_trained(
     assert_same_weights(run / "evolutionary-seed0", finished / "evolutionary-seed0")
 
 
+@pytest.mark.slow
 def test_finished_run_has_nothing_to_resume(run: Path, command: Callable[..., Any], tiny: list[str]) -> None:
     before = {p: p.stat().st_mtime_ns for p in run.glob("*/*")}
     words = ["--methods", "vanilla", "evolutionary", "--seeds", 0, 1]
@@ -56,7 +57,7 @@ def test_finished_run_has_nothing_to_resume(run: Path, command: Callable[..., An
     assert {p: p.stat().st_mtime_ns for p in run.glob("*/*")} == before
 
 
-@pytest.mark.usefixtures("undrawn")
+@pytest.mark.slow
 def test_config_of_the_run_is_its_recipe(run: Path, command: Callable[..., Any], tmp_path: Path) -> None:
     again = tmp_path / "again"
     words = ["--methods", "vanilla", "evolutionary", "--seeds", 0, 1]
@@ -85,7 +86,6 @@ def test_used_folder_is_refused_without_resume(run: Path, refused: Callable[...,
     assert {p: p.stat().st_mtime_ns for p in run.rglob("*")} == before
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_ctrl_c_says_what_is_kept_and_resume_ends_the_same(
     tiny: list[str], tmp_path: Path, command: Callable[..., Any], finished: Path
 ) -> None:
@@ -137,6 +137,7 @@ def test_ctrl_c_while_the_data_are_read_names_no_folder(
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_a_checkpoint_is_written(
     command: Callable[..., Any], tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -44,7 +44,7 @@ def without_module(*names: str) -> Take:
     def take(patch: Patch) -> None:
         for name in names:
             patch.setitem(sys.modules, name, None)
-        for name in ("bench.worker", "data.events.cache", "data.events.parallel", "lock"):
+        for name in ("lab.bench.worker", "data.events.cache", "data.events.parallel", "lock"):
             spec = importlib.util.find_spec(f"spikeback.{name}")
             assert spec is not None
             assert spec.loader is not None
@@ -92,7 +92,6 @@ LINUX_ONLY = {
 }
 
 
-@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("take", LINUX_ONLY.values(), ids=LINUX_ONLY)
 def test_training_starts_without(take: Take, monkeypatch: Patch, command: Any, tiny: list[str], tmp_path: Path) -> None:
     take(monkeypatch)

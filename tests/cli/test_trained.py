@@ -56,7 +56,6 @@ def test_predict_writes_one_row_a_picture(
         assert name == classes[values.index(max(values))]
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_predictions_are_those_of_the_plain_network(
     command: Command, tiny: list[str], draw_tree: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -91,7 +90,6 @@ def test_report_is_rebuilt_from_results(command: Command, run: Path) -> None:
     assert (run / "report.html").read_bytes() == page
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_moved_data_is_found_by_root(
     command: Command, tiny: list[str], draw_tree: Callable[..., Path], tmp_path: Path
 ) -> None:

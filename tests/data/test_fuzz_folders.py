@@ -18,6 +18,8 @@ from spikeback.data.check import check
 from spikeback.data.decode import decode_one
 from spikeback.errors import UsageError
 
+pytestmark = pytest.mark.slow
+
 
 def encoded(kind: str) -> bytes:
     data, pixels = io.BytesIO(), np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype=np.uint8)
@@ -33,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("pictures")
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(st.sampled_from([*FILES]), st.integers(0, 400), st.binary(max_size=6), st.booleans())
 def test_a_damaged_picture_is_a_picture_or_one_clear_error(
     folder: Path, kind: str, where: int, new: bytes, cut: bool
@@ -76,7 +78,7 @@ TREES = st.lists(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(TREES)
 def test_any_tree_is_a_dataset_or_one_clear_error(
     tmp_path_factory: pytest.TempPathFactory, tree: list[tuple[list[str], str, str]]

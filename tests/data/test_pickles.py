@@ -56,7 +56,8 @@ def test_damaged_flags_of_a_type_do_not_reach_numpy(batch: Path) -> None:
     assert np.array_equal(read_pickle(path)["data"], read_pickle(batch)["data"])
 
 
-@settings(max_examples=1500, deadline=None)
+@pytest.mark.slow
+@settings(max_examples=500, deadline=None)
 @given(st.one_of(st.binary(max_size=200), st.tuples(st.integers(0, 6400), st.binary(max_size=8))))
 def test_any_bytes_are_a_dictionary_or_one_clear_error(batch: Path, change: bytes | tuple[int, bytes]) -> None:
     content = batch.read_bytes()

@@ -21,6 +21,8 @@ from spikeback.train.trials import Run
 from .cifar_files import write_cifar10, write_cifar100
 from .nmnist_files import write
 
+pytestmark = pytest.mark.slow
+
 RNG = np.random.default_rng(0)
 
 

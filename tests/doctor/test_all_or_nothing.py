@@ -42,6 +42,7 @@ def zero_convolutions(net: nn.Module) -> Any:
 # --- calibration
 
 
+@pytest.mark.slow
 def test_a_fidelity_out_of_reach_changes_nothing_and_its_advice_works(monkeypatch: pytest.MonkeyPatch) -> None:
     net = residual_net((2, 2), width=4)
     before = snapshot(net)

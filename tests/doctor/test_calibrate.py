@@ -49,13 +49,16 @@ def assert_in_range(gains: Mapping[str, float | None]) -> None:
     assert {name: gain for name, gain in gains.items() if gain is None or not LOW <= gain <= HIGH} == {}
 
 
-@pytest.mark.parametrize("threshold", [0.5, 1.0])
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "surrogate"),
-    [("spiking_resnet18", s) for s in EQ_4]
-    + [(name, s) for name in ("spiking_resnet34", "spiking_resnet56_he") for s in EQ_4[:3]],  # the slower ones
+    ("name", "surrogate", "threshold"),
+    [
+        ("spiking_resnet18", EQ_4[0], 0.5), ("spiking_resnet18", EQ_4[1], 1.0), ("spiking_resnet18", EQ_4[2], 0.5),
+        ("spiking_resnet18", EQ_4[3], 1.0), ("spiking_resnet34", EQ_4[2], 1.0), ("spiking_resnet56_he", EQ_4[0], 0.5),
+        ("spiking_resnet56_he", EQ_4[1], 1.0),
+    ],
     ids=str,
-)
+)  # fmt: skip
 def test_every_block_passes_the_gradient_on(name: str, surrogate: Surrogate, threshold: float) -> None:
     net = wide_net(name, surrogate, threshold)
     result = sb.calibrate(net, pictures(batch=48), some_labels(48, 10))
@@ -134,6 +137,7 @@ def last_fidelity(net: Any, seed: int = 0) -> float:
     return found["blocks"][-1]["fidelity"]
 
 
+@pytest.mark.slow
 def test_fidelity_is_reached_or_reported() -> None:
     net = wide_net()
     twin, sick = copy.deepcopy(net), last_fidelity(net)
@@ -155,6 +159,7 @@ def test_fidelity_is_reached_or_reported() -> None:
             assert torch.equal(value, old), name
 
 
+@pytest.mark.slow
 def test_fidelity_alone_leaves_the_gains() -> None:
     net = wide_net()
     result = sb.calibrate(net, pictures(), gain=None, fidelity=0.7)

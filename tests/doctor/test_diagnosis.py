@@ -61,6 +61,7 @@ def test_table_lists_every_block(make_net: MakeNet) -> None:
     assert all(name in str(diagnosis) for name in block_names(net))
 
 
+@pytest.mark.slow
 def test_two_diagnoses_are_the_same(make_net: MakeNet) -> None:
     net, x, y = make_net(), smooth_pictures(16), some_labels(16)
     assert sb.diagnose(net, x, y).as_dict() == sb.diagnose(net, x, y).as_dict()

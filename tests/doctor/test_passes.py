@@ -96,6 +96,7 @@ def test_coherence_of_opposite_samples() -> None:
     assert [figures[b]["coherence"] for b in BOTH] == pytest.approx([-1 / 7] * 2, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_random_labels_are_incoherent_without_bias() -> None:
     """Two classes, logits near 0, labels drawn: each gradient is as likely as its opposite, so the mean is 0."""
     seen = []
@@ -188,6 +189,7 @@ def test_participation_is_centred_everywhere_or_nowhere() -> None:
 # --- residual share
 
 
+@pytest.mark.slow
 def test_share_is_a_share(make_net: MakeNet) -> None:
     """Of a residual block between 0 and 1, of a plain one null; a branch that is nearly nothing has next to none."""
     net, x, y = make_net(), smooth_pictures(16), some_labels(16)
@@ -204,6 +206,7 @@ def test_share_is_a_share(make_net: MakeNet) -> None:
     assert all(b["share"] is None for b in sb.diagnose(plain, torch.rand(16, 6), y).as_dict()["blocks"])
 
 
+@pytest.mark.slow
 def test_relu_twin_keeps_fidelity(make_net: MakeNet) -> None:
     """Where spikes forget (DESIGN.md: .1 from block 5 on), the twin with ReLU keeps more."""
     net = make_net(width=8)

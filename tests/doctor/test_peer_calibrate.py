@@ -14,6 +14,8 @@ from .broken import Merged
 from .cases import smooth_pictures, some_labels
 from .peers import jelly
 
+pytestmark = [pytest.mark.peers, pytest.mark.slow]
+
 T, B, WIDTH = 2, 32, 8
 
 

@@ -17,6 +17,8 @@ from spikeback.foreign import reset_state
 from .peer_classes import N, neurons, table
 from .peers import jelly, need, torch_neuron
 
+pytestmark = pytest.mark.peers
+
 ROOT = Path(__file__).parents[2]
 T, B = 4, 8
 FRAMEWORKS = {"SpikingJelly": "spikingjelly", "snnTorch": "snntorch", "norse": "norse.torch", "sinabs": "sinabs"}

@@ -14,6 +14,8 @@ from spikeback.foreign import first, reset_state
 
 from .peers import fires, need, sinabs_layer, torch_neuron
 
+pytestmark = pytest.mark.peers
+
 T, B = 4, 3
 RESNET18 = [f"layer{stage}.{i}" for stage in range(1, 5) for i in range(2)]
 
@@ -188,6 +190,7 @@ def assert_diagnosed(net: nn.Module, x: Tensor, theory: bool) -> None:
         assert not theory or 0.5 < block["predicted"] / block["gain"] < 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["m", "s"])
 def test_spikingjelly_resnet18_is_diagnosed_as_it_is(mode: str) -> None:
     models = need("spikingjelly.activation_based.model.spiking_resnet")

@@ -16,6 +16,8 @@ from spikeback.errors import UsageError
 
 from .peers import jelly, need, norse_cell, sinabs_layer, torch_neuron
 
+pytestmark = pytest.mark.peers
+
 T, B = 4, 16
 HIGH = 20.0
 

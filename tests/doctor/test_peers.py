@@ -11,6 +11,8 @@ from spikeback.doctor.adapters.neurons import Neuron, neuron_of, spiking_layers
 
 from .peers import CASES, OTHER, PLAIN, fires, run
 
+pytestmark = pytest.mark.peers
+
 T, B, N = 5, 3, 50
 
 

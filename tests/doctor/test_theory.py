@@ -33,6 +33,7 @@ def test_theory_knows_our_other_networks(name: str, size: int) -> None:
     assert all(0.85 < r < 1.18 for r in ratios(net, *batch(size), block_names(net)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"norm": TdBatchNorm2d(1)}, {"time_steps": 5}, {"stem": "imagenet"}])
 def test_theory_knows_other_norms_times_and_stems(options: dict[str, Any]) -> None:
     net = spiking_net(**options)

@@ -106,6 +106,7 @@ def test_input_that_requires_a_gradient_gets_none(make_net: MakeNet) -> None:
     assert all(p.grad is None for p in net.parameters())
 
 
+@pytest.mark.slow
 def test_training_goes_on_as_if_nothing_had_been_measured(make_net: MakeNet) -> None:
     finals = []
     for measured in (False, True):
@@ -138,6 +139,7 @@ def failing(net: nn.Module, at: int) -> Iterator[list[int]]:
         handle.remove()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["resnet", "mixed", "chain"])
 def test_failure_in_any_forward_pass(make_net: MakeNet, kind: str) -> None:
     """The network raises at its first, second, ... call of a neuron, in whichever pass that is."""

@@ -71,6 +71,7 @@ def figures(found: Any) -> list[Any]:
     return [found.facts["loss"], rows, found.verdict.kind]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threshold", [1000.0, 0.05])
 def test_a_silent_readout_is_not_dead(threshold: float) -> None:
     x, y = batch()

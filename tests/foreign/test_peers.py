@@ -13,6 +13,8 @@ from spikeback.foreign import reset_state
 
 from ..doctor.peers import jelly, need, norse_cell, sinabs_layer, torch_neuron
 
+pytestmark = pytest.mark.peers
+
 K = 5
 
 
@@ -93,6 +95,7 @@ class Fixed(nn.Module):
         return self.fc(z.flatten(2)).transpose(0, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("steps", "batch"), [(4, 4), (3, 8)])
 def test_a_network_for_one_size_of_batch_takes_samples_first(steps: int, batch: int) -> None:
     net, x = Fixed(steps, batch), 2 * torch.rand(batch * steps, 2, 8, 8)

@@ -12,6 +12,8 @@ import spikeback as sb
 from ..doctor.cases import assert_same, snapshot
 from ..doctor.peers import need
 
+pytestmark = pytest.mark.peers
+
 T, B, F, K = 3, 4, 6, 5
 
 

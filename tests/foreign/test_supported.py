@@ -7,6 +7,7 @@ import json
 import os
 from pathlib import Path
 
+import pytest
 import torch
 
 import spikeback as sb
@@ -17,6 +18,8 @@ from spikeback.doctor.adapters.settings import threshold_of
 from ..doctor.peer_classes import neurons
 from ..doctor.peers import need
 from .test_peers import NETS, K, made
+
+pytestmark = [pytest.mark.peers, pytest.mark.slow]
 
 FILE = Path(__file__).parents[2] / "results/peers/supported.json"
 PACKAGES = {"SpikingJelly": "spikingjelly", "snnTorch": "snntorch", "norse": "norse", "sinabs": "sinabs"}

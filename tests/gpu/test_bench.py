@@ -9,7 +9,7 @@ import torch
 from spikeback.lab.bench import gate, plans
 from spikeback.lab.bench.race import race
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+pytestmark = [pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU"), pytest.mark.gpu]
 
 SHAPE = {"width": 16, "time_steps": 2, "batch": 4, "size": 16, "classes": 5}
 

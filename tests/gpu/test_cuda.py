@@ -11,7 +11,7 @@ import spikeback as sb
 from spikeback.nn import plain
 from spikeback.ops.surrogate import Surrogate
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+pytestmark = [pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU"), pytest.mark.gpu]
 
 EXACT = [sb.surrogate.Triangle(1.0), sb.surrogate.Rectangle(1.2)]
 SMOOTH = [

@@ -17,6 +17,8 @@ from spikeback.ops import native
 from spikeback.ops.processes import mean_over_processes
 from spikeback.train import mean_cross_entropy
 
+pytestmark = pytest.mark.slow
+
 C, T = 3, 2
 NORMS = {
     "batch norm": nn.BatchNorm2d(1),

@@ -102,6 +102,7 @@ def test_nobody_waits_for_the_lock_and_what_does_not_fit_lies_in_the_heap(pool: 
     assert lies_in(empty((LARGE,), LIKE), pool)
 
 
+@pytest.mark.slow
 def test_only_large_tensors_of_the_cpu_lie_there(pool: Pool) -> None:
     large = LARGE // 4
     assert lies_in(empty((large,), LIKE), pool)
@@ -249,6 +250,7 @@ def run_alone(script: str) -> list[str]:
     return done.stdout.split()
 
 
+@pytest.mark.slow
 def test_tuned_allocator_keeps_its_pages_and_importing_does_not_tune() -> None:
     stock, tuned, pooled = run_alone(PAGES)
     assert int(stock) < 8
@@ -269,6 +271,7 @@ print(allocator._pool, allocator.empty((1 << 20,), torch.empty(0)).fill_(1).sum(
 """
 
 
+@pytest.mark.slow
 def test_where_addresses_are_limited_everything_lies_in_the_heap() -> None:
     assert run_alone(LIMITED) == ["None", str(float(1 << 20))]
 

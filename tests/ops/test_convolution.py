@@ -164,6 +164,7 @@ def test_channels_that_do_not_match_get_pytorchs_error() -> None:
             layer(last(torch.randn(8, channels, 16, 16)))
 
 
+@pytest.mark.slow
 def test_operators_are_sound() -> None:
     x, weight, grad = operands(2, 16, 32, 5, 6)
     small = last(grad[..., ::2, ::2])

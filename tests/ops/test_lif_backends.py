@@ -134,6 +134,7 @@ def test_derivative_at_infinity_and_nan_is_that_of_the_reference(
     torch.testing.assert_close(g.cpu(), surrogate(u, THRESHOLD), rtol=1e-6, atol=0, equal_nan=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["contiguous", "channels last"])
 @pytest.mark.parametrize(
     "shape",

@@ -83,6 +83,7 @@ compile(kernels.combine_kernel, "*bf16")
 """
 
 
+@pytest.mark.slow
 def test_kernels_compile_for_a_gpu_without_a_fused_multiply_add(tmp_path: Path) -> None:
     """Down to machine code, which needs no GPU; the interpreter accepts code that the compiler refuses."""
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"} | {"TRITON_CACHE_DIR": str(tmp_path)}

@@ -47,6 +47,7 @@ def compiler(folder: Path, body: str) -> str:
     return str(path)
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_every_variant_is_built_beside_its_source(source: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     done = run_build(source, CXX=compiler(tmp_path_factory.mktemp("bin"), 'exec c++ "$@" -O0'))  # ten times as fast

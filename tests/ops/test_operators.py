@@ -128,6 +128,7 @@ print(native.KERNELS._name, digest.hexdigest())
 """
 
 
+@pytest.mark.slow
 def test_every_variant_of_the_kernels_gives_the_same_bits() -> None:
     """The one for any processor, and that of this processor."""
     seen = {}

@@ -60,6 +60,7 @@ def test_the_figure_follows_light_and_dark(page):
     assert "currentColor" in page
 
 
+@pytest.mark.slow
 def test_names_and_remedies_cannot_become_markup(diagnosis, tmp_path):
     facts = diagnosis(3) | {"net": "<script>alert(1)</script>"}
     facts["blocks"][0]["name"] = facts["layers"][0]["name"] = facts["weights"][0]["name"] = "<b>$x$"

@@ -62,6 +62,7 @@ def test_the_page_says_what_the_numbers_say(page, results):
     assert order == sorted(order)
 
 
+@pytest.mark.slow
 def test_a_method_and_a_title_cannot_become_markup(build, tmp_path):
     results = build({"vanilla": [0.1], "<b>$x$</b>": [0.2]})
     results["title"] = "<script>alert(1)</script>"
@@ -83,10 +84,12 @@ def test_missing_values_are_dashes(results, tmp_path):
     assert "<td>–<td>–<td>–" in page
 
 
+@pytest.mark.slow
 def test_the_same_results_make_the_same_page(page, results, tmp_path):
     assert write_report(results, tmp_path / "again.html").read_text(encoding="utf-8") == page
 
 
+@pytest.mark.slow
 def test_a_failing_write_leaves_the_old_page(results, tmp_path, monkeypatch):
     path = tmp_path / "report.html"
     path.write_text("old")

@@ -43,6 +43,7 @@ def test_gradients_are_drawn_relative_to_the_last_block_on_a_log_axis(build):
         assert ax.get_ylim()[0] <= ratios.min()
 
 
+@pytest.mark.slow
 def test_a_gradient_of_exactly_zero_is_marked_and_the_rest_still_drawn(build, tmp_path):
     results = build({"vanilla": [0.1]})
     for row in results["trials"][0]["gradients"]["norm"]:

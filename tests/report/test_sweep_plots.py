@@ -101,11 +101,13 @@ def test_one_depth_has_the_accuracy_only(study: Any, tmp_path: Path) -> None:
     assert names(save_sweep_plots(sweep, found, tmp_path), tmp_path) == ["accuracy.png"]
 
 
+@pytest.mark.slow
 def test_depths_are_compared(study: Any, tmp_path: Path) -> None:
     sweep, found = study({"20": {"vanilla": [0.1]}, "34": {"vanilla": [0.2]}}, MODELS)
     assert names(save_sweep_plots(sweep, found, tmp_path), tmp_path) == ["accuracy.png", "gradient-by-depth.png"]
 
 
+@pytest.mark.slow
 def test_first_layer_where_it_was_measured(study: Any, tmp_path: Path) -> None:
     sweep, found = study({"a": {"vanilla": [0.1, 0.2]}, "b": {"vanilla": [0.2]}}, first_layer=["b"])
     assert names(save_sweep_plots(sweep, found, tmp_path), tmp_path) == ["accuracy.png", "b-first-layer.png"]

@@ -62,8 +62,8 @@ def test_maps_are_of_block_over_epoch_averaged_over_seeds(build, record):
     np.testing.assert_allclose(rate[:, 0], [0.5] * 5)
 
 
-@pytest.mark.parametrize("width", [4.3, 9.6])
-@pytest.mark.parametrize("blocks", [1, 60])
+@pytest.mark.slow
+@pytest.mark.parametrize(("blocks", "width"), [(1, 9.6), (60, 4.3)])
 def test_what_is_undefined_is_left_out_without_a_warning(build, record, tmp_path, blocks, width):
     results = record(build(), blocks=blocks)
     for trial in results["trials"]:
@@ -98,6 +98,7 @@ def test_results_without_records_are_one_clear_line(results, draw):
         draw({**results, "schema": 2})
 
 
+@pytest.mark.slow
 def test_report_and_plots_have_the_figures_there_are_numbers_for(build, record, tmp_path):
     results = record(build())
     paths = save_plots(results, tmp_path)

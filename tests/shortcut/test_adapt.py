@@ -69,6 +69,7 @@ def name_of(net: nn.Module, module: nn.Module) -> str:
     return next(name for name, m in net.named_modules() if m is module)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("static", [True, False])
 @pytest.mark.parametrize("tuples", [True, False])
 def test_unrolled_runs_a_single_step_net_over_time(static: bool, tuples: bool) -> None:

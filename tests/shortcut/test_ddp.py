@@ -10,6 +10,8 @@ from torch import distributed, nn
 
 import spikeback as sb
 
+pytestmark = pytest.mark.slow
+
 ARMS = {"vanilla": (0.0, 0.0), "evolutionary": (0.25, 0.0, 0.0)}  # the weight at every step
 
 

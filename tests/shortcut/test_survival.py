@@ -91,13 +91,20 @@ class Counting:
         return graph.forward
 
 
+def three_blocks() -> sb.ShortcutNet:
+    """With and without a convolution beside them, and two branches: compiling takes seconds a block."""
+    net = SpikingResNet((1, 1, 1), (1, 2, 4), 5, "cifar", time_steps=2, in_channels=3, width=4, neuron=None, norm=None)
+    model = sb.ShortcutNet(net)
+    assert len(model.taps) == 2
+    return model
+
+
+@pytest.mark.slow
 @hidden_by_torch
 @pytest.mark.parametrize("training", [True, False])
-def test_compiled_gives_the_same_logits_and_new_weights_compile_nothing(
-    model: sb.ShortcutNet, pictures: Tensor, training: bool
-) -> None:
+def test_compiled_gives_the_same_logits_and_new_weights_compile_nothing(pictures: Tensor, training: bool) -> None:
     torch.compiler.reset()
-    backend = Counting()
+    backend, model = Counting(), three_blocks()
     compiled = torch.compile(model.train(training), backend=backend)
     schedule = sb.Evolutionary(0.25)
     for progress in (0.0, 0.1, 1.0):  # two weights tell the compiler that it varies; 0 is the other branch of an if
@@ -109,14 +116,12 @@ def test_compiled_gives_the_same_logits_and_new_weights_compile_nothing(
     assert backend.graphs == known
 
 
+@pytest.mark.slow
 @hidden_by_torch
 @pytest.mark.parametrize("weight", [0.0, 0.25])
 def test_compiled_gives_the_same_gradients(pictures: Tensor, weight: float) -> None:
-    """Three blocks, with and without a convolution beside them, and two branches: compiling takes seconds a block."""
     torch.compiler.reset()
-    net = SpikingResNet((1, 1, 1), (1, 2, 4), 5, "cifar", time_steps=2, in_channels=3, width=4, neuron=None, norm=None)
-    model, x = sb.ShortcutNet(net).double(), pictures.double()
-    assert len(model.taps) == 2
+    model, x = three_blocks().double(), pictures.double()
     gradients = []
     for forward in (model, torch.compile(model, backend="aot_eager")):
         model.zero_grad()

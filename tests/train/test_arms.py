@@ -10,6 +10,8 @@ import torch.nn.functional as F
 
 from spikeback.data import DataModule
 
+pytestmark = pytest.mark.slow
+
 
 def trunk(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {k.removeprefix("net."): v for k, v in weights.items() if k.startswith("net.")}

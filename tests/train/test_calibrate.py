@@ -18,6 +18,8 @@ from spikeback.train import Recipe, TrainConfig
 from spikeback.train.results import check_recipe
 from spikeback.train.start import prepare
 
+pytestmark = pytest.mark.slow
+
 GAIN = 0.5
 NEW = ("optimizer", "calibrate", "packed_spikes")  # options that the first version did not have
 

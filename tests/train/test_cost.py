@@ -60,6 +60,7 @@ def test_smaller_pictures_and_networks_cost_less() -> None:
     assert forward_macs(replace(recipe(), model=ModelConfig(width=16, time_steps=1))) < forward_macs(recipe()) / 15
 
 
+@pytest.mark.slow
 def test_training_is_three_forward_passes_of_every_whole_batch_of_every_epoch() -> None:
     given = replace(recipe(), train=TrainConfig(epochs=7))
     assert training_macs(given, samples=300) == 3 * forward_macs(given) * 256 * 7

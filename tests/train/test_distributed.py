@@ -18,10 +18,23 @@ from PIL import Image
 from spikeback.cli.main import main
 from spikeback.data.share import Share
 from spikeback.errors import UsageError
+from spikeback.files import write_atomic
 from spikeback.train import TrainConfig
 from spikeback.train.processes import own_share
 
+pytestmark = pytest.mark.slow
+
 TRAIN, TEST = {"ankle": 40, "shirt": 40}, {"ankle": 7, "shirt": 6}  # an odd number of test pictures
+UNDRAWN = """
+from spikeback.cli import live
+from spikeback.cli.main import main
+from spikeback.files import write_atomic
+
+live.save_plots = lambda results, out: []
+live.write_report = lambda results, path: write_atomic(path, b"")
+if __name__ == "__main__":
+    main()
+"""  # the command without its plots, which take longer than a training
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
 
@@ -48,10 +61,21 @@ def call(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
+def script(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The file of a program that Lightning and torchrun can start again."""
+    path = tmp_path_factory.mktemp("script") / "undrawn.py"
+    path.write_text(UNDRAWN)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
 def one(options: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of one process, this one. Not to be changed."""
     out = tmp_path_factory.mktemp("one") / "run"
-    main([*options, "--methods", "vanilla", "evolutionary", "--out", str(out)])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("spikeback.cli.live.save_plots", lambda results, out: [])
+        patch.setattr("spikeback.cli.live.write_report", lambda results, path: write_atomic(path, b""))
+        main([*options, "--methods", "vanilla", "evolutionary", "--out", str(out)])
     return out
 
 
@@ -70,16 +94,18 @@ def assert_same_run(out: Path, one: Path) -> None:
         assert [json.loads(line)["event"] for line in lines] == ["started", "epoch", "epoch", "finished"]
 
 
-def test_two_processes_that_lightning_starts(options: list[str], one: Path, tmp_path: Path) -> None:
+def test_two_processes_that_lightning_starts(options: list[str], one: Path, script: str, tmp_path: Path) -> None:
     words = [*options, "--methods", "vanilla", "evolutionary", "--train.devices", "2", "--out", str(tmp_path / "run")]
-    done = call("-m", "spikeback", *words)
+    done = call(script, *words)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("report ") == 1
     assert not done.stderr
     assert_same_run(tmp_path / "run", one)
 
 
-def test_two_processes_of_torchrun_resume_what_one_began(options: list[str], one: Path, tmp_path: Path) -> None:
+def test_two_processes_of_torchrun_resume_what_one_began(
+    options: list[str], one: Path, script: str, tmp_path: Path
+) -> None:
     out = Path(shutil.copytree(one, tmp_path / "run"))
     results = json.loads((out / "results.json").read_text())
     results["trials"] = [trial for trial in results["trials"] if trial["method"] == "vanilla"]
@@ -87,7 +113,7 @@ def test_two_processes_of_torchrun_resume_what_one_began(options: list[str], one
     shutil.rmtree(out / "evolutionary-seed0")
     before = (out / "vanilla-seed0" / "last.ckpt").stat().st_mtime_ns
     words = [*options, "--methods", "vanilla", "evolutionary", "--train.devices", "2", "--out", str(out), "--resume"]
-    done = call(*TORCHRUN, "-m", "spikeback", *words)
+    done = call(*TORCHRUN, script, *words)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("report ") == 1
     assert (out / "vanilla-seed0" / "last.ckpt").stat().st_mtime_ns == before

@@ -3,7 +3,7 @@
 import json
 import shlex
 import sys
-from functools import partial
+from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -110,6 +110,7 @@ def _recipe_path(name: str, known: dict[str, Path]) -> str:
     return str(path)
 
 
+@cache  # it takes ten times as long as to read the words, and keeps nothing of them
 def build_parser() -> tuple[Parser, dict[str, Any]]:
     """The parser and the function that runs each subcommand."""
     parser = Parser(prog="spikeback", description=spikeback.__doc__, version=spikeback.__version__)

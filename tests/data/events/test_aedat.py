@@ -25,7 +25,7 @@ HEADERS = {
 }
 Event = tuple[int, int, int, int]  # t, x, y, p in jAER's axes
 events_of_a_dvs128 = st.lists(st.tuples(st.integers(0, 2**32 - 1), *[st.integers(0, 127)] * 2, st.integers(0, 1)))
-fuzzed = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+fuzzed = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def aedat2(events: Sequence[Event]) -> bytes:
@@ -124,16 +124,18 @@ def test_a_record_that_breaks_off_is_named(write: Callable[..., Path], left: int
         assert read_events(path, policy="warn").tolist() == [(1, 2, 3, 1)]
 
 
+@pytest.mark.slow
 def test_ten_million_events_take_less_than_half_a_second(write: Callable[..., Path]) -> None:
     words = np.arange(20_000_000, dtype=">u4").reshape(-1, 2)
     words[:, 0] &= 0x7FFF
     path = write(MINIMAL + words.tobytes())
-    seconds = []
-    for _ in range(5):
+
+    def quick() -> bool:
         start = process_time()  # not that of others who are at work on this machine
         assert len(read_events(path)) == 10_000_000
-        seconds.append(process_time() - start)
-    assert min(seconds) < 0.5
+        return process_time() - start < 0.5
+
+    assert any(quick() for _ in range(5))  # the first that is quick is enough
 
 
 def davis(events: Sequence[Event], width: int) -> bytes:

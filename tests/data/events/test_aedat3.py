@@ -19,7 +19,7 @@ def packet(events: list[Event], overflow: int = 0, kind: int = 1, valid: int = 1
     return head + b"".join(struct.pack("<II", x << 17 | y << 2 | p << 1 | valid, t) for t, x, y, p in events)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(
         st.lists(
@@ -85,7 +85,7 @@ def test_what_is_no_such_recording_is_said(tmp_path: Path, content: bytes, messa
         read_events(tmp_path / "a.aedat")
 
 
-@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.binary(max_size=120))
 def test_garbage_is_an_error_or_events_inside_the_sensor(tmp_path: Path, garbage: bytes) -> None:
     path = tmp_path / "a.aedat"

@@ -88,6 +88,7 @@ def test_an_event_outside_the_headers_sensor_is_named(write: Callable[[bytes], P
     assert len(read_events(write(header("EVTS") + packet(0, [(12, 40, 0, 1)])), sensor=(30, 41))) == 1
 
 
+@pytest.mark.slow
 def test_damage_is_named_by_the_byte_its_packet_begins_at(write: Callable[[bytes], Path]) -> None:
     begin = len(header("EVTS") + packet(0, FIRST))
     whole = header("EVTS", end=begin + len(packet(0, SECOND))) + packet(0, FIRST) + packet(0, SECOND)
@@ -121,7 +122,8 @@ def test_without_the_reader_the_extra_is_named(write: Callable[[bytes], Path], m
         read_events(write(header("EVTS")))
 
 
-@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.slow
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_packets_are_found_or_refused_in_any_bytes(write: Callable[[bytes], Path], data: st.DataObject) -> None:
     content = bytearray(header("EVTS") + packet(0, FIRST) + packet(0, SECOND))
@@ -136,6 +138,7 @@ def test_packets_are_found_or_refused_in_any_bytes(write: Callable[[bytes], Path
     assert all(start <= path.stat().st_size for start in starts)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_any_damage_is_an_error_or_a_recording(write: Callable[[bytes], Path], data: st.DataObject) -> None:

@@ -146,7 +146,8 @@ def test_an_entry_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         cached(tmp_path, "set", {}, SHAPE, never)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.slow
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_no_damage_to_an_entry_goes_unnoticed(tmp_path: Path, data: st.DataObject) -> None:
     frames = cached(tmp_path, "set", {}, SHAPE, blocks).frames

@@ -19,6 +19,8 @@ from spikeback.data.events.cache import Blocks, cached
 from spikeback.data.events.parallel import parallel
 from spikeback.errors import UsageError
 
+pytestmark = pytest.mark.slow
+
 SHAPE = (6, 2, 3)
 CONTENT = np.arange(36, dtype=np.uint8).reshape(SHAPE)
 ROW = 6000  # bytes, beyond what a file's buffer would keep back

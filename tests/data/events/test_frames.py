@@ -37,14 +37,14 @@ def one_by_one(events: np.ndarray, bounds: list[int]) -> torch.Tensor:
     return frames
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(events_in_order, st.integers(1, 12))
 def test_by_count_every_frame_has_as_many_events_and_the_last_the_rest(events: np.ndarray, steps: int) -> None:
     bounds = [i * (len(events) // steps) for i in range(steps)] + [len(events)]
     assert torch.equal(to_frames(events, steps, (H, W)), one_by_one(events, bounds))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(events_in_order, st.integers(1, 12))
 def test_by_time_every_frame_spans_the_same_time_and_the_last_the_rest(events: np.ndarray, steps: int) -> None:
     t = events["t"]

@@ -14,7 +14,7 @@ from ..nmnist_files import MARK, Event, record, write
 events_of_an_atis = st.lists(st.tuples(st.integers(0, 2**23 - 1), *[st.integers(0, 33)] * 2, st.integers(0, 1)))
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(events_of_an_atis.filter(len))
 def test_events_read_back_event_for_event(tmp_path: Path, events: list[Event]) -> None:
     events = sorted(events, key=lambda event: event[0])
@@ -49,6 +49,7 @@ def test_more_events_than_are_decoded_at_a_time(tmp_path: Path) -> None:
     assert np.array_equal(np.stack([read["x"], read["y"]], 1), records[:, :2])
 
 
+@pytest.mark.slow
 def test_ten_million_events_take_less_than_half_a_second(tmp_path: Path) -> None:
     records = np.zeros((10_000_000, 5), np.uint8)
     records[::1000, 1] = 240

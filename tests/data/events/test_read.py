@@ -23,7 +23,7 @@ MAGIC = (
     b"PK\x03\x04",
     b"\x93NUMPY\x01\x00",
 )
-fuzzed = settings(max_examples=700, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+fuzzed = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def columns(**changes: Any) -> dict[str, Any]:
@@ -146,6 +146,7 @@ def test_unknown_options_are_named(tmp_path: Path, options: dict[str, Any]) -> N
         read_events(npz(tmp_path), **options)
 
 
+@pytest.mark.slow
 @fuzzed
 @given(st.sampled_from(NAMES), st.sampled_from(MAGIC), st.binary(max_size=300), st.sampled_from(["raise", "warn"]))
 def test_any_bytes_are_events_or_one_error(tmp_path: Path, name: str, magic: bytes, noise: bytes, policy: Any) -> None:
@@ -173,6 +174,7 @@ def packed(**changes: Any) -> bytes:
     return buffer.getvalue()
 
 
+@pytest.mark.slow
 @fuzzed
 @given(st.data())
 def test_a_damaged_npz_is_events_or_one_error(tmp_path: Path, data: st.DataObject) -> None:

@@ -143,7 +143,7 @@ def test_whole_counts_are_bytes_and_fractions_are_kept(size: int | tuple[int, in
     assert not whole or np.array_equal(sample, exact)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(frames=arrays(np.uint8, st.tuples(st.integers(1, 6), *[st.integers(1, 3)] * 4)), data=st.data())
 def test_any_selection_is_numpys_selection(frames: np.ndarray, data: st.DataObject) -> None:
     rows = data.draw(st.lists(st.integers(0, len(frames) - 1), min_size=1, max_size=9))

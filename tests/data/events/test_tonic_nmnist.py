@@ -17,6 +17,8 @@ from spikeback.data.sets.tonic import tonic_set
 
 from ..nmnist_files import MARK, record
 
+pytestmark = pytest.mark.slow
+
 HALF = 10_000  # recordings: tonic takes a half for incomplete if it has fewer
 SMALL = [
     *("--model.name", "spiking_resnet20_he", "--model.width", "4", "--model.stem", "dvs", "--data.size", "8"),

@@ -12,6 +12,8 @@ import spikeback as sb
 from spikeback.lab.bench import worker
 from spikeback.lab.bench.race import Arm, _described, race, turn
 
+pytestmark = pytest.mark.slow
+
 FACTORIES = """
 import os, time
 from spikeback.lab.bench.worker import Absent
