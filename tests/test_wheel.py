@@ -49,7 +49,7 @@ def test_wheel_holds_data_recipes_and_types(wheel: Path) -> None:
         license_text = content.read("spikeback/data/embedded/LICENSE-fashion-mnist").decode()
     package = ROOT / "src" / "spikeback"
     expected = {str(p.relative_to(ROOT / "src")) for p in package.rglob("*") if p.suffix in (".py", ".yaml", ".j2")}
-    assert {"spikeback/recipes/demo.yaml", "spikeback/report/report.html.j2"} < expected
+    assert {"spikeback/recipes/demo.yaml", "spikeback/report/pages/report.html.j2"} < expected
     assert expected | {"spikeback/py.typed", "spikeback/data/embedded/fashion-mnist.npz"} <= names
     assert "MIT" in license_text
     assert not [name for name in names if not name.startswith("spikeback")]

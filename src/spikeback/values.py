@@ -15,8 +15,8 @@ T = TypeVar("T")
 
 def near(name: object, names: Iterable[object]) -> str:
     """The hint " (did you mean 'demo'?)" where one of the names is close to an unknown one, else nothing."""
-    known = {str(each).lower(): str(each) for each in names}
-    word = str(name).strip().lower()
+    known = {str(each).lower().lstrip("-"): str(each) for each in names}  # the dashes of options are no likeness
+    word = str(name).strip().lower().lstrip("-")
     close = get_close_matches(word, known, 5) or [each for each in known if len(word) > 2 and word in each]
     swapped = [each for each in close if sorted(each) == sorted(word)]  # 81 for 18 is nearer than 19
     return f" (did you mean {known[(swapped or close)[0]]!r}?)" if close else ""

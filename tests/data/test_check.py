@@ -101,7 +101,8 @@ def test_what_load_refuses_is_not_whole(folder: Path, fault: str, capsys: pytest
     assert any("data.name=imagenet needs them" in note for note in finding.notes) == (fault == "wnid")
     with pytest.raises(SystemExit):
         main(["data", "check", str(root), "--sheet", str(folder / "sheet.png")])
-    assert f"refused: {error.value}" in capsys.readouterr().out
+    typed = str(error.value).replace("data.size=", "--data.size ")
+    assert f"refused: {typed}" in capsys.readouterr().out
 
 
 def test_a_class_that_cannot_be_read_is_broken_and_the_others_are_checked(

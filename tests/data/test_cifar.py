@@ -68,7 +68,7 @@ def test_a_file_that_is_not_as_published_is_never_opened(tmp_path: Path, monkeyp
     write_cifar10(tmp_path)
     monkeypatch.setattr("spikeback.data.sets.cifar.read_pickle", lambda path: pytest.fail(f"{path} was opened"))
     with pytest.raises(
-        UsageError, match=r"data_batch_1 is not as published, its md5 should be c99cafc.*unchecked true$"
+        UsageError, match=r"data_batch_1 is not as published, its md5 should be c99cafc.*unchecked=True$"
     ):
         load("cifar10", tmp_path)
 

@@ -62,7 +62,7 @@ def test_root_defaults_to_the_debian_package(
 def test_a_missing_file_is_an_error_that_names_all_four(write_idx: WriteIdx, tmp_path: Path) -> None:
     write_idx()
     (tmp_path / "t10k-labels-idx1-ubyte").unlink()
-    with pytest.raises(UsageError, match=r"data\.root .* train-images-idx3-ubyte, .* t10k-labels-idx1-ubyte, each"):
+    with pytest.raises(UsageError, match=r"data\.root=.* train-images-idx3-ubyte, .* t10k-labels-idx1-ubyte, each"):
         load_fashion_mnist(tmp_path)
 
 

@@ -206,7 +206,7 @@ def spoil_classes(root: Path) -> str:
 
 def spoil_half(root: Path) -> str:
     (root / "test").rename(root.parent / "elsewhere")
-    return r"data\.root .*pets has train/ alone; expected both train/ and test/"
+    return r"data\.root=.*pets has train/ alone; expected both train/ and test/"
 
 
 def spoil_sizes(root: Path) -> str:
@@ -240,7 +240,7 @@ def test_a_tree_without_classes_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_missing_root_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"data\.root .*nowhere is not a folder"):
+    with pytest.raises(UsageError, match=r"data\.root=.*nowhere is not a folder"):
         load_folder(tmp_path / "nowhere")
 
 

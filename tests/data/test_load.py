@@ -97,7 +97,7 @@ def test_a_download_that_fails_is_one_line(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr("torchvision.datasets.cifar.download_and_extract_archive", unreachable)
     with pytest.raises(
-        UsageError, match=rf"^data\.download=true: cifar10 could not be fetched into {tmp_path}: .*known"
+        UsageError, match=rf"^data\.download=True: cifar10 could not be fetched into {tmp_path}: .*known"
     ):
         load("cifar10", tmp_path, download=True)
 

@@ -53,7 +53,7 @@ def test_its_facts_reach_the_training(digits: Path) -> None:
     data.setup()
     assert (data.mirror, data.mean.tolist(), data.std.tolist()) == (None, [0.5], [0.25])
     config.flip = True
-    with pytest.raises(UsageError, match=r"^--data\.flip true is wrong for My digits"):
+    with pytest.raises(UsageError, match=r"^data\.flip=True is wrong for My digits"):
         DataModule(config, seed=0).setup()
 
 
@@ -61,7 +61,7 @@ def test_its_facts_reach_the_training(digits: Path) -> None:
 def test_it_is_trained_and_diagnosed(digits: Path, tmp_path: Path) -> None:
     data = DataConfig("digits", str(digits), 8, 16, held_out=0.2)
     dataset = train(tmp_path, data)["dataset"]
-    assert (dataset["name"], dataset["shape"], dataset["train"]) == ("My digits", [1, 8, 8], 38)
+    assert (dataset["name"], dataset["shape"], dataset["train"]) == ("My digits", [1, 8, 8], 39)
     module = DataModule(data, 0)
     module.setup()
     net = sb.create_model("spiking_resnet20_he", 3, "cifar", 2, 1, 4)
@@ -86,17 +86,15 @@ def test_its_images_can_be_filmed(digits: Path, tmp_path: Path) -> None:
 
 
 def test_what_lacks_is_said_in_its_own_words(digits: Path, tmp_path: Path) -> None:
-    with pytest.raises(
-        UsageError, match=r"^--data\.name digits needs --data\.root, the folder that holds digits\.npz$"
-    ):
+    with pytest.raises(UsageError, match=r"^data\.name=digits needs data\.root, the folder that holds digits\.npz$"):
         load("digits")
     (digits / "digits.npz").unlink()
-    with pytest.raises(UsageError, match=r"digits\.npz is missing; --data\.root must be the folder that holds"):
+    with pytest.raises(UsageError, match=r"digits\.npz is missing; data\.root must be the folder that holds"):
         load("digits", digits)
     with pytest.raises(UsageError, match=r"put digits there by hand: the folder that holds digits\.npz$"):
         load("digits", digits, download=True)
     with pytest.raises(
-        UsageError, match=r"^--data\.name 'digit' is unknown \(did you mean 'digits'\?\); choose from embedded,"
+        UsageError, match=r"^data\.name='digit' is unknown \(did you mean 'digits'\?\); choose from embedded,"
     ):
         load("digit", digits)
     with pytest.raises(UsageError, match=r"is like no dataset; expected one of these: (?!.*digits\.npz)"):
@@ -104,7 +102,7 @@ def test_what_lacks_is_said_in_its_own_words(digits: Path, tmp_path: Path) -> No
 
 
 def test_without_its_module_the_name_is_unknown() -> None:
-    with pytest.raises(UsageError, match=r"^--data\.name 'digits' is unknown; choose from embedded,"):
+    with pytest.raises(UsageError, match=r"^data\.name='digits' is unknown; choose from embedded,"):
         DataConfig("digits")
 
 

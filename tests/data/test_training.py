@@ -21,7 +21,7 @@ from spikeback.train.trials import Run
 from .cifar_files import write_cifar10, write_cifar100
 from .nmnist_files import write
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:fidelity 0.7 was asked for")]  # samples are noise
 
 RNG = np.random.default_rng(0)
 

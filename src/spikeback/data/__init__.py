@@ -1,7 +1,8 @@
 """Pictures to batches: sources, splits, augmentation and the Lightning data module."""
 
-from spikeback.data.config import DataConfig, EventConfig
+from spikeback.data.config import DataConfig
 from spikeback.data.events import read_events, to_frames
+from spikeback.data.events.config import EventConfig
 from spikeback.data.load import load
 from spikeback.data.module import DataModule
 from spikeback.data.pictures import DataSet, Pictures, PictureSet, Split

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from spikeback.data.config import EventConfig
+from spikeback.data.events.config import EventConfig
 from spikeback.data.pictures import DataSet
 from spikeback.data.sets import built_in  # noqa: F401 - registers them
 from spikeback.data.sets.source import LoadOptions, Source, find, sources

@@ -166,7 +166,7 @@ def test_a_changed_recording_is_decoded_again(write_tree: Callable[[int], Path])
 
 def drop_class(root: Path) -> str:
     (root / "dog").rename(root / "dogs")
-    return r"data\.root .*dvs lacks the class folder dog; expected airplane, .*, truck"
+    return r"data\.root=.*dvs lacks the class folder dog; expected airplane, .*, truck"
 
 
 def drop_files(root: Path) -> str:

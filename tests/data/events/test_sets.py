@@ -191,7 +191,7 @@ def test_nmnist_is_read_from_its_own_layout(write_digits: Callable[[], Path]) ->
 
 def drop_half(root: Path) -> str:
     (root / "Test").rename(root / "test")
-    return r"data\.root .* lacks the folder Test; expected Train/<digit>/ and Test/<digit>/"
+    return r"data\.root=.* lacks the folder Test; expected Train/<digit>/ and Test/<digit>/"
 
 
 def drop_digit(root: Path) -> str:

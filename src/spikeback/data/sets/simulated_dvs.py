@@ -12,15 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spikeback.data.config import EventConfig
 from spikeback.data.events.cache import stamps
+from spikeback.data.events.config import EventConfig
 from spikeback.data.events.decode import FrameOptions, decode
 from spikeback.data.events.frame_set import FrameSet
 from spikeback.data.events.pixel import PixelModel
 from spikeback.data.events.simulate import SENSOR, MotionPath, model_of, simulate
 from spikeback.data.pictures import DataSet, Split
 from spikeback.data.sets.imagenet import PictureFiles
-from spikeback.data.sets.source import LoadOptions, Source, find
+from spikeback.data.sets.source import LoadOptions, Source, filmed
 from spikeback.errors import UsageError
 
 SIZE = 48  # pixels a side of the frames, as the paper resizes CIFAR10-DVS
@@ -37,14 +37,14 @@ class SimulatedDVS(Source):
     flip = None  # as its pictures
 
     def origin(self, events: EventConfig) -> Source:
-        return find(events.source)
+        return filmed(events.source)
 
     def settled(self, events: EventConfig) -> EventConfig:
         return replace(events, sensor=_side(events.sensor))
 
     def open(self, root: Path | None, options: LoadOptions) -> FrameSet:
         events = options.events
-        pictures = find(events.source).load(root, replace(options, size=None))
+        pictures = filmed(events.source).load(root, replace(options, size=None))
         return simulated_dvs(
             pictures,
             options.frames(self.size),

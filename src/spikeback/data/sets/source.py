@@ -3,12 +3,13 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torchvision
 from torch import Tensor
 
 from spikeback.data.decode import decode_one
+from spikeback.data.events.config import EventConfig
 from spikeback.data.events.decode import FrameOptions
 from spikeback.data.events.frame_set import FrameSet
 from spikeback.data.pictures import DataSet, PictureSet, Statistics, resized
@@ -16,9 +17,6 @@ from spikeback.data.sets.homes import Home
 from spikeback.data.sets.layouts import Layout
 from spikeback.errors import UsageError
 from spikeback.values import instead
-
-if TYPE_CHECKING:
-    from spikeback.data.config import EventConfig  # which asks this registry for the names
 
 FRAME_OPTIONS = ("time_steps", "by", "mode", "resize", "start", "duration", "roll")  # they act on all event frames
 
@@ -36,7 +34,7 @@ class Published(NamedTuple):
 class LoadOptions:
     """What `load` was asked for, apart from the dataset and its folder; each is explained in `DataConfig`."""
 
-    events: "EventConfig"
+    events: EventConfig
     size: int | None = None
     download: bool = False
     unchecked: bool = False
@@ -115,11 +113,11 @@ class Source:
         """This dataset if that is its name; a family of datasets returns the member of that name."""
         return self if name == self.name else None
 
-    def origin(self, events: "EventConfig") -> "Source":
+    def origin(self, events: EventConfig) -> "Source":
         """The dataset whose files lie in data.root: itself, unless it is made from another."""
         return self
 
-    def settled(self, events: "EventConfig") -> "EventConfig":
+    def settled(self, events: EventConfig) -> EventConfig:
         """The options of data.events with those filled in that this dataset decides. Raises UsageError."""
         return events
 
@@ -184,3 +182,11 @@ def find(name: str) -> Source:
     if (found := known(name)) is None:
         raise UsageError(f"data.name='{name}' is unknown{instead(name, _SOURCES)}")
     return found
+
+
+def filmed(name: str) -> Source:
+    """The dataset of images that the simulated sensor films. Raises UsageError if no images are called that."""
+    images = [source.name for source in sources() if not source.frames]
+    if name not in images:
+        raise UsageError(f"data.events.source='{name}' is unknown{instead(name, images)}")
+    return find(name)
