@@ -19,11 +19,11 @@ def main() -> None:
     parser.add_argument("--method", choices=SCHEDULES, default="evolutionary")
     parser.add_argument("--model", choices=sb.list_models(), default="spiking_resnet18")
     parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--pictures", type=int, default=None, help="train on the first so many only")
+    parser.add_argument("--images", type=int, default=None, help="train on the first so many only")
     args = parser.parse_args()
 
     torch.manual_seed(0)
-    data = DataModule(DataConfig("embedded", size=14, batch_size=64, crop_padding=1, limit=args.pictures), seed=0)
+    data = DataModule(DataConfig("embedded", size=14, batch_size=64, crop_padding=1, limit=args.images), seed=0)
     data.setup()
 
     # Eq. 4a's triangle at threshold 0.5: gradients vanish with depth, so the branches have something to mend.
@@ -51,11 +51,11 @@ def main() -> None:
         print(f"epoch {epoch + 1}: loss {loss.item():.3f}, accuracy {accuracy(model.net, data):.1%}")
 
     net = model.strip()  # the plain network: the same object, no branch, no hook
-    print(f"{args.method}: {accuracy(net, data):.1%} of the test pictures, {count(net):,} parameters")
+    print(f"{args.method}: {accuracy(net, data):.1%} of the test images, {count(net):,} parameters")
 
 
 def accuracy(net: torch.nn.Module, data: DataModule) -> float:
-    """Share of test pictures that the main branch alone gets right."""
+    """Share of test images that the main branch alone gets right."""
     net.eval()
     with torch.inference_mode():
         hits = [(net(x).mean(0).argmax(1) == y).sum() for x, y in data.test_dataloader()]

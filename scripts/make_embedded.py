@@ -1,8 +1,8 @@
-"""Make the pictures inside the package, src/spikeback/data/embedded/fashion-mnist.npz, from the four original files.
+"""Make the images inside the package, src/spikeback/data/embedded/fashion-mnist.npz, from the four original files.
 
     python scripts/make_embedded.py [FOLDER WITH THE FOUR IDX FILES]
 
-Takes the first 600 training and 100 test pictures of every class, in the official order, and prints its sha256.
+Takes the first 600 training and 100 test images of every class, in the official order, and prints its sha256.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ TARGET = Path(__file__).parents[1] / "src/spikeback/data/embedded/fashion-mnist.
 
 
 def first_of_each_class(images: torch.Tensor, labels: torch.Tensor, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """The first n pictures and labels of every class, in their original order."""
+    """The first n images and labels of every class, in their original order."""
     chosen = torch.cat([(labels == label).nonzero().flatten()[:n] for label in labels.unique()]).sort().values
     return images[chosen].numpy(), labels[chosen].numpy()
 

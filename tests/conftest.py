@@ -39,20 +39,20 @@ def make_net() -> Callable[..., Any]:
 
 
 @pytest.fixture
-def pictures() -> Tensor:
+def images() -> Tensor:
     return torch.randn(3, 3, 8, 8)  # (B, C, H, W)
 
 
 @pytest.fixture
-def live_net(make_net: Callable[..., Any], pictures: Tensor) -> Any:
-    """The same network in eval mode, its running statistics those of the pictures, so that it does not stay silent."""
+def live_net(make_net: Callable[..., Any], images: Tensor) -> Any:
+    """The same network in eval mode, its running statistics those of the images, so that it does not stay silent."""
     net = make_net()
     for norm in (m for m in net.modules() if hasattr(m, "running_mean")):
         norm.momentum = 1.0
     with torch.no_grad():
-        net(pictures)
+        net(images)
     net.eval()
-    assert net(pictures).std(1).min() > 0  # logits differ between pictures, so spikes reach the end
+    assert net(images).std(1).min() > 0  # logits differ between images, so spikes reach the end
     return net
 
 

@@ -45,7 +45,7 @@ class Figure:
     """Numbers that belong together: one, (mean, std), (middle, low, high), or (lowest, highest) of a group."""
 
     values: tuple[float, ...]
-    kind: str  # share of pictures, gap between two, seconds, ms, bytes, count, part (raw, up to 1), raw
+    kind: str  # share of images, gap between two, seconds, ms, bytes, count, part (raw, up to 1), raw
     how: str = "single"  # or pair, triple, range
 
 

@@ -68,14 +68,14 @@ def test_a_network_that_wants_whole_numbers_gets_them(y: Tensor) -> None:
     sb.diagnose(Foreign(whole=True), torch.randint(0, 256, (3, 3, 8, 8)), y, passes=[], blocks=["neurons", "more"])
 
 
-def test_right_dtypes(make_net: Callable[..., Any], pictures: Tensor) -> None:
-    assert make_net().double()(pictures.double()).dtype == torch.float64
+def test_right_dtypes(make_net: Callable[..., Any], images: Tensor) -> None:
+    assert make_net().double()(images.double()).dtype == torch.float64
     net = make_net()
     for dtype in (torch.float32, torch.bfloat16):
         with torch.autocast("cpu", torch.bfloat16):
-            net(pictures.to(dtype))
+            net(images.to(dtype))
     with torch.autocast("cpu", torch.bfloat16), pytest.raises(UsageError, match=r"float64.*pass x\.float"):
-        net(pictures.double())
+        net(images.double())
 
 
 AXES = {  # what was given -> what is said, and the cure
@@ -83,24 +83,24 @@ AXES = {  # what was given -> what is said, and the cure
     "frames, channels last": (
         lambda x: x.movedim(1, -1)[None], "pass x.movedim(-1, -3)", lambda x: x.movedim(-1, -3),
     ),
-    "one picture": (lambda x: x[0], "one picture is x[None]", lambda x: x[None]),
+    "one image": (lambda x: x[0], "one image is x[None]", lambda x: x[None]),
     "an array": (lambda x: x.numpy(), "torch.as_tensor(x)", torch.as_tensor),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("case", AXES)
-def test_wrong_axes(make_net: Callable[..., Any], pictures: Tensor, case: str) -> None:
+def test_wrong_axes(make_net: Callable[..., Any], images: Tensor, case: str) -> None:
     spoil, said, cure = AXES[case]
     with pytest.raises(UsageError) as error:
-        make_net()(spoil(pictures))
+        make_net()(spoil(images))
     assert said in str(error.value)
-    make_net()(cure(spoil(pictures)))
+    make_net()(cure(spoil(images)))
 
 
-def test_wrong_channels(make_net: Callable[..., Any], pictures: Tensor) -> None:
+def test_wrong_channels(make_net: Callable[..., Any], images: Tensor) -> None:
     with pytest.raises(UsageError, match=r"takes 2 channels.*\(T, B, 2, H, W\).*in_channels=3\) takes these"):
-        make_net(stem="dvs")(pictures)
-    make_net(stem="dvs", in_channels=3)(pictures)
+        make_net(stem="dvs")(images)
+    make_net(stem="dvs", in_channels=3)(images)
 
 
 LABELS = {  # given -> the cure
@@ -114,19 +114,19 @@ LABELS = {  # given -> the cure
 
 
 @pytest.mark.parametrize("case", LABELS)
-def test_wrong_labels(make_net: Callable[..., Any], pictures: Tensor, y: Tensor, case: str) -> None:
+def test_wrong_labels(make_net: Callable[..., Any], images: Tensor, y: Tensor, case: str) -> None:
     spoil, said, cure = LABELS[case]
     for use in (USES["diagnose"], USES["calibrate"]):
         with pytest.raises(UsageError) as error:
-            use(make_net(), pictures, spoil(y))
+            use(make_net(), images, spoil(y))
         assert f"pass {said}" in str(error.value)
-        use(make_net(), pictures, cure(spoil(y)))
+        use(make_net(), images, cure(spoil(y)))
 
 
 @pytest.mark.parametrize("dtype", [torch.int32, torch.int16, torch.uint8])
-def test_labels_of_any_whole_dtype(make_net: Callable[..., Any], pictures: Tensor, y: Tensor, dtype: Any) -> None:
+def test_labels_of_any_whole_dtype(make_net: Callable[..., Any], images: Tensor, y: Tensor, dtype: Any) -> None:
     net = make_net()
-    loss = [sb.diagnose(net, pictures, labels, passes=[]).facts["loss"] for labels in (y, y.to(dtype))]
+    loss = [sb.diagnose(net, images, labels, passes=[]).facts["loss"] for labels in (y, y.to(dtype))]
     assert loss[0] == loss[1]
 
 

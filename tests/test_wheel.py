@@ -24,8 +24,8 @@ from spikeback.data import load
 folder = Path(sys.argv[1]).resolve()
 assert Path(sb.__file__).resolve().is_relative_to(folder), sb.__file__
 assert "spiking_resnet34" in sb.list_models()
-pictures = load("embedded")
-assert (len(pictures.train), len(pictures.test)) == (6000, 1000)
+images = load("embedded")
+assert (len(images.train), len(images.test)) == (6000, 1000)
 assert recipes()["demo"].is_relative_to(folder)
 from spikeback.cli.main import main
 main(["compare", "--config", "demo", "--help"])

@@ -23,7 +23,7 @@ class Neuron(nn.Module):
 
 
 class Net(nn.Module):
-    """Pictures (B, C, H, W) -> logits averaged over time (B, K)."""
+    """Images (B, C, H, W) -> logits averaged over time (B, K)."""
 
     def __init__(self, width: int, time_steps: int, classes: int) -> None:
         super().__init__()

@@ -13,7 +13,7 @@ lif = partial(snn.Leaky, beta=0.25, threshold=0.5, reset_mechanism="zero", init_
 
 
 class Net(nn.Module):
-    """Pictures (B, C, H, W) -> logits averaged over time (B, K)."""
+    """Images (B, C, H, W) -> logits averaged over time (B, K)."""
 
     def __init__(self, width: int, time_steps: int, classes: int) -> None:
         super().__init__()

@@ -22,7 +22,7 @@ def lif(surrogate_function: Callable[..., Tensor] | None = None) -> nn.Module:
 
 
 class Net(nn.Module):
-    """Pictures (B, C, H, W) -> logits averaged over time (B, K)."""
+    """Images (B, C, H, W) -> logits averaged over time (B, K)."""
 
     def __init__(self, width: int, time_steps: int, classes: int) -> None:
         super().__init__()

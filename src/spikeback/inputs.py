@@ -13,15 +13,15 @@ CASTS = {torch.float32: "float", torch.float64: "double", torch.float16: "half",
 
 
 def check_input(x: Tensor, conv: nn.Module) -> None:
-    """Raises UsageError unless x is pictures (B, C, H, W) or frames (T, B, C, H, W) for a network whose first layer is
+    """Raises UsageError unless x is images (B, C, H, W) or frames (T, B, C, H, W) for a network whose first layer is
     the convolution `conv`.
     """
     if not isinstance(x, Tensor):
         raise UsageError(f"a network takes a tensor, got {type(x).__name__}: pass torch.as_tensor(x)")
     if x.ndim not in (4, 5) or (x.ndim == 5 and x.shape[0] < 1):
-        alone = ", one picture is x[None]" if x.ndim == 3 else ""
+        alone = ", one image is x[None]" if x.ndim == 3 else ""
         raise UsageError(
-            f"a network takes pictures (B, C, H, W) or frames (T, B, C, H, W) with T >= 1, got {tuple(x.shape)}{alone}"
+            f"a network takes images (B, C, H, W) or frames (T, B, C, H, W) with T >= 1, got {tuple(x.shape)}{alone}"
         )
     if not isinstance(conv, nn.Conv2d):
         return
@@ -35,7 +35,7 @@ def check_input(x: Tensor, conv: nn.Module) -> None:
             else f"create_model(..., in_channels={x.shape[-3]}) takes these"
         )
         raise UsageError(
-            f"the network takes {conv.in_channels} channels, pictures (B, {conv.in_channels}, H, W) or frames "
+            f"the network takes {conv.in_channels} channels, images (B, {conv.in_channels}, H, W) or frames "
             f"(T, B, {conv.in_channels}, H, W), got {tuple(x.shape)}; {cure}"
         )
 

@@ -61,9 +61,9 @@ def run(finished: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def draw_tree(tmp_path: Path) -> Callable[..., Path]:
-    """draw_tree("cats", "dogs", name="pictures"): a folder of 10 random pictures for each class."""
+    """draw_tree("cats", "dogs", name="images"): a folder of 10 random images for each class."""
 
-    def draw(*classes: str, name: str = "pictures") -> Path:
+    def draw(*classes: str, name: str = "images") -> Path:
         rng = np.random.default_rng(0)
         for label in classes:
             (tmp_path / name / label).mkdir(parents=True)

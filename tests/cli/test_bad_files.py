@@ -28,14 +28,14 @@ def test_unwritable_output_folder(out: str, refused: Refused, tiny: list[str], t
 
 
 @pytest.mark.parametrize("subcommand", ["compare", "fit"])
-def test_file_that_is_no_picture(
+def test_file_that_is_no_image(
     subcommand: str, refused: Refused, tiny: list[str], draw_tree: Callable[..., Path], tmp_path: Path
 ) -> None:
     root = draw_tree("cats", "dogs")
-    (root / "dogs" / "broken.png").write_text("not a picture")
+    (root / "dogs" / "broken.png").write_text("not an image")
     line = refused(subcommand, *tiny, "--data.name", "folder", "--data.root", root, "--out", tmp_path / "run")
     assert str(root / "dogs" / "broken.png") in line
-    assert "picture" in line
+    assert "image" in line
     assert not (tmp_path / "run").exists()
 
 
@@ -65,8 +65,8 @@ def test_broken_checkpoint(
 ) -> None:
     checkpoint = run / "vanilla-seed0" / "best.ckpt"
     damage(checkpoint)
-    pictures = ["--pictures", draw_tree("x"), "--out", run / "p.csv"] if subcommand == "predict" else []
-    line = refused(subcommand, checkpoint.parent, *pictures)
+    images = ["--images", draw_tree("x"), "--out", run / "p.csv"] if subcommand == "predict" else []
+    line = refused(subcommand, checkpoint.parent, *images)
     assert str(checkpoint) in line
     assert "not a spikeback checkpoint" in line
     assert not (run / "p.csv").exists()
@@ -116,8 +116,8 @@ def test_classes_that_do_not_match_the_checkpoint(
 
 @pytest.mark.parametrize("subcommand", ["test", "predict", "report"])
 def test_run_that_does_not_exist(subcommand: str, refused: Refused, tmp_path: Path) -> None:
-    pictures = ["--pictures", tmp_path, "--out", tmp_path / "p.csv"] if subcommand == "predict" else []
-    line = refused(subcommand, tmp_path / "gone", *pictures)
+    images = ["--images", tmp_path, "--out", tmp_path / "p.csv"] if subcommand == "predict" else []
+    line = refused(subcommand, tmp_path / "gone", *images)
     assert str(tmp_path / "gone") in line
     assert "runs/demo" in line  # an example of what would be right
     assert not any(tmp_path.iterdir())
@@ -129,24 +129,24 @@ def test_run_of_several_trials_lists_them(refused: Refused, finished: Path) -> N
         assert str(finished / trial) in line
 
 
-def test_predict_on_folder_without_pictures(refused: Refused, finished: Path, tmp_path: Path) -> None:
+def test_predict_on_folder_without_images(refused: Refused, finished: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    line = refused("predict", finished / "vanilla-seed0", "--pictures", tmp_path / "empty", "--out", tmp_path / "p.csv")
+    line = refused("predict", finished / "vanilla-seed0", "--images", tmp_path / "empty", "--out", tmp_path / "p.csv")
     assert str(tmp_path / "empty") in line
     assert ".png" in line
     assert not (tmp_path / "p.csv").exists()
 
 
-def test_predict_on_file_that_is_no_picture(
+def test_predict_on_file_that_is_no_image(
     refused: Refused, finished: Path, draw_tree: Callable[..., Path], tmp_path: Path
 ) -> None:
     (tmp_path / "notes.png").write_text("x")
-    words = ["predict", finished / "vanilla-seed0", "--out", tmp_path / "p.csv", "--pictures"]
-    assert f"{tmp_path / 'notes.png'} cannot be read as a picture" in refused(*words, tmp_path / "notes.png")
+    words = ["predict", finished / "vanilla-seed0", "--out", tmp_path / "p.csv", "--images"]
+    assert f"{tmp_path / 'notes.png'} cannot be read as an image" in refused(*words, tmp_path / "notes.png")
     root = draw_tree("some")
     for path in (root / "some").iterdir():
         path.write_text("x")
-    assert f"10 pictures, all broken: {root}/some/0.png cannot be read" in refused(*words, root)
+    assert f"10 images, all broken: {root}/some/0.png cannot be read" in refused(*words, root)
     assert not (tmp_path / "p.csv").exists()
 
 

@@ -178,7 +178,7 @@ def test_numbers_follow_from_the_record(results: dict[str, Any]) -> None:
 def test_folder_holds_what_is_promised(finished: Path) -> None:
     names = {path.name for path in finished.iterdir() if path.is_file()}
     plots = {name for name in names if name.endswith(".png")}
-    drawn = {f"{name}.svg" for name in ("branch-shares", "first-layer-histogram")}  # and as pictures
+    drawn = {f"{name}.svg" for name in ("branch-shares", "first-layer-histogram")}  # and as images
     assert names - plots == FILES | drawn
     assert len(plots) == 6
     for name in plots:

@@ -1,4 +1,4 @@
-"""`spikeback diagnose`: what it says is `sb.diagnose` of the same network on the same pictures."""
+"""`spikeback diagnose`: what it says is `sb.diagnose` of the same network on the same images."""
 
 import json
 import shutil
@@ -33,7 +33,7 @@ QUICK = ["--samples", "16", "--passes", "coherence"]
 
 @pytest.fixture
 def examined(command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., dict[str, Any]]:
-    """examined(*words): diagnosis.json of `spikeback diagnose` with these words; without `draw` no picture and no page,
+    """examined(*words): diagnosis.json of `spikeback diagnose` with these words; without `draw` no image and no page,
     which take seconds.
     """
 

@@ -46,7 +46,7 @@ def test_exits_of_a_run_are_what_its_training_recorded(command: Command, run: Pa
 
 
 def assert_chosen(trial: dict[str, Any], tolerance: float) -> None:
-    """The cheapest that is accurate enough on held-out pictures, shown on the test pictures."""
+    """The cheapest that is accurate enough on held-out images, shown on the test images."""
     chosen, held_out, test = trial["chosen"], trial["held_out"], trial["test"]
     i = THRESHOLDS.index(chosen["threshold"])
     least = held_out["accuracy"][-1] - tolerance
@@ -101,7 +101,7 @@ def test_mistakes_are_one_line(
     assert re.search(r"another recipe than .*differs in --train\.epochs, --train\.lr; name trials of one", line)
 
 
-def test_threshold_chosen_on_the_test_pictures_is_said(command: Command, tiny: list[str], tmp_path: Path) -> None:
+def test_threshold_chosen_on_the_test_images_is_said(command: Command, tiny: list[str], tmp_path: Path) -> None:
     out = tmp_path / "run"
     words = [*tiny, "--train.epochs", 1, "--train.best_on", "test", "--branches.taps", "block"]
     assert command("fit", *words, "--method", "shortcut", "--out", out).code == 0

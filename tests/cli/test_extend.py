@@ -100,16 +100,16 @@ def forget(module: str) -> None:
     assert "everystep" not in choices(sb.losses.Loss)
 
 
-def test_its_gradient_is_decomposed(module: str, make_net: Callable[..., Any], pictures: torch.Tensor) -> None:
+def test_its_gradient_is_decomposed(module: str, make_net: Callable[..., Any], images: torch.Tensor) -> None:
     extensions.load(module)
     loss = choices(sb.losses.Loss)["everystep"]()
     model, y = sb.ShortcutNet(make_net()), torch.tensor([0, 3, 4])
-    parts = decompose(model, pictures, y, 0.5, loss, ["layer1.0"])["layer1.0"]
+    parts = decompose(model, images, y, 0.5, loss, ["layer1.0"])["layer1.0"]
     assert sum(part["share"] for part in parts.values()) == pytest.approx(1.0, abs=1e-4)
     assert all(part["norm"] > 0 for part in parts.values())
-    main, side = model.train().heads(pictures, 0.5)
+    main, side = model.train().heads(images, 0.5)
     assert len(main) == 2  # every time step, as `per_step` says
-    found = sb.diagnose(model, pictures, y, weight=0.5, loss=loss, passes=()).facts["loss"]
+    found = sb.diagnose(model, images, y, weight=0.5, loss=loss, passes=()).facts["loss"]
     assert found == pytest.approx(loss(main, side, 0.5, y).item(), rel=1e-5)
 
 

@@ -65,10 +65,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Found]:
     """
     folder, rng = tmp_path_factory.mktemp("runs"), np.random.default_rng(0)
     for label in ("cats", "dogs"):
-        (folder / "pictures" / label).mkdir(parents=True)
+        (folder / "images" / label).mkdir(parents=True)
         for i in range(20):
-            Image.fromarray(rng.integers(0, 256, (8, 8), np.uint8)).save(folder / "pictures" / label / f"{i}.png")
-    words = [*WORDS, "--data.root", str(folder / "pictures")]
+            Image.fromarray(rng.integers(0, 256, (8, 8), np.uint8)).save(folder / "images" / label / f"{i}.png")
+    words = [*WORDS, "--data.root", str(folder / "images")]
     given = [json.dumps({"words": words, "out": str(folder / name)} | options) for name, options in RUNS.items()]
     script = str(Path(__file__).with_name("killing.py"))
     process = subprocess.run(

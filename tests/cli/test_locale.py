@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from spikeback.cli.options import read_recipe
-from spikeback.data import load, read_events, read_pictures
+from spikeback.data import load, read_events, read_images
 from spikeback.data.events.animate import animate
 from spikeback.files import as_path, as_text, read_text
 from spikeback.report import write_csv, write_report
@@ -65,7 +65,7 @@ def test_every_file_is_utf8(command: Command, tiny: list[str], home: Path) -> No
     done = command("test", home / "run")
     assert done.code == 0, done
     assert all(name in done.out for name in ("κάτω", "caf\ufffd"))
-    done = command("predict", home / "run", "--pictures", home / "εικόνες", "--out", home / "predictions.csv")
+    done = command("predict", home / "run", "--images", home / "εικόνες", "--out", home / "predictions.csv")
     assert done.code == 0, done
     lines = (home / "predictions.csv").read_text("utf-8").splitlines()
     assert lines[0] == "file,class,caf\ufffd,κάτω"
@@ -82,20 +82,20 @@ def test_the_home_folder_in_every_path(
     drawing = ("lab.exits.command.save", "cli.diagnose.save_diagnosis", "cli.diagnose.write_diagnosis")
     for name in drawing:  # takes its time
         monkeypatch.setattr(f"spikeback.{name}", lambda *_: None)
-    draw(home / "pictures", ("cats", "dogs"))
+    draw(home / "images", ("cats", "dogs"))
     (home / "recipe.yaml").write_text("base: ~/base.yaml")
-    (home / "base.yaml").write_text("data: {name: folder, root: ~/pictures, held_out: 0.2}")
+    (home / "base.yaml").write_text("data: {name: folder, root: ~/images, held_out: 0.2}")
     words = [*tiny, "--train.epochs", 1, "--data.batch_size", 4, "--config=~/recipe.yaml"]
     calls = [
         ["fit", *words, "--method", "shortcut", "--out=~/run"],
         ["fit", *words, "--method", "shortcut", "--out=~/run", "--resume"],
         ["test", "~/run"],
-        ["test", "~/run/shortcut-seed0/last.ckpt", "--data.root=~/pictures"],
-        ["predict", "~/run/shortcut-seed0", "--pictures=~/pictures", "--out=~/predictions.csv"],
+        ["test", "~/run/shortcut-seed0/last.ckpt", "--data.root=~/images"],
+        ["predict", "~/run/shortcut-seed0", "--images=~/images", "--out=~/predictions.csv"],
         ["exits", "~/run", "--out=~/exits"],
         ["diagnose", "~/run", "--samples", 8, "--passes", "--out=~/doctor"],
         ["tables", "~/run", "--table", 1, "--format", "json", "--out=~/tables.json"],
-        ["data", "check", "~/pictures", "--sheet=~/sheet.png"],
+        ["data", "check", "~/images", "--sheet=~/sheet.png"],
         ["sweep", *words, "--vary", "{train.lr: [0.1]}", "--out=~/study", "--plan"],
     ]
     for call in calls:
@@ -108,10 +108,10 @@ def test_the_home_folder_in_every_path(
 
 
 def test_the_home_folder_in_python(home: Path) -> None:
-    draw(home / "pictures", ("cats", "dogs"))
+    draw(home / "images", ("cats", "dogs"))
     np.savez(home / "events.npz", t=np.arange(3), x=np.arange(3), y=np.arange(3), p=np.ones(3, int))
-    assert load("folder", "~/pictures").classes == ("cats", "dogs")
-    assert len(read_pictures("~/pictures", (1, 8, 8), torch.zeros(1), torch.ones(1))[0]) == 20
+    assert load("folder", "~/images").classes == ("cats", "dogs")
+    assert len(read_images("~/images", (1, 8, 8), torch.zeros(1), torch.ones(1))[0]) == 20
     assert len(read_events("~/events.npz")) == 3
     assert animate(torch.ones(2, 2, 4, 4), "~/a.gif") == home / "a.gif"
     assert as_path("~nobody-of-this-name/x") == Path("~nobody-of-this-name/x")

@@ -1,4 +1,4 @@
-"""predict: a picture or a folder of any kind of pictures; what is none, or is broken, is named and the rest is done."""
+"""predict: an image or a folder of any kind of images; what is none, or is broken, is named and the rest is done."""
 
 import csv
 import json
@@ -26,7 +26,7 @@ def predict(command: Command, finished: Path, tmp_path: Path) -> Command:
     """predict(where): its outcome and the rows of predictions.csv, by file; None if there is none."""
 
     def call(where: Path) -> tuple[Any, dict[str, dict[str, str]] | None]:
-        outcome = command("predict", finished / "vanilla-seed0", "--pictures", where, "--out", tmp_path / "out")
+        outcome = command("predict", finished / "vanilla-seed0", "--images", where, "--out", tmp_path / "out")
         assert "Traceback" not in outcome.err
         table = tmp_path / "out" / "predictions.csv"
         return outcome, rows(table) if table.is_file() else None
@@ -39,7 +39,7 @@ def rows(table: Path) -> dict[str, dict[str, str]]:
         return {row["file"]: row for row in csv.DictReader(file)}
 
 
-def test_a_folder_with_broken_pictures_gives_the_rest_and_names_them(
+def test_a_folder_with_broken_images_gives_the_rest_and_names_them(
     predict: Command, draw_tree: Callable[..., Path]
 ) -> None:
     root = draw_tree("some")
@@ -51,7 +51,7 @@ def test_a_folder_with_broken_pictures_gives_the_rest_and_names_them(
     outcome, found = predict(root)
     assert outcome.code == 1
     assert [*found] == [str(root / "some" / f"{i}.png") for i in (0, 1, 2, 4, 6, 7, 8, 9)]
-    broken = re.findall(r"^broken: (\S+) cannot be read as a picture", outcome.out, re.MULTILINE)
+    broken = re.findall(r"^broken: (\S+) cannot be read as an image", outcome.out, re.MULTILINE)
     assert broken == [str(root / "some" / name) for name in ("3.png", "5.png", "x.jpg")]
     (note,) = re.findall(r"^note: .*", outcome.out, re.MULTILINE)
     assert str(root / "some" / "notes.txt") in note
@@ -143,8 +143,8 @@ GOOD = [write_grey, write_palette, write_rgba, write_grey_alpha, write_bits, wri
 
 
 @pytest.mark.parametrize("write", GOOD, ids=lambda write: write.__name__)
-def test_pictures_are_seen_as_in_training(write: Callable[[Path], None], tmp_path: Path, finished: Path) -> None:
-    """What a folder of such pictures trains on is what the network sees of each."""
+def test_images_are_seen_as_in_training(write: Callable[[Path], None], tmp_path: Path, finished: Path) -> None:
+    """What a folder of such images trains on is what the network sees of each."""
     for name in ("a", "b"):
         (tmp_path / "set" / name).mkdir(parents=True)
         for i in range(2):
@@ -153,7 +153,7 @@ def test_pictures_are_seen_as_in_training(write: Callable[[Path], None], tmp_pat
     module.setup()
     trained = load_trained(str(finished / "vanilla-seed0"), "best")
     trained.shape = module.shape
-    assert torch.equal(trained.view(tmp_path / "set" / "a" / "0.png"), module.pictures.train.read(torch.tensor([0]))[0])
+    assert torch.equal(trained.view(tmp_path / "set" / "a" / "0.png"), module.images.train.read(torch.tensor([0]))[0])
 
 
 def write_animated(path: Path) -> None:
@@ -179,24 +179,24 @@ def write_long(path: Path) -> None:
 
 
 BAD = {
-    write_animated: "it holds 2 pictures, save the one that is meant",
-    write_moving_png: "it holds 2 pictures",
-    write_pages: "it holds 2 pictures",
+    write_animated: "it holds 2 images, save the one that is meant",
+    write_moving_png: "it holds 2 images",
+    write_pages: "it holds 2 images",
     write_float: r"its pixels have 32 bits \(mode F\)",
     write_long: r"its pixels have 32 bits \(mode I\)",
 }
 
 
 @pytest.mark.parametrize(("write", "reason"), BAD.items(), ids=lambda case: getattr(case, "__name__", ""))
-def test_pictures_that_would_not_be_seen_whole_are_named(
+def test_images_that_would_not_be_seen_whole_are_named(
     write: Callable[[Path], None], reason: str, tmp_path: Path
 ) -> None:
     write(tmp_path / "x.png")
-    with pytest.raises(UsageError, match=rf"x\.png cannot be read as a picture: .*{reason}"):
+    with pytest.raises(UsageError, match=rf"x\.png cannot be read as an image: .*{reason}"):
         decode_one(tmp_path / "x.png")
 
 
-def test_a_camera_file_with_a_preview_is_its_first_picture(tmp_path: Path) -> None:
+def test_a_camera_file_with_a_preview_is_its_first_image(tmp_path: Path) -> None:
     first = Image.fromarray(pixels(16, 16, 3))
     first.save(tmp_path / "x.jpg", "MPO", save_all=True, append_images=[Image.new("RGB", (8, 8))])
     first.save(tmp_path / "y.jpg", "JPEG")
@@ -225,10 +225,10 @@ def test_out_is_a_folder_or_a_csv_file(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
-    picture = draw_tree("some") / "some" / "0.png"
+    image = draw_tree("some") / "some" / "0.png"
     (tmp_path / "there.csv").mkdir()
     words = ["--out", out] if out else []
-    assert command("predict", finished / "vanilla-seed0", "--pictures", picture, *words).code == 0
+    assert command("predict", finished / "vanilla-seed0", "--images", image, *words).code == 0
     assert len(rows(tmp_path / written)) == 1
 
 
@@ -236,7 +236,7 @@ def test_out_that_is_another_file_is_refused_and_kept(
     refused: Callable[..., str], finished: Path, draw_tree: Callable[..., Path], tmp_path: Path
 ) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    words = ["predict", finished / "vanilla-seed0", "--pictures", draw_tree("some"), "--out", tmp_path / "notes.txt"]
+    words = ["predict", finished / "vanilla-seed0", "--images", draw_tree("some"), "--out", tmp_path / "notes.txt"]
     line = refused(*words, alone=True)
     assert f"--out {tmp_path / 'notes.txt'} is a file; give a folder for predictions.csv, or the name of a .csv" in line
     assert (tmp_path / "notes.txt").read_text() == "mine"

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from spikeback.cli.options import packaged_recipe, read_recipe, recipe_of, recipes, run_folder
-from spikeback.data import Pictures, PictureSet
+from spikeback.data import Images, ImageSet
 from spikeback.data.sets.source import find
 from spikeback.lab.paper.cost import cost_text
 from spikeback.train import Method, Recipe, compare
@@ -80,15 +80,15 @@ def test_recipe_runs_for_one_step(
             assert option == "width" or results["config"][section][option] == value
 
 
-def drawn(recipe: Recipe) -> PictureSet:
-    """Random samples of the recipe's kind, 2 of each of the first 8 classes: pictures, or frames of events."""
+def drawn(recipe: Recipe) -> ImageSet:
+    """Random samples of the recipe's kind, 2 of each of the first 8 classes: images, or frames of events."""
     source, side = find(recipe.data.name), recipe.data.size or 0
     kind, steps = source.published, [recipe.data.events.time_steps] if source.frames else []
     assert kind is not None
     shape = (*steps, kind.channels, side, side)
-    pictures = lambda y: Pictures(torch.randint(0, 256, (len(y), *shape), dtype=torch.uint8), y)
+    images = lambda y: Images(torch.randint(0, 256, (len(y), *shape), dtype=torch.uint8), y)
     classes = tuple(map(str, range(kind.classes)))
-    return PictureSet("drawn", "at random", classes, pictures(torch.arange(16) % 8), pictures(torch.arange(8)))
+    return ImageSet("drawn", "at random", classes, images(torch.arange(16) % 8), images(torch.arange(8)))
 
 
 @pytest.mark.slow
@@ -102,7 +102,7 @@ def test_row_of_the_paper_runs_for_one_step(name: str, parsed: Parsed, tmp_path:
     assert config.methods == [*METHODS]
     assert config.seeds == [0, 1, 2]
     methods = METHODS if name == next(iter(PAPER)) else METHODS[-1:]
-    results = compare(Run(recipe, tmp_path, pictures=drawn(recipe)), [Method.from_text(text) for text in methods], [0])
+    results = compare(Run(recipe, tmp_path, images=drawn(recipe)), [Method.from_text(text) for text in methods], [0])
     assert [(trial["method"], trial["steps"]) for trial in results["trials"]] == [(method, 1) for method in methods]
     steps = {"cifar10-dvs": [10]}.get(recipe.data.name, [])
     assert results["dataset"]["shape"] == [*steps, 2 if steps else 3, side, side]

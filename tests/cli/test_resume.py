@@ -114,7 +114,7 @@ def test_ctrl_c_says_what_is_kept_and_resume_ends_the_same(
     assert len(err.splitlines()) == 1
     assert err.startswith("error: interrupted: 1 of 2 trials are finished and kept in " + str(parts))
     assert "--resume" in err
-    assert re.search(r"^1 of 2: vanilla, seed 0, \d+\.\d % of the test pictures$", out, re.MULTILINE)
+    assert re.search(r"^1 of 2: vanilla, seed 0, \d+\.\d % of the test images$", out, re.MULTILINE)
 
     assert command("compare", *words, "--out", parts, "--resume").code == 0
     assert '"resumed"' in (kept.parent / "events.jsonl").read_text()

@@ -38,7 +38,7 @@ STUDY = {
 
 @pytest.fixture
 def write(tmp_path: Path, draw_tree: Callable[..., Path]) -> Callable[..., Path]:
-    """write(vary=...): the study with other keys, as a file; 20 pictures, of which 14 are trained on."""
+    """write(vary=...): the study with other keys, as a file; 20 images, of which 14 are trained on."""
     data = STUDY["data"] | {"root": str(draw_tree("cats", "dogs"))}
 
     def to_file(**changes: Any) -> Path:
@@ -142,10 +142,10 @@ def test_every_cell_is_a_run(write: Any, command: Any, started: list[str], refus
     outcome = command(*words, "--out", out)
     assert outcome.code == 0, outcome.err
     assert started == ["low", "high"]
-    pictures = {
+    images = {
         f"{name}.{kind}" for name in ("accuracy", "low-first-layer", "high-first-layer") for kind in ("png", "svg")
     }
-    assert files(out) == {"sweep.json", "sweep.md", *pictures, *(f"{n}/{f}" for n in started for f in sweep.KEPT)}
+    assert files(out) == {"sweep.json", "sweep.md", *images, *(f"{n}/{f}" for n in started for f in sweep.KEPT)}
     found = json.loads((out / "sweep.json").read_text())
     assert (found["schema"], found["study"]["axes"], found["study"]["vary"]) == (1, ["regime"], {"regime": REGIMES})
     assert found["cells"] == [

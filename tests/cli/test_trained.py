@@ -35,14 +35,14 @@ def test_accuracy_is_the_one_recorded(checkpoint: str, command: Command, finishe
         (overall,) = re.findall(r"\ball\b[^\d]*([\d.]+)", outcome.out)
         assert overall == f"{100 * trial[f'{checkpoint}_accuracy']:.1f}"
         assert "Ankle boot" in outcome.out
-        assert "1,000 test pictures" in outcome.out
+        assert "1,000 test images" in outcome.out
 
 
-def test_predict_writes_one_row_a_picture(
+def test_predict_writes_one_row_a_image(
     command: Command, finished: Path, draw_tree: Callable[..., Path], tmp_path: Path
 ) -> None:
     root, table = draw_tree("some", "more/below"), tmp_path / "p.csv"
-    outcome = command("predict", finished / "evolutionary-seed0", "--pictures", root, "--out", table)
+    outcome = command("predict", finished / "evolutionary-seed0", "--images", root, "--out", table)
     assert outcome.code == 0, outcome.err
     with table.open(newline="") as file:
         header, *rows = csv.reader(file)
@@ -65,14 +65,14 @@ def test_predictions_are_those_of_the_plain_network(
     assert f"training samples: {said}" in command("fit", *tiny, *data, "--out", out).out
     first = (out / "evolutionary-seed0" / "events.jsonl").read_text().splitlines()[0]
     assert json.loads(first)["augmentation"].startswith(said)
-    assert command("predict", out, "--checkpoint", "last", "--pictures", root, "--out", table).code == 0
+    assert command("predict", out, "--checkpoint", "last", "--images", root, "--out", table).code == 0
     with table.open(newline="") as file:
         right = [Path(row["file"]).parent.name == row["class"] for row in csv.DictReader(file)]
     outcome = command("test", out, "--checkpoint", "last")
     (overall,) = re.findall(r"\ball\b[^\d]*([\d.]+)", outcome.out)
     recorded = json.loads((out / "results.json").read_text())["trials"][0]["last_accuracy"]
     assert overall == f"{100 * recorded:.1f}"
-    assert len(right) == 20  # the 4 test pictures are among them
+    assert len(right) == 20  # the 4 test images are among them
     assert sum(right) >= round(4 * recorded)
 
 

@@ -74,7 +74,7 @@ def test_only_options_that_the_command_has_are_named(
     commands: dict[tuple[str, ...], Parser], parse: Callable[..., str]
 ) -> None:
     everywhere = {option for parser in commands.values() for option in parser.options}
-    everywhere = [*sorted(everywhere)[::3], "--out", "--run", "--pictures", "--zzz"]  # a third is enough
+    everywhere = [*sorted(everywhere)[::3], "--out", "--run", "--images", "--zzz"]  # a third is enough
     for words, parser in commands.items():
         given = [word for value in needed(parser).values() for word in value]
         known = {*parser.options, "--help"}
@@ -89,7 +89,7 @@ def test_only_options_that_the_command_has_are_named(
 @pytest.mark.parametrize(("words", "said"), [
     (("test", "x", "--out", "y"), "spikeback test: unrecognized arguments: --out y (see"),
     (("test", "x", "--config", "demo"), "spikeback test: unrecognized arguments: --config demo (see"),
-    (("predict",), "spikeback predict: RUN and --pictures are required (see spikeback predict --help)"),
+    (("predict",), "spikeback predict: RUN and --images are required (see spikeback predict --help)"),
     (("fit", "--train", "nofile"), "spikeback fit: --train: no file nofile"),
     (("bench", "data", "--data", "{seize: 3}"), "spikeback: bench: a file or braces name an option that it"),
     ((), "spikeback: needs a SUBCOMMAND, one of compare,fit,"),
@@ -101,11 +101,11 @@ def test_the_words_are_those_that_were_typed(words: tuple[str, ...], said: str, 
 @pytest.mark.parametrize("words", [
     ("test", "RUN", "--data.root", "x"), ("exits", "RUN", "--data.root", "x"), ("diagnose", "RUN", "--data.root", "x"),
 ], ids=lambda words: words[0])  # fmt: skip
-def test_a_root_for_pictures_in_the_package_is_refused_with_advice_that_works(
+def test_a_root_for_images_in_the_package_is_refused_with_advice_that_works(
     words: tuple[str, ...], refused: Refused, finished: Path, command: Callable[..., Any], tmp_path: Path
 ) -> None:
     words = tuple(str(finished / "vanilla-seed0") if word == "RUN" else word for word in words)
-    assert refused(*words).endswith("was trained on the pictures in the package; leave it out\n")
+    assert refused(*words).endswith("was trained on the images in the package; leave it out\n")
     if words[0] == "test":
         assert command(*words[:2]).code == 0
 

@@ -11,8 +11,8 @@ from spikeback.data import DataConfig, DataModule, EventConfig
 SMALL = DataConfig(batch_size=8, held_out=0.2, crop_padding=1, events=EventConfig(roll=2))
 
 
-def made(picture_set: Any, config: DataConfig = SMALL, seed: int = 0, use_all: bool = False) -> DataModule:
-    module = DataModule(config, seed, picture_set, use_all)
+def made(image_set: Any, config: DataConfig = SMALL, seed: int = 0, use_all: bool = False) -> DataModule:
+    module = DataModule(config, seed, image_set, use_all)
     module.setup()
     return module
 

@@ -37,14 +37,14 @@ def dump(path: Path, value: object) -> None:
 def write_cifar10(
     root: Path, per_batch: int = 20, test: int = 20
 ) -> tuple[np.ndarray, np.ndarray, list[int], list[int]]:
-    """Five batches, the test batch and the names; returns training and test pictures (N, 3, 32, 32) and labels."""
+    """Five batches, the test batch and the names; returns training and test images (N, 3, 32, 32) and labels."""
     rng, folder = np.random.default_rng(0), root / "cifar-10-batches-py"
     images, labels = [], []
     for number, count in [*((i, per_batch) for i in range(1, 6)), (0, test)]:
         data = rng.integers(0, 256, (count, 3072), dtype=np.uint8)
         label = [i % 10 for i in range(count)]
         name = f"data_batch_{number}" if number else "test_batch"
-        names = [f"picture_s_{i:06d}.png" for i in range(count)]
+        names = [f"image_s_{i:06d}.png" for i in range(count)]
         batch = {"batch_label": name, "labels": label, "data": data, "filenames": names}
         dump(folder / name, batch)
         images.append(data.reshape(-1, 3, 32, 32))
@@ -56,13 +56,13 @@ def write_cifar10(
 def write_cifar100(
     root: Path, train: int = 200, test: int = 100
 ) -> tuple[np.ndarray, np.ndarray, list[int], list[int]]:
-    """Both files and the names of 100 classes in 20 groups; returns pictures and fine labels as `write_cifar10`."""
+    """Both files and the names of 100 classes in 20 groups; returns images and fine labels as `write_cifar10`."""
     rng, folder = np.random.default_rng(1), root / "cifar-100-python"
     images, labels = [], []
     for name, count in (("train", train), ("test", test)):
         data = rng.integers(0, 256, (count, 3072), dtype=np.uint8)
         fine = [i % 100 for i in range(count)]
-        names = [f"picture_s_{i:06d}.png" for i in range(count)]
+        names = [f"image_s_{i:06d}.png" for i in range(count)]
         coarse = [label // 5 for label in fine]
         batch = {"filenames": names, "batch_label": name, "fine_labels": fine, "coarse_labels": coarse, "data": data}
         dump(folder / name, batch)

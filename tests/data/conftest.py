@@ -1,4 +1,4 @@
-"""Small pictures: a set in memory, trees of files, and the four IDX files."""
+"""Small images: a set in memory, trees of files, and the four IDX files."""
 
 import gzip
 import hashlib
@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from spikeback.data import Pictures, PictureSet
+from spikeback.data import Images, ImageSet
 from spikeback.data.sets.fashion_mnist import SHA256
 
 from .batches import Recordings, RecordingSet
@@ -33,20 +33,20 @@ def forbid(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
 
 
 @pytest.fixture
-def picture_set() -> PictureSet:
-    """3 classes with 60, 30 and 10 training pictures, shuffled; 13 test pictures; (2, 6, 5)."""
+def image_set() -> ImageSet:
+    """3 classes with 60, 30 and 10 training images, shuffled; 13 test images; (2, 6, 5)."""
     rng = torch.Generator().manual_seed(1)
     labels = torch.tensor([0] * 60 + [1] * 30 + [2] * 10)[torch.randperm(100, generator=rng)]
 
-    def pictures(y: torch.Tensor) -> Pictures:
-        return Pictures(torch.randint(0, 256, (len(y), 2, 6, 5), dtype=torch.uint8, generator=rng), y)
+    def images(y: torch.Tensor) -> Images:
+        return Images(torch.randint(0, 256, (len(y), 2, 6, 5), dtype=torch.uint8, generator=rng), y)
 
-    return PictureSet("tiny", "made up", ("a", "b", "c"), pictures(labels), pictures(torch.arange(13) % 3))
+    return ImageSet("tiny", "made up", ("a", "b", "c"), images(labels), images(torch.arange(13) % 3))
 
 
 @pytest.fixture
-def draw_picture(tmp_path: Path) -> Callable[..., np.ndarray]:
-    """draw_picture("a/1.png", size=(h, w), mode="RGB") writes random pixels below tmp_path and returns them."""
+def draw_image(tmp_path: Path) -> Callable[..., np.ndarray]:
+    """draw_image("a/1.png", size=(h, w), mode="RGB") writes random pixels below tmp_path and returns them."""
     rng = np.random.default_rng(0)
 
     def draw(name: str, size: tuple[int, int] = (8, 8), mode: str = "RGB") -> np.ndarray:
@@ -63,7 +63,7 @@ def draw_picture(tmp_path: Path) -> Callable[..., np.ndarray]:
 def write_idx(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
-    """Writes 40 + 20 pictures, 2 x 3 pixels, as the four IDX files into tmp_path/folder; returns the four arrays.
+    """Writes 40 + 20 images, 2 x 3 pixels, as the four IDX files into tmp_path/folder; returns the four arrays.
 
     `published` makes their checksums those that are expected of Fashion-MNIST.
     """

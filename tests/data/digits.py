@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from spikeback.data import DataSet, LoadOptions, Pictures, PictureSet, Source, register
+from spikeback.data import DataSet, Images, ImageSet, LoadOptions, Source, register
 from spikeback.errors import UsageError
 
 
@@ -24,10 +24,10 @@ class Digits(Source):
             raise UsageError(f"{path} is missing; data.root must be {self.needs}")
         with np.load(path) as arrays:
             train, test = (
-                Pictures(torch.from_numpy(arrays[f"{half}_images"]), torch.from_numpy(arrays[f"{half}_labels"]).long())
+                Images(torch.from_numpy(arrays[f"{half}_images"]), torch.from_numpy(arrays[f"{half}_labels"]).long())
                 for half in ("train", "test")
             )
-        return PictureSet("My digits", f"scanned by me, {path.name}", self.classes, train, test)
+        return ImageSet("My digits", f"scanned by me, {path.name}", self.classes, train, test)
 
 
 register(Digits())

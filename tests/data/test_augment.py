@@ -16,10 +16,10 @@ from spikeback.data.augment import (
     draw_seeds,
     roll_and_flip,
 )
-from spikeback.data.pictures import Pictures, PictureSet, channel_statistics, normalise
+from spikeback.data.images import Images, ImageSet, channel_statistics, normalise
 
 
-def test_crop_and_flip_is_torchvisions_picture_by_picture() -> None:
+def test_crop_and_flip_is_torchvisions_image_by_image() -> None:
     images = torch.randint(0, 256, (64, 3, 7, 5), dtype=torch.uint8)
     shift, flip = torch.randint(0, 5, (2, 64)), torch.rand(64) < 0.5
     result = crop_and_flip(images, shift, flip, 2)
@@ -48,7 +48,7 @@ def test_draws_depend_on_seed_and_epoch() -> None:
     assert all(not torch.equal(a, b) for i, a in enumerate(draws) for b in draws[:i])
 
 
-def test_each_epoch_visits_every_picture_once_in_its_own_order() -> None:
+def test_each_epoch_visits_every_image_once_in_its_own_order() -> None:
     sampler = EpochSampler(50, seed=0)
     orders = []
     for epoch in range(3):
@@ -62,15 +62,15 @@ def test_each_epoch_visits_every_picture_once_in_its_own_order() -> None:
     assert [index for _, index in EpochSampler(50, seed=1)] != orders[0]
 
 
-def datasets(picture_set: PictureSet, padding: int, flip: bool) -> tuple[BatchDataset, AugmentedDataset]:
-    train, indices = picture_set.train, torch.arange(10, 60)
+def datasets(image_set: ImageSet, padding: int, flip: bool) -> tuple[BatchDataset, AugmentedDataset]:
+    train, indices = image_set.train, torch.arange(10, 60)
     mean, std = channel_statistics(train.images)
     plain = BatchDataset(train, indices, mean, std)
     return plain, AugmentedDataset(train, indices, mean, std, Augmentation(3, padding, flip))
 
 
-def test_a_picture_is_augmented_alike_in_any_company(picture_set: PictureSet) -> None:
-    _, augmented = datasets(picture_set, 2, True)
+def test_a_image_is_augmented_alike_in_any_company(image_set: ImageSet) -> None:
+    _, augmented = datasets(image_set, 2, True)
     x, y = augmented.__getitems__([(4, i) for i in range(50)])
     for chosen in ([7], [7, 3], [49, 7, 0]):
         some_x, some_y = augmented.__getitems__([(4, i) for i in chosen])
@@ -78,26 +78,26 @@ def test_a_picture_is_augmented_alike_in_any_company(picture_set: PictureSet) ->
         assert torch.equal(some_y, y[chosen])
 
 
-def test_augmentation_differs_from_epoch_to_epoch(picture_set: PictureSet) -> None:
-    _, augmented = datasets(picture_set, 2, True)
+def test_augmentation_differs_from_epoch_to_epoch(image_set: ImageSet) -> None:
+    _, augmented = datasets(image_set, 2, True)
     first, second = (augmented.__getitems__([(epoch, i) for i in range(50)])[0] for epoch in (0, 1))
     assert not torch.equal(first, second)
 
 
-def test_augmentation_switched_off_leaves_the_plain_picture(picture_set: PictureSet) -> None:
-    plain, augmented = datasets(picture_set, 0, False)
+def test_augmentation_switched_off_leaves_the_plain_image(image_set: ImageSet) -> None:
+    plain, augmented = datasets(image_set, 0, False)
     x, y = augmented.__getitems__([(0, i) for i in range(50)])
     assert torch.equal(x, plain.__getitems__(list(range(50)))[0])
-    train = picture_set.train
+    train = image_set.train
     assert torch.equal(x, normalise(train.images, *channel_statistics(train.images))[10:60])
     assert torch.equal(y, train.labels[10:60])
 
 
-def test_flip_alone_mirrors_some_and_shifts_none(picture_set: PictureSet) -> None:
-    plain, augmented = datasets(picture_set, 0, True)
+def test_flip_alone_mirrors_some_and_shifts_none(image_set: ImageSet) -> None:
+    plain, augmented = datasets(image_set, 0, True)
     x = plain.__getitems__(list(range(50)))[0]
     got = augmented.__getitems__([(0, i) for i in range(50)])[0]
-    mirrored = draw(3, 0, len(picture_set.train), 0)[1][10:60]
+    mirrored = draw(3, 0, len(image_set.train), 0)[1][10:60]
     assert 0 < int(mirrored.sum()) < 50
     assert torch.equal(got[mirrored], x[mirrored].flip(-1))
     assert torch.equal(got[~mirrored], x[~mirrored])
@@ -113,7 +113,7 @@ def test_roll_and_flip_is_torchs_sample_by_sample(axis: int) -> None:
         assert torch.equal(got, expected.flip(axis) if mirrored else expected)
 
 
-def test_auto_augment_is_torchvisions_under_each_pictures_seed() -> None:
+def test_auto_augment_is_torchvisions_under_each_images_seed() -> None:
     images = torch.randint(0, 256, (40, 3, 32, 32), dtype=torch.uint8)
     seeds = draw_seeds(3, 0, 0, 40).tolist()
     got = auto_augment(images, seeds)
@@ -146,12 +146,12 @@ def test_cut_out_blackens_one_square_around_any_pixel() -> None:
 
 
 @pytest.fixture
-def train() -> Pictures:
+def train() -> Images:
     images = torch.randint(0, 256, (60, 3, 6, 5), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    return Pictures(images, torch.arange(60) % 3)
+    return Images(images, torch.arange(60) % 3)
 
 
-def test_cut_out_comes_after_auto_augment_and_before_normalising(train: Pictures) -> None:
+def test_cut_out_comes_after_auto_augment_and_before_normalising(train: Images) -> None:
     indices = torch.arange(50)
     mean, std = channel_statistics(train.images)
     options = Augmentation(3, 2, True, policy=True, hole=4)
@@ -162,7 +162,7 @@ def test_cut_out_comes_after_auto_augment_and_before_normalising(train: Pictures
     assert torch.equal(x, normalise(cut_out(images, holes, 4), mean, std))
 
 
-def test_a_picture_is_augmented_alike_whatever_else_is_trained_on(train: Pictures) -> None:
+def test_a_image_is_augmented_alike_whatever_else_is_trained_on(train: Images) -> None:
     mean, std = channel_statistics(train.images)
     options = Augmentation(3, 2, True, policy=True, hole=4)
     few, all_of_them = (
@@ -171,7 +171,7 @@ def test_a_picture_is_augmented_alike_whatever_else_is_trained_on(train: Picture
     assert torch.equal(few.__getitems__([(1, 5)])[0], all_of_them.__getitems__([(1, 25)])[0])
 
 
-def test_every_augmentation_is_alike_in_any_company(train: Pictures) -> None:
+def test_every_augmentation_is_alike_in_any_company(train: Images) -> None:
     mean, std = channel_statistics(train.images)
     options = Augmentation(3, 2, True, policy=True, hole=3)
     dataset = AugmentedDataset(train, torch.arange(10, 60), mean, std, options)

@@ -1,4 +1,4 @@
-"""What is augmented where nothing is said: in proportion to the picture, mirrored only where that keeps classes."""
+"""What is augmented where nothing is said: in proportion to the image, mirrored only where that keeps classes."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from spikeback.cli.options import packaged_recipe, read_recipe, studies
-from spikeback.data import DataConfig, DataModule, Pictures, PictureSet
+from spikeback.data import DataConfig, DataModule, Images, ImageSet
 from spikeback.data.sets import folder
 from spikeback.errors import UsageError
 from spikeback.lab.paper.measured import protocol, protocol_of
@@ -23,24 +23,24 @@ HINT = " (data.flip=True mirrors half of them, if their classes allow it)"
 
 
 @pytest.fixture
-def digits(draw_picture: Callable[..., np.ndarray], tmp_path: Path) -> Path:
-    """A folder that nobody knows: 10 pictures of 14 x 14 of each of two classes."""
+def digits(draw_image: Callable[..., np.ndarray], tmp_path: Path) -> Path:
+    """A folder that nobody knows: 10 images of 14 x 14 of each of two classes."""
     for name in [f"digits/{each}/{i}.png" for each in "25" for i in range(10)]:
-        draw_picture(name, size=(14, 14), mode="L")
+        draw_image(name, size=(14, 14), mode="L")
     return tmp_path / "digits"
 
 
 @pytest.mark.parametrize(
     ("side", "padding"), [((32, 32), 4), ((14, 14), 1), ((28, 28), 3), ((8, 8), 1), ((7, 7), 0), ((64, 20), 2)]
 )
-def test_pictures_are_shifted_by_an_eighth(side: tuple[int, int], padding: int) -> None:
-    pictures = Pictures(torch.zeros(40, 1, *side, dtype=torch.uint8), torch.arange(40) % 2)
-    module = made(PictureSet("x", "y", ("a", "b"), pictures, pictures), DEFAULT)
+def test_images_are_shifted_by_an_eighth(side: tuple[int, int], padding: int) -> None:
+    images = Images(torch.zeros(40, 1, *side, dtype=torch.uint8), torch.arange(40) % 2)
+    module = made(ImageSet("x", "y", ("a", "b"), images, images), DEFAULT)
     assert module.augmentation.padding == padding
     assert module.describe()["options"]["crop_padding"] == padding
     words = f"shifted by up to {padding} of {min(side)} pixels" if padding else "not shifted"
     assert module.augmented == f"{words}, half of them mirrored"
-    asked = made(PictureSet("x", "y", ("a", "b"), pictures, pictures), replace(DEFAULT, crop_padding=5))
+    asked = made(ImageSet("x", "y", ("a", "b"), images, images), replace(DEFAULT, crop_padding=5))
     assert asked.augmentation.padding == 5
 
 
@@ -61,9 +61,9 @@ def test_a_folder_is_not_mirrored_unless_that_is_asked_for(digits: Path) -> None
     assert refused.augmented == "shifted by up to 1 of 14 pixels, not mirrored, AutoAugment, Cutout of 3 pixels"
 
 
-def test_cifar10_as_jpeg_is_known_to_allow_mirroring(draw_picture: Callable[..., np.ndarray], tmp_path: Path) -> None:
+def test_cifar10_as_jpeg_is_known_to_allow_mirroring(draw_image: Callable[..., np.ndarray], tmp_path: Path) -> None:
     for name in [f"{half}/{each}/{i}.jpg" for half in ("train", "test") for each in folder.CIFAR10 for i in range(2)]:
-        draw_picture(name, size=(32, 32))
+        draw_image(name, size=(32, 32))
     module = of_folder(tmp_path)
     assert (module.mirror, module.augmentation.padding) == (-1, 4)
 

@@ -20,9 +20,9 @@ def test_bench_data_prints_and_writes_the_share_of_waiting(tmp_path: Path, capsy
 
 
 @pytest.mark.parametrize("workers", [None, 1])
-def test_bench_data_of_frames(tmp_path: Path, draw_picture: Callable[..., np.ndarray], workers: int | None) -> None:
+def test_bench_data_of_frames(tmp_path: Path, draw_image: Callable[..., np.ndarray], workers: int | None) -> None:
     for i in range(24):
-        draw_picture(f"set/{i % 2}/{i}.png")
+        draw_image(f"set/{i % 2}/{i}.png")
     options = ["--data", "simulated-dvs", "--data.events.source", "folder", "--data.root", str(tmp_path / "set")]
     options += ["--data.size", "12", "--data.events.sensor", "16", "--data.batch_size", "4", "--precision", "32-true"]
     options += ["--data.events.time_steps", "3", "--steps", "2", "--out", str(tmp_path / "bench.json")]

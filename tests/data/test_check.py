@@ -15,7 +15,7 @@ from spikeback.data import check as checking
 from spikeback.data.check import check
 from spikeback.data.sets import dvs128_gesture as gesture
 from spikeback.data.sets import layouts
-from spikeback.data.sheet import GAP, LABEL, TILE, contact_sheet, picture
+from spikeback.data.sheet import GAP, LABEL, TILE, contact_sheet, image
 from spikeback.errors import UsageError
 
 from .cifar_files import write_cifar10
@@ -23,15 +23,15 @@ from .conftest import forbid
 
 
 @pytest.fixture
-def folder(draw_picture: Callable[..., np.ndarray], tmp_path: Path) -> Path:
+def folder(draw_image: Callable[..., np.ndarray], tmp_path: Path) -> Path:
     for half, count in (("train", 6), ("test", 2)):
         for name in ("cat", "dog"):
             for i in range(count):
-                draw_picture(f"pets/{half}/{name}/{i}.png")
+                draw_image(f"pets/{half}/{name}/{i}.png")
     return tmp_path / "pets"
 
 
-def test_a_folder_of_pictures(folder: Path) -> None:
+def test_a_folder_of_images(folder: Path) -> None:
     finding = check(folder)
     assert (finding.source, finding.whole, finding.checked) == ("folder", True, 16)
     assert finding.counts == {"train": {"cat": 6, "dog": 6}, "test": {"cat": 2, "dog": 2}}
@@ -51,7 +51,7 @@ def test_the_split_hash_is_that_of_a_training(folder: Path, tmp_path: Path) -> N
 
 
 def test_every_broken_file_is_named(folder: Path) -> None:
-    (folder / "train" / "cat" / "2.png").write_bytes(b"no picture")
+    (folder / "train" / "cat" / "2.png").write_bytes(b"no image")
     (folder / "test" / "dog" / "notes.txt").touch()
     (folder / "test" / "dog" / "1.png").unlink()
     (folder / "test" / "dog" / "1.png").mkdir()
@@ -63,17 +63,17 @@ def test_every_broken_file_is_named(folder: Path) -> None:
 
 
 def test_most_opens_some_evenly_spread(folder: Path) -> None:
-    (folder / "train" / "cat" / "1.png").write_bytes(b"no picture")
+    (folder / "train" / "cat" / "1.png").write_bytes(b"no image")
     assert (check(folder, 4).checked, check(folder, 4).whole) == (4, True)  # every fourth file
     assert not check(folder, 999).whole
 
 
 def test_most_bounds_what_is_decoded_for_the_sheet_too(
-    draw_picture: Callable[..., np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    draw_image: Callable[..., np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for kind in range(25):
         for i in range(10):
-            draw_picture(f"many/k{kind:02d}/{i}.png")
+            draw_image(f"many/k{kind:02d}/{i}.png")
     finding = check(tmp_path / "many")
     assert len(finding.samples) == 20
     assert {len(samples) for samples in finding.samples.values()} == {8}
@@ -108,11 +108,11 @@ def test_what_load_refuses_is_not_whole(folder: Path, fault: str, capsys: pytest
 def test_a_class_that_cannot_be_read_is_broken_and_the_others_are_checked(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (folder / "test" / "dog" / "1.png").write_bytes(b"no picture")
+    (folder / "test" / "dog" / "1.png").write_bytes(b"no image")
     forbid(monkeypatch, folder / "train" / "cat")
     broken = check(folder).broken
     assert broken[0] == f"{folder}/train/cat cannot be read: Permission denied"
-    assert f"{folder}/test/dog/1.png cannot be read as a picture" in broken[1]
+    assert f"{folder}/test/dog/1.png cannot be read as an image" in broken[1]
     forbid(monkeypatch, folder / "train")
     with pytest.raises(UsageError, match="train cannot be read: Permission denied"):
         check(folder)
@@ -206,7 +206,7 @@ def test_a_contact_sheet_shows_each_sample_in_its_row(tmp_path: Path) -> None:
         assert [sheet.getpixel(where) for where in middle] == [(200, 0, 0)] * 2
         assert sheet.getpixel((middle[0][0], middle[0][1] + TILE + GAP)) == (255, 176, 0)
         assert sheet.getpixel((middle[1][0], middle[1][1] + TILE + GAP)) == (255, 255, 255)
-    assert picture(torch.zeros(3, 2, 4, 4)).unique().tolist() == [16, 18, 26]
+    assert image(torch.zeros(3, 2, 4, 4)).unique().tolist() == [16, 18, 26]
 
 
 def test_the_command_says_what_a_folder_is(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -215,7 +215,7 @@ def test_the_command_says_what_a_folder_is(folder: Path, tmp_path: Path, capsys:
     assert f"{folder} is folder: use it with --data.name folder --data.root {folder}" in said
     assert "16 files opened, 0 broken, 0 missing" in said
     assert (tmp_path / "sheet.png").stat().st_size > 1000
-    (folder / "train" / "cat" / "2.png").write_bytes(b"no picture")
+    (folder / "train" / "cat" / "2.png").write_bytes(b"no image")
     with pytest.raises(SystemExit) as stop:
         main(["data", "check", str(folder), "--sheet", str(tmp_path / "sheet.png")])
     assert stop.value.code == 1

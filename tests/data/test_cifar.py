@@ -31,7 +31,7 @@ def publish(name: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_pictures_labels_and_classes_are_those_written(name: str, tmp_path: Path) -> None:
+def test_images_labels_and_classes_are_those_written(name: str, tmp_path: Path) -> None:
     train, test, train_labels, test_labels = WRITERS[name](tmp_path)
     dataset = load(name, tmp_path, unchecked=True)
     for split, images, labels in ((dataset.train, train, train_labels), (dataset.test, test, test_labels)):

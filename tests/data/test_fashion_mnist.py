@@ -102,16 +102,14 @@ def test_a_corrupt_archive_is_an_error_that_names_it(write_idx: WriteIdx, tmp_pa
         load_fashion_mnist(tmp_path)
 
 
-def test_as_many_labels_as_pictures(write_idx: WriteIdx, tmp_path: Path) -> None:
+def test_as_many_labels_as_images(write_idx: WriteIdx, tmp_path: Path) -> None:
     write_idx()
     (tmp_path / "train-labels-idx1-ubyte").write_bytes((tmp_path / "t10k-labels-idx1-ubyte").read_bytes())
     with pytest.raises(UsageError, match=r"N labels, not \(40, 2, 3\) and \(20,\)"):
         load_fashion_mnist(tmp_path, unchecked=True)
 
 
-def test_other_pictures_are_refused_and_unchecked_never_called_fashion_mnist(
-    write_idx: WriteIdx, tmp_path: Path
-) -> None:
+def test_other_images_are_refused_and_unchecked_never_called_fashion_mnist(write_idx: WriteIdx, tmp_path: Path) -> None:
     arrays = write_idx("digits")
     with pytest.raises(
         UsageError, match=r"images-idx3-ubyte, 40 x 2 x 3, is not Fashion-MNIST's: .*data\.unchecked=True"
@@ -119,7 +117,7 @@ def test_other_pictures_are_refused_and_unchecked_never_called_fashion_mnist(
         load_fashion_mnist(tmp_path / "digits")
     loaded = load_fashion_mnist(tmp_path / "digits", unchecked=True)
     assert loaded is not None
-    assert loaded.name == "IDX pictures in digits, unchecked"
+    assert loaded.name == "IDX images in digits, unchecked"
     assert loaded.classes == tuple("0123456789")
     assert "Fashion" not in loaded.name + loaded.provenance
     assert torch.equal(loaded.test.images, torch.from_numpy(arrays[2])[:, None])
@@ -136,11 +134,11 @@ def test_one_changed_byte_is_refused(write_idx: WriteIdx, tmp_path: Path) -> Non
     assert len(loaded.classes) == 12
 
 
-def test_unchecked_halves_have_pictures_of_one_size(write_idx: WriteIdx, tmp_path: Path) -> None:
+def test_unchecked_halves_have_images_of_one_size(write_idx: WriteIdx, tmp_path: Path) -> None:
     write_idx()
     path = tmp_path / "t10k-images-idx3-ubyte"
     path.write_bytes(struct.pack(">4B3i", 0, 0, 8, 3, 20, 3, 2) + path.read_bytes()[16:])
-    with pytest.raises(UsageError, match=r"differ in the size of their pictures: \(1, 2, 3\), \(1, 3, 2\)"):
+    with pytest.raises(UsageError, match=r"differ in the size of their images: \(1, 2, 3\), \(1, 3, 2\)"):
         load_fashion_mnist(tmp_path, unchecked=True)
 
 
@@ -152,7 +150,7 @@ def test_embedded_file_is_the_one_the_script_printed() -> None:
     assert digest in (files("spikeback.data") / "embedded" / "README.md").read_text()
 
 
-def test_embedded_licence_lies_beside_the_pictures() -> None:
+def test_embedded_licence_lies_beside_the_images() -> None:
     licence = (files("spikeback.data") / "embedded" / "LICENSE-fashion-mnist").read_text()
     assert "Copyright (c) 2017 Zalando SE, https://tech.zalando.com" in licence
 

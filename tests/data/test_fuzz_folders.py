@@ -1,4 +1,4 @@
-"""Damaged picture files and trees: a right sample or one line naming the file, nothing else."""
+"""Damaged image files and trees: a right sample or one line naming the file, nothing else."""
 
 import io
 import struct
@@ -32,16 +32,16 @@ FILES = {kind: encoded(kind) for kind in ("png", "jpeg", "bmp", "webp")}
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("pictures")
+    return tmp_path_factory.mktemp("images")
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from([*FILES]), st.integers(0, 400), st.binary(max_size=6), st.booleans())
-def test_a_damaged_picture_is_a_picture_or_one_clear_error(
+def test_a_damaged_image_is_a_image_or_one_clear_error(
     folder: Path, kind: str, where: int, new: bytes, cut: bool
 ) -> None:
     content = FILES[kind]
-    path = folder / f"picture.{kind}"
+    path = folder / f"image.{kind}"
     path.write_bytes(content[:where] + new + (b"" if cut else content[where + len(new) :]))
     message, image = "", None
     with warnings.catch_warnings():
@@ -51,21 +51,21 @@ def test_a_damaged_picture_is_a_picture_or_one_clear_error(
         except UsageError as error:
             message = str(error)
     if image is None:
-        assert message.startswith(f"{path} cannot be read as a picture")
+        assert message.startswith(f"{path} cannot be read as an image")
         assert "\n" not in message
     else:
         assert image.dtype == torch.uint8
         assert image.ndim == 3
 
 
-def test_a_picture_of_absurd_size_is_an_error_before_it_is_decoded(tmp_path: Path) -> None:
+def test_a_image_of_absurd_size_is_an_error_before_it_is_decoded(tmp_path: Path) -> None:
     def chunk(name: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", 200_000, 200_000, 8, 2, 0, 0, 0))
     path = tmp_path / "huge.png"
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b""))
-    with pytest.raises(UsageError, match=r"huge\.png cannot be read as a picture: .*exceeds limit"):
+    with pytest.raises(UsageError, match=r"huge\.png cannot be read as an image: .*exceeds limit"):
         decode_one(path)
 
 

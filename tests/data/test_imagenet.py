@@ -15,7 +15,7 @@ from torchvision.transforms import v2 as transforms
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from spikeback.data import DataConfig, DataModule, load
-from spikeback.data.sets.imagenet import PictureFiles
+from spikeback.data.sets.imagenet import ImageFiles
 from spikeback.errors import UsageError
 
 WNIDS = ("n01440764", "n02009912", "n07768694")
@@ -41,9 +41,9 @@ def files(root: Path, part: str) -> list[Path]:
     return sorted((root / part).glob("*/*"))
 
 
-def picture(path: Path) -> Tensor:
-    with Image.open(path) as image:
-        return pil_to_tensor(image.convert("RGB"))
+def image(path: Path) -> Tensor:
+    with Image.open(path) as opened:
+        return pil_to_tensor(opened.convert("RGB"))
 
 
 def test_the_middle_is_torchvisions_resize_and_centre_crop(tree: Path) -> None:
@@ -52,21 +52,21 @@ def test_the_middle_is_torchvisions_resize_and_centre_crop(tree: Path) -> None:
     assert dataset.test.labels.tolist() == [0, 0, 1, 1, 2, 2]
     assert (dataset.name, dataset.train.shape) == ("ImageNet, a part", (3, 224, 224))
     view = transforms.Compose([transforms.Resize(256), transforms.CenterCrop(224)])
-    expected = torch.stack([view(picture(path)) for path in files(tree, "val")])
+    expected = torch.stack([view(image(path)) for path in files(tree, "val")])
     assert torch.equal(dataset.test.read(torch.arange(6)), expected)
     assert torch.equal(dataset.test.read(torch.tensor([4, 1])), expected[[4, 1]])
 
 
-def test_training_views_are_torchvisions_under_each_pictures_seed(tree: Path) -> None:
+def test_training_views_are_torchvisions_under_each_images_seed(tree: Path) -> None:
     split = load("imagenet", tree, 32).train
-    assert isinstance(split, PictureFiles)
+    assert isinstance(split, ImageFiles)
     before = torch.get_rng_state()
     views = split.read_random(torch.arange(12), range(12))
     assert torch.equal(torch.get_rng_state(), before)
     crop = transforms.RandomResizedCrop(32)
     for seed, (path, view) in enumerate(zip(files(tree, "train"), views, strict=True)):
         torch.manual_seed(seed)
-        assert torch.equal(view, crop(picture(path)))
+        assert torch.equal(view, crop(image(path)))
 
 
 def config(tree: Path, **options: Any) -> DataConfig:
@@ -117,14 +117,14 @@ def test_hash_sees_names_sizes_and_labels(tree: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_broken_picture_is_one_line_that_names_it(tree: Path, workers: int) -> None:
+def test_a_broken_image_is_one_line_that_names_it(tree: Path, workers: int) -> None:
     path = files(tree, "val")[3]
     path.write_bytes(path.read_bytes()[:200])
     module = DataModule(config(tree, num_workers=workers), 0)
     module.setup()
     with pytest.raises(UsageError) as error:
         list(module.test_dataloader())
-    assert str(error.value).startswith(f"{path} cannot be read as a picture")
+    assert str(error.value).startswith(f"{path} cannot be read as an image")
     assert "\n" not in str(error.value)
 
 
@@ -137,10 +137,10 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "empty val": (lambda tree: (shutil.rmtree(tree / "val"), (tree / "val").mkdir()), "val is empty"),
     "flat val": (
         flat,
-        r"ILSVRC2012_val_00000000\.JPEG does not belong here.*; sort its pictures into folders by class",
+        r"ILSVRC2012_val_00000000\.JPEG does not belong here.*; sort its images into folders by class",
     ),
     "odd class": (lambda tree: (tree / "train" / "tench").mkdir(), "tench does not belong here"),
-    "empty class": (lambda tree: (tree / "train" / "n99999999").mkdir(), "n99999999 is a class without pictures"),
+    "empty class": (lambda tree: (tree / "train" / "n99999999").mkdir(), "n99999999 is a class without images"),
     "one class fewer": (lambda tree: shutil.rmtree(tree / "val" / WNIDS[1]), f"{WNIDS[1]} is in only one of them"),
     "one class": (lambda tree: [shutil.rmtree(each) for each in tree.glob("*/n0[27]*")], "train holds one class, n014"),
 }
@@ -154,22 +154,22 @@ def test_each_fault_of_the_tree_is_named(tree: Path, kind: str) -> None:
         load("imagenet", tree)
 
 
-def test_a_folder_named_like_a_picture_is_named_when_it_is_read(tree: Path) -> None:
+def test_a_folder_named_like_a_image_is_named_when_it_is_read(tree: Path) -> None:
     path = files(tree, "val")[0]
     path.unlink()
     path.mkdir()
-    with pytest.raises(UsageError, match=rf"{path.name} cannot be read as a picture"):
+    with pytest.raises(UsageError, match=rf"{path.name} cannot be read as an image"):
         load("imagenet", tree).test.read(torch.arange(1))
 
 
-def test_real_pictures_are_read_as_torchvision_reads_them(real_data: Path, tmp_path: Path) -> None:
+def test_real_images_are_read_as_torchvision_reads_them(real_data: Path, tmp_path: Path) -> None:
     sample = real_data / "imagenet-sample"
     if not sample.is_dir():
-        pytest.skip(f"no real pictures at {sample}")
+        pytest.skip(f"no real images at {sample}")
     for part in ("train", "val"):
         (tmp_path / part).symlink_to(sample)
     split = load("imagenet", tmp_path).test
     assert len(split) == 30
     view = transforms.Compose([transforms.Resize(256), transforms.CenterCrop(224)])
     for index, path in enumerate(files(tmp_path, "val")):
-        assert torch.equal(split.read(torch.tensor([index]))[0], view(picture(path)))
+        assert torch.equal(split.read(torch.tensor([index]))[0], view(image(path)))

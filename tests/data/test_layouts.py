@@ -30,17 +30,17 @@ def test_a_part_of_imagenet(tmp_path: Path) -> None:
 
 
 def test_classes_named_as_imagenets_in_train_and_test_are_a_folder(
-    tmp_path: Path, draw_picture: Callable[..., np.ndarray]
+    tmp_path: Path, draw_image: Callable[..., np.ndarray]
 ) -> None:
     for half in ("train", "test"):
         for wnid in ("n01440764", "n01443537"):
-            draw_picture(f"set/{half}/{wnid}/0.png")
+            draw_image(f"set/{half}/{wnid}/0.png")
     finding = check(tmp_path / "set")
     assert (finding.source, finding.whole, finding.missing) == ("folder", True, [])
     assert "data.name=imagenet needs them in train/ and in val/" in finding.notes[0]
     assert len(load(finding.source, tmp_path / "set").test) == 2
     (tmp_path / "set" / "test").rename(tmp_path / "set" / "val")
-    draw_picture("set/test/ILSVRC2012_test_00000001.JPEG")  # its test pictures are not sorted
+    draw_image("set/test/ILSVRC2012_test_00000001.JPEG")  # its test images are not sorted
     assert (check(tmp_path / "set").source, check(tmp_path / "set").whole) == ("imagenet", True)
     (tmp_path / "set" / "val").rename(tmp_path / "elsewhere")
     finding = check(tmp_path / "set")

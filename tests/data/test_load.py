@@ -42,10 +42,10 @@ def test_the_right_size_changes_nothing() -> None:
 
 
 def test_home_is_expanded(
-    draw_picture: Callable[..., np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    draw_image: Callable[..., np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("pets/cat/1.png", "pets/cat/2.png", "pets/dog/1.png", "pets/dog/2.png"):
-        draw_picture(name)
+        draw_image(name)
     monkeypatch.setenv("HOME", str(tmp_path))
     assert load("folder", "~/pets").classes == ("cat", "dog")
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from spikeback.data import DataConfig, EventConfig, PictureSet
+from spikeback.data import DataConfig, EventConfig, ImageSet
 from spikeback.errors import UsageError
 
 from .batches import SMALL, RecordingSet, epoch, made, same
@@ -65,8 +65,8 @@ def test_frames_are_mirrored_along_the_axis_that_keeps_their_labels(
         assert trained_on(True) == seen
 
 
-def test_mirroring_what_loses_its_label_is_an_error(recording_set: RecordingSet, picture_set: PictureSet) -> None:
-    for dataset, name in ((recording_set, "tiny frames"), (picture_set, "tiny")):
+def test_mirroring_what_loses_its_label_is_an_error(recording_set: RecordingSet, image_set: ImageSet) -> None:
+    for dataset, name in ((recording_set, "tiny frames"), (image_set, "tiny")):
         unsafe, asked = replace(dataset, mirror=None), replace(SMALL, flip=True)
         with pytest.raises(UsageError, match=rf"^data\.flip=True is wrong for {name}: a mirrored sample may be of an"):
             made(unsafe, asked)
@@ -75,10 +75,10 @@ def test_mirroring_what_loses_its_label_is_an_error(recording_set: RecordingSet,
         assert made(replace(dataset, mirror=-1), replace(SMALL, flip=False)).mirror is None
 
 
-def test_a_picture_is_mirrored_along_the_axis_of_its_set(picture_set: PictureSet) -> None:
+def test_a_image_is_mirrored_along_the_axis_of_its_set(image_set: ImageSet) -> None:
     config = replace(SMALL, crop_padding=0, batch_size=1)
-    plain = epoch(made(picture_set, replace(config, flip=False)), 0)
-    seen = epoch(made(replace(picture_set, mirror=-2), config), 0)
+    plain = epoch(made(image_set, replace(config, flip=False)), 0)
+    seen = epoch(made(replace(image_set, mirror=-2), config), 0)
     same = [torch.equal(x, u) for (x, _), (u, _) in zip(seen, plain, strict=True)]
     assert 0 < sum(same) < len(same)
     assert all(s or torch.equal(x, u.flip(-2)) for s, (x, _), (u, _) in zip(same, seen, plain, strict=True))
@@ -90,34 +90,34 @@ def test_a_picture_is_mirrored_along_the_axis_of_its_set(picture_set: PictureSet
         (
             {"crop_padding": 6},
             False,
-            "data.crop_padding=6 is too much for pictures of 5 pixels a side; give at most 5",
+            "data.crop_padding=6 is too much for images of 5 pixels a side; give at most 5",
         ),
-        ({"cutout": 6}, False, "data.cutout=6 is too much for pictures of 5 pixels a side; give at most 5"),
+        ({"cutout": 6}, False, "data.cutout=6 is too much for images of 5 pixels a side; give at most 5"),
         (
             {"events": EventConfig(roll=5)},
             True,
             "data.events.roll=5 is too much for frames of 5 pixels a side; give at most 4",
         ),
-        ({"cutout": 3}, True, "data.cutout=3 has no use with frames of events; it is for pictures"),
-        ({"auto_augment": True}, True, "data.auto_augment=True has no use with frames of events; it is for pictures"),
+        ({"cutout": 3}, True, "data.cutout=3 has no use with frames of events; it is for images"),
+        ({"auto_augment": True}, True, "data.auto_augment=True has no use with frames of events; it is for images"),
     ],
 )
 def test_augmentation_beyond_the_samples_is_an_error(
-    recording_set: RecordingSet, picture_set: PictureSet, config: dict[str, Any], frames: bool, message: str
+    recording_set: RecordingSet, image_set: ImageSet, config: dict[str, Any], frames: bool, message: str
 ) -> None:
     with pytest.raises(UsageError) as error:
-        made(recording_set if frames else picture_set, replace(SMALL, **config))
+        made(recording_set if frames else image_set, replace(SMALL, **config))
     assert str(error.value) == message
 
 
-def test_augmentation_up_to_the_side_works(recording_set: RecordingSet, picture_set: PictureSet) -> None:
-    assert epoch(made(picture_set, replace(SMALL, crop_padding=5, cutout=5)), 0)
+def test_augmentation_up_to_the_side_works(recording_set: RecordingSet, image_set: ImageSet) -> None:
+    assert epoch(made(image_set, replace(SMALL, crop_padding=5, cutout=5)), 0)
     assert epoch(made(recording_set, replace(SMALL, events=EventConfig(roll=4))), 0)
 
 
 @pytest.mark.parametrize("name", ["cifar10-dvs", "simulated-dvs", "tonic:SHD"])
 @pytest.mark.parametrize(("option", "value"), [("cutout", 16), ("auto_augment", True)])
-def test_options_for_pictures_are_refused_before_recordings_are_read(name: str, option: str, value: Any) -> None:
+def test_options_for_images_are_refused_before_recordings_are_read(name: str, option: str, value: Any) -> None:
     with pytest.raises(UsageError, match=rf"^data\.{option}={value} has no use with frames of events"):
         DataConfig(name, **{option: value})
 

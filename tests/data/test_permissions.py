@@ -32,12 +32,12 @@ def writer(name: str) -> Callable[[Callable[[Path], Path]], None]:
 
 @writer("folder")
 def _(root: Path) -> Path:
-    return pictures(root, ("train", "test"), ("cat", "dog"), ".png")
+    return images(root, ("train", "test"), ("cat", "dog"), ".png")
 
 
 @writer("imagenet")
 def _(root: Path) -> Path:
-    return pictures(root, ("train", "val"), ("n01440764", "n01443537"), ".JPEG")
+    return images(root, ("train", "val"), ("n01440764", "n01443537"), ".JPEG")
 
 
 @writer("cifar10")
@@ -80,7 +80,7 @@ def _(root: Path) -> Path:
     return root / "train" / "7" / "0.npz"
 
 
-def pictures(root: Path, halves: tuple[str, str], classes: tuple[str, str], suffix: str) -> Path:
+def images(root: Path, halves: tuple[str, str], classes: tuple[str, str], suffix: str) -> Path:
     for folder in [root / half / each for half in halves for each in classes]:
         folder.mkdir(parents=True)
         for i in range(2):

@@ -10,7 +10,7 @@ import torch
 
 import spikeback as sb
 from spikeback.cli.main import main
-from spikeback.data import DataConfig, DataModule, EventConfig, PictureSet, Source, load, register, sources
+from spikeback.data import DataConfig, DataModule, EventConfig, ImageSet, Source, load, register, sources
 from spikeback.data.check import check
 from spikeback.data.sets import source as registry
 from spikeback.data.sets.built_in import BUILT_IN
@@ -35,7 +35,7 @@ def digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_dataset_from_outside_is_loaded_by_name(digits: Path) -> None:
     dataset = load("digits", digits, 6)
-    assert isinstance(dataset, PictureSet)
+    assert isinstance(dataset, ImageSet)
     assert (dataset.classes, dataset.train.shape) == (("0", "1", "2"), (1, 6, 6))
     assert dataset.provenance.endswith("resized to 6 x 6")
     with np.load(digits / "digits.npz") as arrays:
@@ -131,7 +131,7 @@ def test_every_dataset_says_what_it_needs() -> None:
         assert set(source.acting()) <= set(vars(EventConfig()))
 
 
-def test_tables_take_pictures_as_mirrored_filmed_ones_too() -> None:
+def test_tables_take_images_as_mirrored_filmed_ones_too() -> None:
     assert [protocol({"data": {"name": name}})["data.flip"] for name in ("embedded", "simulated-dvs")] == [True, True]
 
 

@@ -37,7 +37,7 @@ def test_small_fractions_hold_out_one_and_large_ones_leave_one(fraction: float, 
     assert LABELS[hold_out(LABELS, fraction)[1]].bincount(minlength=3).tolist() == expected
 
 
-def test_a_single_picture_is_never_held_out() -> None:
+def test_a_single_image_is_never_held_out() -> None:
     train, held_out = hold_out(torch.tensor([0, 1, 1]), 0.9)
     assert 0 in train
     assert len(held_out) == 1

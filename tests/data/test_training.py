@@ -57,7 +57,7 @@ def test_cifar100(tmp_path: Path) -> None:
 
 
 def imagenet_tree(root: Path, sample: Path) -> None:
-    """The real pictures for training, two copies of each, and for validation."""
+    """The real images for training, two copies of each, and for validation."""
     for path in sample.glob("*/*.JPEG"):
         for part, copies in (("train", 2), ("val", 1)):
             (root / part / path.parent.name).mkdir(parents=True)
@@ -65,9 +65,9 @@ def imagenet_tree(root: Path, sample: Path) -> None:
                 (root / part / path.parent.name / f"{copy}_{path.name}").symlink_to(path)
 
 
-def test_imagenet_from_real_pictures(real_data: Path, tmp_path: Path) -> None:
+def test_imagenet_from_real_images(real_data: Path, tmp_path: Path) -> None:
     if not (real_data / "imagenet-sample").is_dir():
-        pytest.skip(f"no real pictures at {real_data / 'imagenet-sample'}")
+        pytest.skip(f"no real images at {real_data / 'imagenet-sample'}")
     imagenet_tree(tmp_path, real_data / "imagenet-sample")
     data = DataConfig("imagenet", str(tmp_path), 32, 10, held_out=0.5, num_workers=2)
     dataset = train(tmp_path, data, stem="imagenet")["dataset"]
@@ -116,17 +116,17 @@ def test_nmnist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert dataset["options"]["mirror"] is None
 
 
-def test_simulated_dvs_of_a_folder_of_pictures(tmp_path: Path, draw_picture: Callable[..., np.ndarray]) -> None:
+def test_simulated_dvs_of_a_folder_of_images(tmp_path: Path, draw_image: Callable[..., np.ndarray]) -> None:
     for name in ("light", "dark"):
         for i in range(14):
-            draw_picture(f"pictures/{name}/{i}.png", size=(12, 12))
+            draw_image(f"images/{name}/{i}.png", size=(12, 12))
     events = EventConfig(time_steps=3, source="folder", sensor=16)
     data = DataConfig(
-        "simulated-dvs", str(tmp_path / "pictures"), 8, 5, held_out=0.2, cache=str(tmp_path / "cache"), events=events
+        "simulated-dvs", str(tmp_path / "images"), 8, 5, held_out=0.2, cache=str(tmp_path / "cache"), events=events
     )
     dataset = train(tmp_path, data, "dvs")["dataset"]
-    assert (dataset["name"], dataset["shape"]) == ("simulated DVS of pictures", [3, 2, 8, 8])
-    assert dataset["options"]["mirror"] is None  # nobody knows what a folder's pictures mean
+    assert (dataset["name"], dataset["shape"]) == ("simulated DVS of images", [3, 2, 8, 8])
+    assert dataset["options"]["mirror"] is None  # nobody knows what a folder's images mean
     assert "not comparable with results on CIFAR10-DVS" in dataset["provenance"]
 
 
@@ -168,7 +168,7 @@ def batches(data: DataConfig) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "nmnist", "simulated-dvs"])
 def test_batches_are_the_same_for_any_number_of_workers(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, draw_picture: Callable[..., np.ndarray]
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, draw_image: Callable[..., np.ndarray]
 ) -> None:
     monkeypatch.setattr(sets, "NMNIST", {"Train": 40, "Test": 20})
     if name == "nmnist":
@@ -177,7 +177,7 @@ def test_batches_are_the_same_for_any_number_of_workers(
                 nmnist_bin(tmp_path / "set" / half / str(i % 10) / f"{i + 1:05d}.bin", 100)
     elif name == "simulated-dvs":
         for i in range(24):
-            draw_picture(f"set/{i % 2}/{i}.png")
+            draw_image(f"set/{i % 2}/{i}.png")
     else:
         {"cifar10": write_cifar10, "cifar100": write_cifar100}[name](tmp_path / "set")
     augmented: Any = {"auto_augment": True, "cutout": 4} if not find(name).frames else {}

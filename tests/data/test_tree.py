@@ -1,4 +1,4 @@
-"""Folders of pictures as people have them: taken, or refused with advice that works; `data check` says the same."""
+"""Folders of images as people have them: taken, or refused with advice that works; `data check` says the same."""
 
 import sys
 from collections.abc import Callable
@@ -19,13 +19,13 @@ Tree = Callable[..., Path]
 
 
 @pytest.fixture
-def tree(draw_picture: Draw, tmp_path: Path) -> Tree:
-    """tree("train/cat", "train/dog", count=3): so many pictures in each of these folders of tmp_path/set."""
+def tree(draw_image: Draw, tmp_path: Path) -> Tree:
+    """tree("train/cat", "train/dog", count=3): so many images in each of these folders of tmp_path/set."""
 
     def draw(*folders: str, count: int = 3) -> Path:
         for folder in folders:
             for i in range(count):
-                draw_picture(f"set/{folder}/{i}.png")
+                draw_image(f"set/{folder}/{i}.png")
         return tmp_path / "set"
 
     return draw
@@ -50,7 +50,7 @@ JUNK = ("Thumbs.db", "desktop.ini", ".DS_Store", "._0.png", "Icon\r", "ehthumbs.
 
 
 @pytest.mark.parametrize("place", ["set", "set/cat", "set/cat/__MACOSX", "set/__MACOSX", "set/.cache", "set/cat/.x"])
-def test_what_systems_leave_behind_is_no_picture_no_class_and_no_word(tree: Tree, tmp_path: Path, place: str) -> None:
+def test_what_systems_leave_behind_is_no_image_no_class_and_no_word(tree: Tree, tmp_path: Path, place: str) -> None:
     root = tree("cat", "dog")
     before = load_folder(root)
     (tmp_path / place).mkdir(exist_ok=True)
@@ -63,11 +63,11 @@ def test_what_systems_leave_behind_is_no_picture_no_class_and_no_word(tree: Tree
     assert len(finding.notes) == 1  # the test split
 
 
-def test_files_of_other_kinds_are_left_out_and_named(tree: Tree, draw_picture: Draw) -> None:
+def test_files_of_other_kinds_are_left_out_and_named(tree: Tree, draw_image: Draw) -> None:
     root = tree("cat", "dog")
     before = load_folder(root).hash()
     Image.new("L", (9, 9)).save(root / "cat" / "stray.gif")
-    draw_picture("set/loose.png")
+    draw_image("set/loose.png")
     endings = ".jpg, .jpeg, .png, .bmp, .webp, .ppm, .pgm, .tif, .tiff"
     notes = [
         f"1 left out (the name ends in none of {endings}): {root}/cat/stray.gif",
@@ -103,18 +103,18 @@ def test_several_folders_that_lie_deeper_are_all_named(tree: Tree) -> None:
     (("train/cat", "train/dog", "test/cat", "test/dog"), "train/cat", ""),
     (("train/cat", "train/dog", "test"), "", "train"),
 ])  # fmt: skip
-def test_pictures_in_the_folder_itself(tree: Tree, folders: tuple[str, ...], given: str, meant: str) -> None:
+def test_images_in_the_folder_itself(tree: Tree, folders: tuple[str, ...], given: str, meant: str) -> None:
     root = tree(*folders)
     message = refusal(root / given)
-    assert "holds pictures itself, and no class folders" in message
+    assert "holds images itself, and no class folders" in message
     assert message.endswith(f"did you mean data.root={root / meant}?")
     assert load_folder(root / meant).classes == ("cat", "dog")
 
 
-def test_flat_pictures_alone_get_no_hint(tree: Tree, tmp_path: Path) -> None:
+def test_flat_images_alone_get_no_hint(tree: Tree, tmp_path: Path) -> None:
     root = tree("all") / "all"
     assert refusal(root) == (
-        f"{root} holds pictures itself, and no class folders; expected {root}/<class>/ with pictures in each"
+        f"{root} holds images itself, and no class folders; expected {root}/<class>/ with images in each"
     )
 
 
@@ -159,13 +159,13 @@ def test_val_beside_test_is_held_out(tree: Tree) -> None:
     assert torch.allclose(module.mean, (read("train") / 255).mean((0, 2, 3)))
     assert loaded.provenance.endswith("; val/ is held out")
     assert check(root).notes == ["val/ will be held out"]
-    unused = halves(root, use_all=True)  # best on the test pictures: the held-out ones are trained on in no case
+    unused = halves(root, use_all=True)  # best on the test images: the held-out ones are trained on in no case
     assert (unused.sizes["train"], unused.sizes["held_out"]) == (6, 0)
     other = halves(tree("val/cat", "val/dog", count=2).rename(root.parent / "moved"))
     assert other.split_hash == module.split_hash  # by position, the same
 
 
-def test_recordings_filmed_of_pictures_hold_the_same_out(tree: Tree, tmp_path: Path) -> None:
+def test_recordings_filmed_of_images_hold_the_same_out(tree: Tree, tmp_path: Path) -> None:
     root = tree(*(f"{half}/{each}" for half in ("train", "val", "test") for each in ("cat", "dog")), count=2)
     events = EventConfig(time_steps=1, source="folder", sensor=8, roll=0)
     config = DataConfig("simulated-dvs", str(root), 8, 2, cache=str(tmp_path / "cache"), events=events)
@@ -199,7 +199,7 @@ def test_a_class_of_other_files_names_what_they_are(tree: Tree, name: str, found
     root = tree("cat", "dog")
     (root / "emu").mkdir()
     (root / "emu" / name).write_bytes(b"GIF89a")
-    with pytest.raises(UsageError, match=rf"set/emu is a class without pictures .*, it holds {found}; convert these"):
+    with pytest.raises(UsageError, match=rf"set/emu is a class without images .*, it holds {found}; convert these"):
         load_folder(root)
     assert check(root).missing == [f"{root}/emu is empty"]
 
@@ -220,9 +220,9 @@ def test_names_in_any_script_and_links_are_taken(tree: Tree, tmp_path: Path) -> 
 def test_a_link_to_nothing_is_named(tree: Tree) -> None:
     root = tree("cat", "dog")
     (root / "cat" / "9.png").symlink_to(root / "nowhere.png")
-    with pytest.raises(UsageError, match=r"set/cat/9\.png cannot be read as a picture: .*No such file"):
+    with pytest.raises(UsageError, match=r"set/cat/9\.png cannot be read as an image: .*No such file"):
         load_folder(root)
-    assert check(root).broken[0].startswith(f"{root}/cat/9.png cannot be read as a picture")
+    assert check(root).broken[0].startswith(f"{root}/cat/9.png cannot be read as an image")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names there are text")

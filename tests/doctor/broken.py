@@ -21,7 +21,7 @@ BATCH, HELD_OUT = 32, 128
 
 @cache
 def embedded(size: int = 10) -> tuple[Tensor, Tensor]:
-    """4096 + 256 pictures of the embedded set, (N, 1, size, size), zero mean and unit variance, and their labels."""
+    """4096 + 256 images of the embedded set, (N, 1, size, size), zero mean and unit variance, and their labels."""
     train = load_embedded().train
     chosen = torch.randperm(len(train.labels), generator=torch.Generator().manual_seed(0))[: 4096 + 256]
     x = F.adaptive_avg_pool2d(train.images[chosen].float() / 255, size)
@@ -29,12 +29,12 @@ def embedded(size: int = 10) -> tuple[Tensor, Tensor]:
 
 
 def positive(x: Tensor) -> Tensor:
-    """The same pictures in [0.2, 1]: currents of positive weights lie between bounds."""
+    """The same images in [0.2, 1]: currents of positive weights lie between bounds."""
     return 0.2 + 0.8 * (x - x.min()) / (x.max() - x.min())
 
 
 class Integrating(nn.Module):
-    """Pictures (B, 1, H, W) -> (T, B, K) through convolutions of positive weights, no norm: a current of at most 0.6
+    """Images (B, 1, H, W) -> (T, B, K) through convolutions of positive weights, no norm: a current of at most 0.6
     a step into the first layer and 0.72 into the others, against a threshold of 0.8: spikes take several steps."""
 
     def __init__(self, neuron: nn.Module, width: int = 16, steps: int = 8, layers: int = 3) -> None:
@@ -56,7 +56,7 @@ class Integrating(nn.Module):
 
 
 class Merged(nn.Sequential):
-    """A layer for pictures on every time step."""
+    """A layer for images on every time step."""
 
     def forward(self, input: Tensor) -> Tensor:
         return super().forward(input.flatten(0, 1)).unflatten(0, input.shape[:2])
@@ -152,7 +152,7 @@ def treated(case: Case) -> tuple[nn.Module, Any]:
 
 
 def loss_after_training(net: nn.Module, case: Case, lr: float = 0.1) -> float:
-    """Loss of the main logits on 256 held-out pictures, batch statistics, after the case's steps of SGD on a copy.
+    """Loss of the main logits on 256 held-out images, batch statistics, after the case's steps of SGD on a copy.
 
     A ShortcutNet trains as it is meant to: evolutionary, from weight 0.25 to 0.
     """

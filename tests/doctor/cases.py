@@ -1,4 +1,4 @@
-"""Networks, pictures, and an independent account of what a forward and backward pass does, to hold the doctor to."""
+"""Networks, images, and an independent account of what a forward and backward pass does, to hold the doctor to."""
 
 import copy
 import random
@@ -18,8 +18,8 @@ from spikeback.models.resnet import SpikingResNet
 K = 5
 
 
-def smooth_pictures(batch: int, channels: int = 3, size: int = 8, seed: int = 0, dtype: torch.dtype = torch.float32):
-    """Random pictures (B, C, H, W) of unit variance whose neighbouring pixels are alike; the same for the same seed."""
+def smooth_images(batch: int, channels: int = 3, size: int = 8, seed: int = 0, dtype: torch.dtype = torch.float32):
+    """Random images (B, C, H, W) of unit variance whose neighbouring pixels are alike; the same for the same seed."""
     noise = torch.randn(batch, channels, size + 2, size + 2, generator=torch.Generator().manual_seed(seed))
     smooth = F.avg_pool2d(noise, 3, 1)
     return (smooth / smooth.std()).to(dtype)

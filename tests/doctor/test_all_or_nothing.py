@@ -15,10 +15,10 @@ from spikeback.errors import UsageError
 from spikeback.train.recipe import TrainConfig
 from spikeback.train.start import prepare
 
-from .cases import Chain, assert_same, residual_net, smooth_pictures, snapshot, some_labels
+from .cases import Chain, assert_same, residual_net, smooth_images, snapshot, some_labels
 from .peers import jelly, need
 
-X, Y = smooth_pictures(24, 1), some_labels(24, 10)
+X, Y = smooth_images(24, 1), some_labels(24, 10)
 
 
 def small_net(**options: Any) -> Any:

@@ -1,6 +1,6 @@
 """`sb.calibrate` brings every block's gain to 1 and touches nothing but what it says.
 
-Gains are measured twice: by `sb.diagnose` and by hooks of this test, on pictures that were not used to calibrate.
+Gains are measured twice: by `sb.diagnose` and by hooks of this test, on images that were not used to calibrate.
 """
 
 import copy
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import spikeback as sb
 from spikeback.ops.surrogate import Surrogate
 
-from .cases import Chain, account, assert_same, block_names, found_blocks, lifs, smooth_pictures, snapshot, some_labels
+from .cases import Chain, account, assert_same, block_names, found_blocks, lifs, smooth_images, snapshot, some_labels
 
 MakeNet = Callable[..., Any]
 S = sb.surrogate
@@ -28,13 +28,13 @@ def wide_net(name: str = "spiking_resnet18", surrogate: Surrogate = EQ_4[0], thr
     return sb.create_model(name, time_steps=2, width=8, neuron=sb.LIF(0.25, threshold, surrogate))
 
 
-def pictures(seed: int = 0, batch: int = 64) -> Tensor:
-    return smooth_pictures(batch, size=SIZE, seed=seed)
+def images(seed: int = 0, batch: int = 64) -> Tensor:
+    return smooth_images(batch, size=SIZE, seed=seed)
 
 
 def held_out_gains(net: Any, batch: int = 48) -> dict[str, float]:
     """Of every block, by the doctor; the same by hooks of our own to within rounding."""
-    x, y, names = pictures(99, batch), some_labels(batch, 10, 99), block_names(net)
+    x, y, names = images(99, batch), some_labels(batch, 10, 99), block_names(net)
     figures = found_blocks(sb.diagnose(net, x, y, passes=()))
     truth = account(net, x, y, names)
     for name in names:
@@ -61,7 +61,7 @@ def assert_in_range(gains: Mapping[str, float | None]) -> None:
 )  # fmt: skip
 def test_every_block_passes_the_gradient_on(name: str, surrogate: Surrogate, threshold: float) -> None:
     net = wide_net(name, surrogate, threshold)
-    result = sb.calibrate(net, pictures(batch=48), some_labels(48, 10))
+    result = sb.calibrate(net, images(batch=48), some_labels(48, 10))
     assert_in_range(held_out_gains(net))
     assert_in_range({k: v for k, v in result.measured.items() if k in block_names(net)})
     for block in block_names(net):
@@ -72,21 +72,21 @@ def test_every_block_passes_the_gradient_on(name: str, surrogate: Surrogate, thr
 
 def test_without_labels() -> None:
     net = wide_net()
-    sb.calibrate(net, pictures())
+    sb.calibrate(net, images())
     assert_in_range(held_out_gains(net))
 
 
 @pytest.mark.parametrize("gain", [0.5, 2.0])
 def test_another_target(gain: float) -> None:
     net = wide_net()
-    sb.calibrate(net, pictures(), some_labels(64, 10), gain=gain)
+    sb.calibrate(net, images(), some_labels(64, 10), gain=gain)
     assert_in_range({name: found / gain for name, found in held_out_gains(net).items()})
 
 
 @pytest.mark.parametrize("training", [True, False])
 def test_only_gains_are_changed(training: bool) -> None:
     net = wide_net().train(training)
-    x = pictures()
+    x = images()
     twin, before = copy.deepcopy(net), snapshot(net, x)
     sb.calibrate(net, x)
     after = snapshot(net, x)
@@ -102,7 +102,7 @@ def test_only_gains_are_changed(training: bool) -> None:
 
 def test_gains_are_saved_with_the_net() -> None:
     net, fresh = wide_net(), wide_net()
-    sb.calibrate(net, pictures())
+    sb.calibrate(net, images())
     fresh.load_state_dict(net.state_dict())
     assert [lif.gain.item() for lif in lifs(fresh)] == [lif.gain.item() for lif in lifs(net)]
 
@@ -110,16 +110,16 @@ def test_gains_are_saved_with_the_net() -> None:
 @pytest.mark.parametrize("surrogate", [S.Triangle(1.0), S.Rectangle(1.0), S.Tanh(3.0)], ids=str)
 def test_a_second_time_changes_little(surrogate: Surrogate) -> None:
     net = wide_net(surrogate=surrogate)
-    sb.calibrate(net, pictures(), some_labels(64, 10))
+    sb.calibrate(net, images(), some_labels(64, 10))
     first = [lif.gain.item() for lif in lifs(net)]
-    sb.calibrate(net, pictures(), some_labels(64, 10))
+    sb.calibrate(net, images(), some_labels(64, 10))
     assert [lif.gain.item() for lif in lifs(net)] == pytest.approx(first, rel=0.1)
 
 
 @pytest.mark.parametrize("threshold", [0.5, 1.0])
 def test_width_instead_of_height(threshold: float) -> None:
     net = wide_net(surrogate=S.Rectangle(1.0), threshold=threshold)
-    x, twin = pictures(), copy.deepcopy(net)
+    x, twin = images(), copy.deepcopy(net)
     sb.calibrate(net, x, some_labels(64, 10), width=True)
     assert all(lif.gain == 1 for lif in lifs(net))
     assert any(lif.surrogate != S.Rectangle(1.0) for lif in lifs(net))
@@ -133,7 +133,7 @@ def test_width_instead_of_height(threshold: float) -> None:
 
 
 def last_fidelity(net: Any, seed: int = 0) -> float:
-    found = sb.diagnose(net, pictures(seed), some_labels(64, 10), passes=("fidelity",)).as_dict()
+    found = sb.diagnose(net, images(seed), some_labels(64, 10), passes=("fidelity",)).as_dict()
     return found["blocks"][-1]["fidelity"]
 
 
@@ -142,14 +142,14 @@ def test_fidelity_is_reached_or_reported() -> None:
     net = wide_net()
     twin, sick = copy.deepcopy(net), last_fidelity(net)
     assert sick < 0.6
-    result = sb.calibrate(net, pictures(), some_labels(64, 10), fidelity=0.7)
+    result = sb.calibrate(net, images(), some_labels(64, 10), fidelity=0.7)
     assert result.norm_scale is not None
     assert 0 < result.norm_scale < 1
     assert last_fidelity(net, 99) > sick + 0.1
     assert result.fidelity is not None
     assert result.fidelity == pytest.approx(last_fidelity(net), abs=0.1)
     assert result.fidelity >= 0.6 or f"{result.fidelity:.1f}" in str(result)  # not reached: the table says how far
-    assert_in_range(held_out_gains(net, 256))  # few membranes are active then: of 48 pictures gains differ by a third
+    assert_in_range(held_out_gains(net, 256))  # few membranes are active then: of 48 images gains differ by a third
     scaled = {f"{block}.conv2.1.weight" for block in block_names(net)}
     for name, value in net.state_dict().items():
         old = twin.state_dict()[name]
@@ -162,7 +162,7 @@ def test_fidelity_is_reached_or_reported() -> None:
 @pytest.mark.slow
 def test_fidelity_alone_leaves_the_gains() -> None:
     net = wide_net()
-    result = sb.calibrate(net, pictures(), gain=None, fidelity=0.7)
+    result = sb.calibrate(net, images(), gain=None, fidelity=0.7)
     assert all(lif.gain == 1 for lif in lifs(net))
     assert result.norm_scale is not None
     assert last_fidelity(net) > 0.6
@@ -171,7 +171,7 @@ def test_fidelity_alone_leaves_the_gains() -> None:
 def test_what_it_returns() -> None:
     net = wide_net()
     names = block_names(net)
-    result = sb.calibrate(net, pictures())
+    result = sb.calibrate(net, images())
     found = result.as_dict()
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert set(found) >= {"gains", "measured", "norm_scale", "shares", "fidelity"}
@@ -187,7 +187,7 @@ def test_what_it_returns() -> None:
 def test_the_net_inside_a_shortcut_net() -> None:
     model = sb.ShortcutNet(wide_net())
     branches = copy.deepcopy(model.branches.state_dict())
-    sb.calibrate(model, pictures())
+    sb.calibrate(model, images())
     assert_in_range(held_out_gains(model.net))
     assert all(torch.equal(branches[key], value) for key, value in model.branches.state_dict().items())
 
@@ -217,7 +217,7 @@ def test_failure_leaves_the_gains_as_they_were() -> None:
     net.layer3[0].lif1.register_forward_pre_hook(give_up)
     before = snapshot(net)
     with pytest.raises(RuntimeError, match="the roof caved in"):
-        sb.calibrate(net, pictures())
+        sb.calibrate(net, images())
     assert_same(before, snapshot(net))
 
 
@@ -227,7 +227,7 @@ def test_norms_that_are_nearly_faithful_enough_are_left_alone_and_it_is_said() -
     torch.manual_seed(0)
     target = last_fidelity(net) / 0.98
     torch.manual_seed(0)
-    result = sb.calibrate(net, pictures(), some_labels(64, 10), gain=None, fidelity=target)
+    result = sb.calibrate(net, images(), some_labels(64, 10), gain=None, fidelity=target)
     assert result.norm_scale == 1
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
     assert result.fidelity is not None

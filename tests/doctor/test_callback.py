@@ -17,10 +17,10 @@ import spikeback as sb
 from spikeback.doctor.callback import DoctorCallback
 from spikeback.errors import UsageError
 
-from .cases import K, mean_cross_entropy, residual_net, smooth_pictures, some_labels
+from .cases import K, mean_cross_entropy, residual_net, smooth_images, some_labels
 
-X, Y = smooth_pictures(8, 1), some_labels(8)
-DATA = TensorDataset(smooth_pictures(32, 1, seed=1), some_labels(32, seed=1))  # four batches
+X, Y = smooth_images(8, 1), some_labels(8)
+DATA = TensorDataset(smooth_images(32, 1, seed=1), some_labels(32, seed=1))  # four batches
 ACTIVITY = ("rate", "silent", "active")
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:.*LeafSpec:FutureWarning")
 SAME: Any = {"rel": 1e-5, "abs": 1e-12}

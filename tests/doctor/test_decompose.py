@@ -12,7 +12,7 @@ import spikeback as sb
 from spikeback.doctor import decompose
 from spikeback.losses import CrossEntropy, DeepSupervision, Loss
 
-from .cases import assert_same, block_names, mean_cross_entropy, short, smooth_pictures, snapshot, some_labels
+from .cases import assert_same, block_names, mean_cross_entropy, short, smooth_images, snapshot, some_labels
 
 MakeNet = Callable[..., Any]
 Parts = dict[str, dict[str, dict[str, float]]]
@@ -23,7 +23,7 @@ LOSSES: list[Loss] = [CrossEntropy(), DeepSupervision()]
 @pytest.fixture
 def given(make_net: MakeNet) -> tuple[sb.ShortcutNet, Tensor, Tensor]:
     model = sb.ShortcutNet(make_net(), taps="stage").double()
-    return model, smooth_pictures(8, dtype=torch.float64), some_labels(8)
+    return model, smooth_images(8, dtype=torch.float64), some_labels(8)
 
 
 def parts_of(model: sb.ShortcutNet, *args: Any, **options: Any) -> Parts:
@@ -57,7 +57,7 @@ def by_hand(model: sb.ShortcutNet, x: Tensor, y: Tensor, weight: float, loss: Lo
 @pytest.mark.parametrize("weight", [0.25, 1.0])
 def test_parts_are_those_of_autograd(make_net: MakeNet, loss: Loss, taps: Any, weight: float) -> None:
     model = sb.ShortcutNet(make_net(), taps=taps).double()
-    x, y = smooth_pictures(8, dtype=torch.float64), some_labels(8)
+    x, y = smooth_images(8, dtype=torch.float64), some_labels(8)
     parts, truth = parts_of(model, x, y, weight, loss=loss), by_hand(model, x, y, weight, loss)
     assert [name for name in parts if name in truth] == list(truth)
     for block, sources in truth.items():
@@ -112,7 +112,7 @@ def test_a_block_after_a_tap_gets_nothing_from_it(given: tuple[sb.ShortcutNet, T
 @pytest.mark.parametrize("training", [True, False])
 def test_nothing_is_changed(make_net: MakeNet, training: bool) -> None:
     model = sb.ShortcutNet(make_net(), taps="block").train(training)
-    x, y = smooth_pictures(8), some_labels(8)
+    x, y = smooth_images(8), some_labels(8)
     before = snapshot(model, x, y)
     decompose(model, x, y, 0.25)
     assert_same(before, snapshot(model, x, y))
@@ -127,5 +127,5 @@ def test_nothing_is_changed_by_a_failure(make_net: MakeNet) -> None:
     model.branches["layer4/0"].register_forward_hook(give_up)
     before = snapshot(model)
     with pytest.raises(RuntimeError, match="the roof caved in"):
-        decompose(model, smooth_pictures(8), some_labels(8), 0.25)
+        decompose(model, smooth_images(8), some_labels(8), 0.25)
     assert_same(before, snapshot(model))

@@ -20,7 +20,7 @@ from .cases import (
     found_blocks,
     mean_cross_entropy,
     short,
-    smooth_pictures,
+    smooth_images,
     some_labels,
 )
 
@@ -77,13 +77,13 @@ def test_two_blocks_by_hand() -> None:
     assert [b["active"] for b in (first, second)] == pytest.approx([1.0, 0.5])
 
 
-@pytest.mark.parametrize("frames", [False, True], ids=["pictures", "frames"])
+@pytest.mark.parametrize("frames", [False, True], ids=["images", "frames"])
 @pytest.mark.parametrize("name", ["spiking_resnet18", "spiking_vgg11"])
 def test_gradients_and_gains_are_those_of_autograd(make_net: MakeNet, name: str, frames: bool) -> None:
     net = sb.create_model(name, num_classes=K, time_steps=2, width=4).double()
-    x, y = smooth_pictures(8, dtype=torch.float64), some_labels(8)
+    x, y = smooth_images(8, dtype=torch.float64), some_labels(8)
     if frames:
-        x = torch.stack([smooth_pictures(8, seed=t, dtype=torch.float64) for t in range(3)])  # (T, B, C, H, W)
+        x = torch.stack([smooth_images(8, seed=t, dtype=torch.float64) for t in range(3)])  # (T, B, C, H, W)
     diagnosis = sb.diagnose(net, x, y, passes=())
     figures, names = found_blocks(diagnosis), block_names(net)
     truth = account(net, x, y, names)
@@ -96,7 +96,7 @@ def test_gradients_and_gains_are_those_of_autograd(make_net: MakeNet, name: str,
 
 
 def test_gain_telescopes_between_first_and_last_block(make_net: MakeNet) -> None:
-    net, x, y = make_net().double(), smooth_pictures(8, dtype=torch.float64), some_labels(8)
+    net, x, y = make_net().double(), smooth_images(8, dtype=torch.float64), some_labels(8)
     figures = found_blocks(sb.diagnose(net, x, y, passes=()))
     first, *rest = [figures[name] for name in block_names(net)]
     assert first["gradient"] / rest[-1]["gradient"] == pytest.approx(math.prod(b["gain"] for b in rest), rel=1e-4)
@@ -104,7 +104,7 @@ def test_gain_telescopes_between_first_and_last_block(make_net: MakeNet) -> None
 
 def test_a_layers_gain_counts(make_net: MakeNet) -> None:
     """A surrogate 1.5 times as high is a higher gradient, by the same independent account."""
-    net, x, y = make_net().double(), smooth_pictures(8, dtype=torch.float64), some_labels(8)
+    net, x, y = make_net().double(), smooth_images(8, dtype=torch.float64), some_labels(8)
     before = found_blocks(sb.diagnose(net, x, y, passes=()))
     for lif in [m for m in net.modules() if isinstance(m, sb.LIF)]:
         lif.gain.fill_(1.5)
@@ -116,7 +116,7 @@ def test_a_layers_gain_counts(make_net: MakeNet) -> None:
 
 
 def test_single_precision_agrees_too(make_net: MakeNet) -> None:
-    net, x, y = make_net(neuron=sb.LIF(0.25, 0.5, sb.surrogate.ATan(2.0))), smooth_pictures(8), some_labels(8)
+    net, x, y = make_net(neuron=sb.LIF(0.25, 0.5, sb.surrogate.ATan(2.0))), smooth_images(8), some_labels(8)
     figures = found_blocks(sb.diagnose(net, x, y, passes=()))
     with sb.nn.plain():
         truth = account(net, x, y, block_names(net))
@@ -126,7 +126,7 @@ def test_single_precision_agrees_too(make_net: MakeNet) -> None:
 
 def test_net_in_eval_mode(make_net: MakeNet, live_net: Any) -> None:
     """Of a net in eval mode the figures are those of one of its two modes, and the mode stays."""
-    net, x, y = live_net.double(), smooth_pictures(8, dtype=torch.float64), some_labels(8)
+    net, x, y = live_net.double(), smooth_images(8, dtype=torch.float64), some_labels(8)
     figures, names = found_blocks(sb.diagnose(net, x, y, passes=())), block_names(net)
     assert not any(m.training for m in net.modules())
     own = account(net, x, y, names)
@@ -140,7 +140,7 @@ def test_net_in_eval_mode(make_net: MakeNet, live_net: Any) -> None:
 @pytest.mark.parametrize("taps", ["stage", "block"])
 def test_shortcut_net(make_net: MakeNet, taps: Any, weight: float) -> None:
     model = sb.ShortcutNet(make_net(), taps=taps).double()
-    x, y, names = smooth_pictures(8, dtype=torch.float64), some_labels(8), block_names(model.net)
+    x, y, names = smooth_images(8, dtype=torch.float64), some_labels(8), block_names(model.net)
     diagnosis = sb.diagnose(model, x, y, weight=weight, passes=())
     figures = found_blocks(diagnosis)
     truth = account(model, x, y, [f"net.{name}" for name in names], weight=weight)
@@ -155,7 +155,7 @@ def test_shortcut_net(make_net: MakeNet, taps: Any, weight: float) -> None:
 
 
 def test_weights(make_net: MakeNet) -> None:
-    net, x, y = make_net().double(), smooth_pictures(8, dtype=torch.float64), some_labels(8)
+    net, x, y = make_net().double(), smooth_images(8, dtype=torch.float64), some_labels(8)
     found = sb.diagnose(net, x, y, passes=(), lr=0.3).as_dict()
     truth = account(net, x, y, block_names(net))
     weights = {w["name"]: w for w in found["weights"]}
@@ -175,7 +175,7 @@ def test_weights(make_net: MakeNet) -> None:
 
 def test_a_loss_of_ones_own(make_net: MakeNet) -> None:
     """Of the logits (T, B, K) and the labels."""
-    net, x, y = make_net().double(), smooth_pictures(8, dtype=torch.float64), some_labels(8)
+    net, x, y = make_net().double(), smooth_images(8, dtype=torch.float64), some_labels(8)
     loss = lambda logits, labels: 3 * mean_cross_entropy(logits, labels) + logits.square().mean()
     figures = found_blocks(sb.diagnose(net, x, y, loss=loss, passes=()))
     assert_gradients(figures, account(net, x, y, block_names(net), loss=loss), block_names(net))
@@ -199,7 +199,7 @@ def test_plain_module_without_feature_info() -> None:
 
 
 def test_named_blocks_are_the_blocks(make_net: MakeNet) -> None:
-    net, x, y = make_net().double(), smooth_pictures(8, dtype=torch.float64), some_labels(8)
+    net, x, y = make_net().double(), smooth_images(8, dtype=torch.float64), some_labels(8)
     stages = ["layer1", "layer2", "layer3", "layer4"]
     figures = found_blocks(sb.diagnose(net, x, y, blocks=stages, passes=()))
     assert list(figures) == stages

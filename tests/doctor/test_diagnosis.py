@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import spikeback as sb
 
-from .cases import Chain, block_names, found_blocks, smooth_pictures, some_labels
+from .cases import Chain, block_names, found_blocks, smooth_images, some_labels
 
 MakeNet = Callable[..., Any]
 TOP = {"schema", "net", "batch_size", "time_steps", "loss", "lr", "blocks", "layers", "weights", "verdict"}
@@ -25,7 +25,7 @@ EXACT = 1e-5
 
 
 def test_as_dict_is_json_with_the_keys_of_the_schema(make_net: MakeNet) -> None:
-    found = sb.diagnose(make_net(), smooth_pictures(16), some_labels(16)).as_dict()
+    found = sb.diagnose(make_net(), smooth_images(16), some_labels(16)).as_dict()
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert set(found) >= TOP
     assert all(set(block) >= BLOCK for block in found["blocks"])
@@ -39,7 +39,7 @@ def test_as_dict_is_json_with_the_keys_of_the_schema(make_net: MakeNet) -> None:
 
 
 def test_passes_left_out_are_null(make_net: MakeNet) -> None:
-    found = sb.diagnose(make_net(), smooth_pictures(16), some_labels(16), passes=()).as_dict()
+    found = sb.diagnose(make_net(), smooth_images(16), some_labels(16), passes=()).as_dict()
     for key in (
         "fidelity",
         "unrelated",
@@ -51,19 +51,19 @@ def test_passes_left_out_are_null(make_net: MakeNet) -> None:
         "relu_predicted",
     ):
         assert all(block[key] is None for block in found["blocks"]), key
-    one = sb.diagnose(make_net(), smooth_pictures(16), some_labels(16), passes=("fidelity",)).as_dict()
+    one = sb.diagnose(make_net(), smooth_images(16), some_labels(16), passes=("fidelity",)).as_dict()
     assert all(block["fidelity"] is not None and block["coherence"] is None for block in one["blocks"])
 
 
 def test_table_lists_every_block(make_net: MakeNet) -> None:
     net = make_net()
-    diagnosis = sb.diagnose(net, smooth_pictures(8), some_labels(8), passes=())
+    diagnosis = sb.diagnose(net, smooth_images(8), some_labels(8), passes=())
     assert all(name in str(diagnosis) for name in block_names(net))
 
 
 @pytest.mark.slow
 def test_two_diagnoses_are_the_same(make_net: MakeNet) -> None:
-    net, x, y = make_net(), smooth_pictures(16), some_labels(16)
+    net, x, y = make_net(), smooth_images(16), some_labels(16)
     assert sb.diagnose(net, x, y).as_dict() == sb.diagnose(net, x, y).as_dict()
 
 
@@ -79,7 +79,7 @@ def test_blocks_without_gradient_are_nought_not_an_error() -> None:
 
 
 def test_frozen_parameters_are_no_obstacle(make_net: MakeNet) -> None:
-    net, x, y = make_net().double(), smooth_pictures(8, dtype=torch.float64), some_labels(8)
+    net, x, y = make_net().double(), smooth_images(8, dtype=torch.float64), some_labels(8)
     whole = found_blocks(sb.diagnose(net, x, y, passes=()))
     net.encoder.requires_grad_(False)
     frozen = found_blocks(sb.diagnose(net, x, y, passes=()))
@@ -88,7 +88,7 @@ def test_frozen_parameters_are_no_obstacle(make_net: MakeNet) -> None:
 
 
 def test_inside_no_grad(make_net: MakeNet) -> None:
-    net, x, y = make_net(), smooth_pictures(8), some_labels(8)
+    net, x, y = make_net(), smooth_images(8), some_labels(8)
     expected = sb.diagnose(net, x, y, passes=()).as_dict()
     with torch.no_grad():
         assert sb.diagnose(net, x, y, passes=()).as_dict() == expected

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 import spikeback as sb
 from spikeback.doctor.measure.draws import poisson
 
-from .cases import Chain, found_blocks, residual_net, smooth_pictures, some_labels
+from .cases import Chain, found_blocks, residual_net, smooth_images, some_labels
 from .peers import need
 
 Encoder = Callable[[Tensor], Tensor]
@@ -73,7 +73,7 @@ def drop(_module: nn.Module, _args: Any, z: Tensor) -> Tensor:
 
 def test_a_healthy_net_with_dropout_is_healthy() -> None:
     """Batch norm sees both halves, dropout the same of each: as faithful as without, which is not changed by a bit."""
-    net, x, y = residual_net((1, 1), width=8), smooth_pictures(32, 1), some_labels(32, 10)
+    net, x, y = residual_net((1, 1), width=8), smooth_images(32, 1), some_labels(32, 10)
     plain = found_blocks(sb.diagnose(net, x, y, passes=("fidelity",)))
     net.get_submodule("layer1.0.conv2.1").register_forward_hook(drop)
     dropped = found_blocks(sb.diagnose(net, x, y, passes=("fidelity",)))

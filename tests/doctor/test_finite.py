@@ -17,10 +17,10 @@ from spikeback.losses.cross_entropy import mean_cross_entropy
 from spikeback.train.recipe import TrainConfig
 from spikeback.train.start import prepare
 
-from .cases import assert_same, residual_net, smooth_pictures, snapshot, some_labels
+from .cases import assert_same, residual_net, smooth_images, snapshot, some_labels
 
 NAN, INF = math.nan, math.inf
-X, Y = smooth_pictures(16, 1), some_labels(16, 10)
+X, Y = smooth_images(16, 1), some_labels(16, 10)
 
 
 class Trainer:
@@ -146,6 +146,6 @@ def test_training_stops_at_the_first_batch_that_is_not_finite(monkeypatch: pytes
     x = X.clone()
     x[0, 0, 0, 0] = NAN
     assert torch.isfinite(task.loss(x, Y, 0)[0])  # nothing else would have told
-    with pytest.raises(TrainingError, match="picture of the batch at step 1 of 4 holds NaN"):
+    with pytest.raises(TrainingError, match="image of the batch at step 1 of 4 holds NaN"):
         task.training_step((x, Y), 0)
     assert torch.isfinite(task.training_step((X, Y), 0))

@@ -11,9 +11,9 @@ from torch.nn import functional as F
 import spikeback as sb
 from spikeback.report.doctor import doctor_text, write_diagnosis
 
-from .cases import Chain, assert_same, mean_cross_entropy, residual_net, smooth_pictures, snapshot, some_labels
+from .cases import Chain, assert_same, mean_cross_entropy, residual_net, smooth_images, snapshot, some_labels
 
-X, Y = smooth_pictures(32, 1), some_labels(32, 4)
+X, Y = smooth_images(32, 1), some_labels(32, 4)
 
 
 def small_net(**options: Any) -> Any:

@@ -21,7 +21,7 @@ from .cases import (
     is_memory_neuron,
     lifs,
     replay,
-    smooth_pictures,
+    smooth_images,
     some_labels,
 )
 
@@ -46,7 +46,7 @@ def diagnosed(net: Any, x: Tensor, y: Tensor) -> tuple[dict[str, dict], dict[str
 )
 def test_layers_against_a_replay_of_eq_1_and_2(make_net: MakeNet, surrogate: Surrogate, detach: bool) -> None:
     net = make_net(neuron=sb.LIF(TAU, THRESHOLD, surrogate, detach_reset=detach)).double()
-    x, y = smooth_pictures(8, dtype=torch.float64), some_labels(8)
+    x, y = smooth_images(8, dtype=torch.float64), some_labels(8)
     layers, currents, spikes = diagnosed(net, x, y)
     assert list(layers) == [name for name, m in net.named_modules() if isinstance(m, sb.LIF)]
     peak = surrogate(torch.tensor(THRESHOLD, dtype=torch.float64), THRESHOLD).item()
@@ -70,7 +70,7 @@ def test_layers_against_a_replay_of_eq_1_and_2(make_net: MakeNet, surrogate: Sur
 
 def test_layers_know_their_block(make_net: MakeNet) -> None:
     net = make_net()
-    found = sb.diagnose(net, smooth_pictures(8), some_labels(8), passes=()).as_dict()
+    found = sb.diagnose(net, smooth_images(8), some_labels(8), passes=()).as_dict()
     blocks = {layer["name"]: layer["block"] for layer in found["layers"]}
     for name in block_names(net):
         assert blocks[f"{name}.lif1"] == blocks[f"{name}.lif2"] == name
@@ -78,7 +78,7 @@ def test_layers_know_their_block(make_net: MakeNet) -> None:
 
 
 def test_a_blocks_figures_lie_among_its_layers(make_net: MakeNet) -> None:
-    found = sb.diagnose(make_net(), smooth_pictures(8), some_labels(8), passes=()).as_dict()
+    found = sb.diagnose(make_net(), smooth_images(8), some_labels(8), passes=()).as_dict()
     for block in found["blocks"]:
         inside = [layer for layer in found["layers"] if layer["block"] == block["name"]]
         for key in ("rate", "silent", "saturated", "active", "derivative", "second_moment"):
@@ -120,7 +120,7 @@ def test_half_the_silent_neurons_would_fire_without_leak() -> None:
 def test_membrane_histogram(make_net: MakeNet) -> None:
     """Edges in units of the threshold; what lies outside -2 ... 4 may be left out or counted in the last bins."""
     net = make_net(neuron=sb.LIF(TAU, THRESHOLD)).double()
-    layers, currents, _ = diagnosed(net, smooth_pictures(8, dtype=torch.float64), some_labels(8))
+    layers, currents, _ = diagnosed(net, smooth_images(8, dtype=torch.float64), some_labels(8))
     for name, layer in layers.items():
         edges, density = np.array(layer["membrane"]["edges"]), np.array(layer["membrane"]["density"])
         assert (edges[0], edges[-1], len(edges)) == (-2.0, 4.0, len(density) + 1)
@@ -132,7 +132,7 @@ def test_membrane_histogram(make_net: MakeNet) -> None:
 
 
 def test_gain_enters_the_derivative(make_net: MakeNet) -> None:
-    net, x, y = make_net().double(), smooth_pictures(8, dtype=torch.float64), some_labels(8)
+    net, x, y = make_net().double(), smooth_images(8, dtype=torch.float64), some_labels(8)
     before, *_ = diagnosed(net, x, y)
     for lif in lifs(net):
         lif.gain.fill_(2.0)
@@ -144,7 +144,7 @@ def test_gain_enters_the_derivative(make_net: MakeNet) -> None:
 
 
 def test_packed_or_plain_the_rates_are_the_same(make_net: MakeNet) -> None:
-    net, x, y = make_net(), smooth_pictures(8), some_labels(8)
+    net, x, y = make_net(), smooth_images(8), some_labels(8)
     figures = found_blocks(sb.diagnose(net, x, y, passes=()))
     with sb.nn.plain():
         plain = found_blocks(sb.diagnose(net, x, y, passes=()))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import spikeback as sb
 
-from .cases import Chain, Soft, found_blocks, mean_cross_entropy, smooth_pictures, some_labels
+from .cases import Chain, Soft, found_blocks, mean_cross_entropy, smooth_images, some_labels
 
 MakeNet = Callable[..., Any]
 BOTH = ["first", "second"]
@@ -30,16 +30,14 @@ def identity_chain(width: int) -> Chain:
 
 
 def test_without_noise_fidelity_is_one(make_net: MakeNet) -> None:
-    figures = found_blocks(
-        sb.diagnose(make_net(), smooth_pictures(16), some_labels(16), noise=0.0, passes=("fidelity",))
-    )
+    figures = found_blocks(sb.diagnose(make_net(), smooth_images(16), some_labels(16), noise=0.0, passes=("fidelity",)))
     for block in figures.values():
         assert block["fidelity"] == pytest.approx(1.0, abs=1e-5)
         assert -1 - 1e-5 <= block["unrelated"] < 1
 
 
 def test_fidelity_falls_with_noise_and_with_depth(make_net: MakeNet) -> None:
-    x, y = smooth_pictures(16), some_labels(16)
+    x, y = smooth_images(16), some_labels(16)
     net = make_net(width=8)
     last = []
     for noise in (0.001, 0.1, 10.0):
@@ -62,7 +60,7 @@ def test_fidelity_of_a_net_that_ignores_small_noise() -> None:
 
 
 def test_identical_samples_are_coherent(make_net: MakeNet) -> None:
-    x = smooth_pictures(1).expand(16, -1, -1, -1).contiguous()
+    x = smooth_images(1).expand(16, -1, -1, -1).contiguous()
     figures = found_blocks(sb.diagnose(make_net(), x, torch.full((16,), 2), passes=("coherence",)))
     assert [b["coherence"] for b in figures.values()] == pytest.approx([1.0] * len(figures), abs=1e-3)
 
@@ -192,7 +190,7 @@ def test_participation_is_centred_everywhere_or_nowhere() -> None:
 @pytest.mark.slow
 def test_share_is_a_share(make_net: MakeNet) -> None:
     """Of a residual block between 0 and 1, of a plain one null; a branch that is nearly nothing has next to none."""
-    net, x, y = make_net(), smooth_pictures(16), some_labels(16)
+    net, x, y = make_net(), smooth_images(16), some_labels(16)
     before = found_blocks(sb.diagnose(net, x, y))
     quiet = copy.deepcopy(net)
     with torch.no_grad():
@@ -210,6 +208,6 @@ def test_share_is_a_share(make_net: MakeNet) -> None:
 def test_relu_twin_keeps_fidelity(make_net: MakeNet) -> None:
     """Where spikes forget (DESIGN.md: .1 from block 5 on), the twin with ReLU keeps more."""
     net = make_net(width=8)
-    blocks = sb.diagnose(net, smooth_pictures(32, size=16), some_labels(32)).as_dict()["blocks"]
+    blocks = sb.diagnose(net, smooth_images(32, size=16), some_labels(32)).as_dict()["blocks"]
     assert blocks[-1]["relu_fidelity"] > blocks[-1]["fidelity"]
     assert all(isinstance(b["relu"], float) and b["relu"] > 0 for b in blocks if b["name"].startswith("layer"))

@@ -11,7 +11,7 @@ from spikeback.doctor.measure.residual import residual_norms
 from spikeback.errors import UsageError
 
 from .broken import Merged
-from .cases import smooth_pictures, some_labels
+from .cases import smooth_images, some_labels
 from .peers import jelly
 
 pytestmark = [pytest.mark.peers, pytest.mark.slow]
@@ -50,7 +50,7 @@ class Net(nn.Module):
 
 
 def data() -> tuple[Tensor, Tensor]:
-    return smooth_pictures(B, size=8), some_labels(B, 10)
+    return smooth_images(B, size=8), some_labels(B, 10)
 
 
 def test_residual_norms_of_another_framework_are_scaled_until_the_forward_pass_is_faithful() -> None:

@@ -18,7 +18,7 @@ from .cases import (
     assert_same,
     is_memory_neuron,
     mean_cross_entropy,
-    smooth_pictures,
+    smooth_images,
     snapshot,
     some_labels,
 )
@@ -66,7 +66,7 @@ def test_everything_is_as_it_was(make_net: MakeNet, kind: str, training: bool) -
     net = sb.create_model("spiking_resnet18" if kind == "shortcut" else kind, **options)
     net = sb.ShortcutNet(net, taps="block") if kind == "shortcut" else net
     lived_in(net.train(training))
-    x, y = smooth_pictures(16), some_labels(16)
+    x, y = smooth_images(16), some_labels(16)
     before = snapshot(net, x, y)
     sb.diagnose(net, x, y, weight=0.25 if kind == "shortcut" else 0.0)
     assert_same(before, snapshot(net, x, y))
@@ -99,7 +99,7 @@ def test_state_that_hangs_in_a_graph_still_hangs_there() -> None:
 
 
 def test_input_that_requires_a_gradient_gets_none(make_net: MakeNet) -> None:
-    net, x, y = make_net(), smooth_pictures(16).requires_grad_(), some_labels(16)
+    net, x, y = make_net(), smooth_images(16).requires_grad_(), some_labels(16)
     sb.diagnose(net, x, y)
     assert x.requires_grad
     assert x.grad is None
@@ -111,7 +111,7 @@ def test_training_goes_on_as_if_nothing_had_been_measured(make_net: MakeNet) -> 
     finals = []
     for measured in (False, True):
         torch.manual_seed(3)
-        net, x, y = make_net(), smooth_pictures(16), some_labels(16)
+        net, x, y = make_net(), smooth_images(16), some_labels(16)
         optimiser = torch.optim.SGD(net.parameters(), 0.1, momentum=0.9)
         for _ in range(3):
             mean_cross_entropy(net(x + 0.1 * torch.randn_like(x)), y).backward()
@@ -144,7 +144,7 @@ def failing(net: nn.Module, at: int) -> Iterator[list[int]]:
 def test_failure_in_any_forward_pass(make_net: MakeNet, kind: str) -> None:
     """The network raises at its first, second, ... call of a neuron, in whichever pass that is."""
     net = {"resnet": make_net, "mixed": Mixed, "chain": lambda: Chain(6, 8, 8, classes=K, steps=3)}[kind]()
-    x = {"resnet": smooth_pictures(16), "mixed": 2 * torch.rand(3, 16, 6), "chain": 2 * torch.rand(16, 6)}[kind]
+    x = {"resnet": smooth_images(16), "mixed": 2 * torch.rand(3, 16, 6), "chain": 2 * torch.rand(16, 6)}[kind]
     y = some_labels(16)
     with torch.no_grad():
         net(x)
@@ -168,7 +168,7 @@ def test_failure_in_any_forward_pass(make_net: MakeNet, kind: str) -> None:
 
 @pytest.mark.parametrize("training", [True, False])
 def test_failure_of_the_loss_and_of_the_backward_pass(make_net: MakeNet, training: bool) -> None:
-    net, x, y = lived_in(make_net().train(training)), smooth_pictures(16), some_labels(16)
+    net, x, y = lived_in(make_net().train(training)), smooth_images(16), some_labels(16)
 
     def early(logits: Tensor, labels: Tensor) -> Tensor:
         raise RuntimeError("the roof caved in")

@@ -87,7 +87,7 @@ def test_remedies_say_what_why_and_how(case: Case) -> None:
 
 
 def sick_over_last(net: nn.Module, case: Case, block: int) -> float:
-    """Gradient of the block over the last one's, on pictures that neither verdict nor remedy has seen."""
+    """Gradient of the block over the last one's, on images that neither verdict nor remedy has seen."""
     weight = 0.25 if isinstance(net, sb.ShortcutNet) else 0.0
     blocks: list[dict[str, Any]] = sb.diagnose(net, *case.data(4096, 128), weight=weight, passes=()).as_dict()["blocks"]
     return blocks[block]["gradient"] / blocks[-1]["gradient"]

@@ -18,7 +18,7 @@ def test_example_is_short() -> None:
 
 
 def test_example_prints_an_accuracy() -> None:
-    words = ["--method", "evolutionary", "--epochs", "1", "--pictures", "128", "--model", "spiking_resnet20_he"]
+    words = ["--method", "evolutionary", "--epochs", "1", "--images", "128", "--model", "spiking_resnet20_he"]
     done = subprocess.run(
         [sys.executable, "-W", "error", str(EXAMPLE), *words],
         capture_output=True,
@@ -26,4 +26,4 @@ def test_example_prints_an_accuracy() -> None:
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr
-    assert re.search(r"^evolutionary: \d+\.\d% of the test pictures, [\d,]+ parameters$", done.stdout, re.MULTILINE)
+    assert re.search(r"^evolutionary: \d+\.\d% of the test images, [\d,]+ parameters$", done.stdout, re.MULTILINE)

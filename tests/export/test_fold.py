@@ -19,7 +19,7 @@ NORMS = {
 }
 
 
-def settle(net: Any, pictures: Tensor) -> Any:
+def settle(net: Any, images: Tensor) -> Any:
     """In evaluation mode, with running statistics and affine parameters away from their start."""
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -28,39 +28,39 @@ def settle(net: Any, pictures: Tensor) -> Any:
                 nn.init.uniform_(module.weight, 0.5, 1.5)
                 nn.init.normal_(module.bias, std=0.1)
     with torch.no_grad():
-        net(pictures)
+        net(images)
     return net.eval()
 
 
 @pytest.mark.parametrize("norm", NORMS, ids=str)
 @pytest.mark.parametrize("name", ["spiking_resnet18", "spiking_resnet20", "spiking_vgg11"])
-def test_folded_equals_the_network_in_float64(name: str, norm: str, pictures: Tensor) -> None:
+def test_folded_equals_the_network_in_float64(name: str, norm: str, images: Tensor) -> None:
     net = sb.create_model(name, num_classes=5, time_steps=2, width=4, norm=NORMS[norm]).double()
-    net = settle(net, pictures.double())
+    net = settle(net, images.double())
     folded = fold(net)
     assert not [m for m in folded.modules() if isinstance(m, nn.BatchNorm2d)]
-    assert torch.equal(folded(pictures.double()) != 0, net(pictures.double()) != 0)
-    torch.testing.assert_close(folded(pictures.double()), net(pictures.double()), rtol=1e-9, atol=1e-12)
+    assert torch.equal(folded(images.double()) != 0, net(images.double()) != 0)
+    torch.testing.assert_close(folded(images.double()), net(images.double()), rtol=1e-9, atol=1e-12)
 
 
-def test_convolution_carries_the_norm_in_float32(pictures: Tensor) -> None:
+def test_convolution_carries_the_norm_in_float32(images: Tensor) -> None:
     torch.manual_seed(3)
-    layer = settle(ConvNorm(3, 8, 3, None), pictures[None])
+    layer = settle(ConvNorm(3, 8, 3, None), images[None])
     net = nn.Sequential(layer)
     before = copy.deepcopy(net.state_dict())
-    torch.testing.assert_close(fold(net)(pictures[None]), net(pictures[None]), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(fold(net)(images[None]), net(images[None]), rtol=1e-5, atol=1e-5)
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
 
 
-def test_a_bias_before_the_norm_is_scaled_with_it(pictures: Tensor) -> None:
-    layer = settle(ConvNorm(3, 8, 3, None).double(), pictures[None].double())
+def test_a_bias_before_the_norm_is_scaled_with_it(images: Tensor) -> None:
+    layer = settle(ConvNorm(3, 8, 3, None).double(), images[None].double())
     layer[0].bias = nn.Parameter(torch.randn(8).double())
     net = nn.Sequential(layer)
-    torch.testing.assert_close(fold(net)(pictures[None].double()), net(pictures[None].double()), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(fold(net)(images[None].double()), net(images[None].double()), rtol=1e-9, atol=1e-12)
 
 
-def test_norm_without_running_statistics_stays(make_net: Callable[..., Any], pictures: Tensor) -> None:
+def test_norm_without_running_statistics_stays(make_net: Callable[..., Any], images: Tensor) -> None:
     net = make_net(norm=nn.BatchNorm2d(1, track_running_stats=False))
     folded = fold(net)
     assert len([m for m in folded.modules() if isinstance(m, nn.BatchNorm2d)]) > 0
-    assert torch.equal(folded(pictures), net.eval()(pictures))
+    assert torch.equal(folded(images), net.eval()(images))

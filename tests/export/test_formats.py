@@ -38,7 +38,7 @@ def formats(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 def test_a_format_of_ones_own_is_found_by_name(
     make_net: Callable[..., Any],
-    pictures: Tensor,
+    images: Tensor,
     formats: dict[str, Any],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -52,7 +52,7 @@ def test_a_format_of_ones_own_is_found_by_name(
         assert list(formats) == ["fold", "folded-weights"]
         net = make_net()
         optimiser = torch.optim.SGD(net.parameters(), 0.1)
-        sb.losses.CrossEntropy()(net(pictures), {}, 0.0, torch.tensor([0, 3, 4])).backward()
+        sb.losses.CrossEntropy()(net(images), {}, 0.0, torch.tensor([0, 3, 4])).backward()
         optimiser.step()
         export.format_of("folded-weights")(net, "net.safetensors")
         read = sys.modules["my_format"].load_file("net.safetensors")

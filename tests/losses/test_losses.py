@@ -31,16 +31,16 @@ def test_loss_is_the_cross_entropy_of_the_time_mean() -> None:
     torch.testing.assert_close(mean_cross_entropy(logits, torch.tensor([0])), expected, rtol=0, atol=1e-6)
 
 
-def test_summed_logits_are_one_cross_entropy(model: sb.ShortcutNet, pictures: Tensor) -> None:
-    main, side = model.heads(pictures, 0.5, per_step=False)
+def test_summed_logits_are_one_cross_entropy(model: sb.ShortcutNet, images: Tensor) -> None:
+    main, side = model.heads(images, 0.5, per_step=False)
     summed = main + 0.5 * sum(side.values())
     assert torch.equal(CrossEntropy().judged(main, side, 0.5), summed)
-    assert torch.equal(model(pictures, 0.5, per_step=False), summed)
+    assert torch.equal(model(images, 0.5, per_step=False), summed)
     assert torch.equal(CrossEntropy()(main, side, 0.5, Y), F.cross_entropy(summed.mean(0), Y))
 
 
-def test_summed_losses_judge_every_branch_by_itself(model: sb.ShortcutNet, pictures: Tensor) -> None:
-    main, side = model.heads(pictures, 0.5, per_step=False)
+def test_summed_losses_judge_every_branch_by_itself(model: sb.ShortcutNet, images: Tensor) -> None:
+    main, side = model.heads(images, 0.5, per_step=False)
     assert len(side) == len(model.taps) > 1
     expected = F.cross_entropy(main.mean(0), Y) + 0.5 * sum(F.cross_entropy(z.mean(0), Y) for z in side.values())
     assert torch.equal(DeepSupervision()(main, side, 0.5, Y), torch.as_tensor(expected))
@@ -48,10 +48,10 @@ def test_summed_losses_judge_every_branch_by_itself(model: sb.ShortcutNet, pictu
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_weight_zero_is_the_main_branch_alone(loss: Loss, model: sb.ShortcutNet, pictures: Tensor) -> None:
-    main, side = model.heads(pictures, 0.0, per_step=False)
+def test_weight_zero_is_the_main_branch_alone(loss: Loss, model: sb.ShortcutNet, images: Tensor) -> None:
+    main, side = model.heads(images, 0.0, per_step=False)
     assert side == {}
-    assert torch.equal(main, model.net(pictures, per_step=False))
+    assert torch.equal(main, model.net(images, per_step=False))
     assert torch.equal(loss.judged(main, side, 0.0), main)
     assert torch.equal(loss(main, side, 0.0, Y), F.cross_entropy(main.mean(0), Y))
 
@@ -84,8 +84,8 @@ def test_the_former_option_means_the_same() -> None:
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_the_doctor_judges_by_the_same_loss(loss: Loss, model: sb.ShortcutNet, pictures: Tensor) -> None:
-    found = sb.diagnose(model, pictures, Y, weight=0.5, loss=loss, passes=("descent",))
+def test_the_doctor_judges_by_the_same_loss(loss: Loss, model: sb.ShortcutNet, images: Tensor) -> None:
+    found = sb.diagnose(model, images, Y, weight=0.5, loss=loss, passes=("descent",))
     model.train()
-    value = loss(*model.heads(pictures, 0.5), 0.5, Y).item()
+    value = loss(*model.heads(images, 0.5), 0.5, Y).item()
     assert found.facts["loss"] == pytest.approx(value, rel=1e-6)

@@ -1,4 +1,4 @@
-"""Pictures and frames go in, logits (T, B, K) come out."""
+"""Images and frames go in, logits (T, B, K) come out."""
 
 from collections.abc import Callable
 from typing import Any
@@ -87,7 +87,7 @@ def stem_batches(net: nn.Module, x: Tensor) -> list[int]:
 
 
 @pytest.mark.parametrize("name", ["spiking_resnet18", "spiking_resnet20", "spiking_resnet20_he", "spiking_vgg11"])
-def test_stem_convolves_a_static_picture_once(name: str) -> None:
+def test_stem_convolves_a_static_image_once(name: str) -> None:
     net = sb.create_model(name, width=4, time_steps=3)
     assert stem_batches(net, torch.randn(2, 3, 32, 32)) == [2]
 
@@ -96,8 +96,8 @@ def test_stem_convolves_every_frame(make_net: Callable[..., Any]) -> None:
     assert sum(stem_batches(make_net(), torch.randn(3, 4, 3, 8, 8))) == 3 * 4
 
 
-def test_a_picture_is_the_same_as_its_repeated_frames(live_net: Any, pictures: Tensor) -> None:
-    net, x = live_net.double(), pictures.double()
+def test_a_image_is_the_same_as_its_repeated_frames(live_net: Any, images: Tensor) -> None:
+    net, x = live_net.double(), images.double()
     frames = x.expand(2, -1, -1, -1, -1)
     torch.testing.assert_close(net(x), net(frames), rtol=1e-10, atol=1e-12)
 
@@ -114,10 +114,10 @@ def test_logits_of_a_step_do_not_depend_on_later_frames(live_net: Any) -> None:
     torch.testing.assert_close(net(frames)[:2], net(frames[:2]), rtol=1e-10, atol=1e-12)
 
 
-def test_nothing_is_remembered_between_forwards(live_net: Any, pictures: Tensor) -> None:
-    first = live_net(pictures)
+def test_nothing_is_remembered_between_forwards(live_net: Any, images: Tensor) -> None:
+    first = live_net(images)
     live_net(torch.randn(5, 3, 8, 8))
-    assert torch.equal(live_net(pictures), first)
+    assert torch.equal(live_net(images), first)
 
 
 def test_no_time_step_is_an_error(make_net: Callable[..., Any]) -> None:
@@ -128,7 +128,7 @@ def test_no_time_step_is_an_error(make_net: Callable[..., Any]) -> None:
         make_net()(torch.randn(0, 2, 3, 8, 8))
 
 
-def test_input_that_is_neither_picture_nor_frames_is_an_error(make_net: Callable[..., Any]) -> None:
+def test_input_that_is_neither_image_nor_frames_is_an_error(make_net: Callable[..., Any]) -> None:
     with pytest.raises(UsageError, match="B, C, H, W"):
         make_net()(torch.randn(3, 8, 8))
 

@@ -16,7 +16,7 @@ from spikeback.ops import native
 pytestmark = pytest.mark.skipif(not native.available(), reason="no compiled kernels")
 
 NEURON = sb.LIF(surrogate=sb.surrogate.Triangle(1.3))
-PICTURES, FRAMES = (3, 3, 16, 16), (2, 3, 3, 16, 16)
+IMAGES, FRAMES = (3, 3, 16, 16), (2, 3, 3, 16, 16)
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +55,7 @@ def differences(net: nn.Module, x: Tensor) -> list[str]:
     return [name for name, value in results.items() if not close(value.double(), expected[name].double())]
 
 
-@pytest.mark.parametrize("shape", [PICTURES, FRAMES], ids=["pictures", "frames"])
+@pytest.mark.parametrize("shape", [IMAGES, FRAMES], ids=["images", "frames"])
 @pytest.mark.parametrize("name", sb.list_models())
 def test_a_training_step_is_the_same(name: str, shape: tuple[int, ...]) -> None:
     """Batch statistics differ in the last digit, so one membrane in some million may cross the threshold: other seeds
@@ -102,7 +102,7 @@ def test_evaluation_is_equal_to_the_bit(name: str, norm: nn.Module | None) -> No
 
 def test_mean_over_time_is_that_of_the_logits() -> None:
     net: Any = make("spiking_resnet18")
-    for x in (torch.randn(PICTURES), torch.randn(3, *PICTURES)):
+    for x in (torch.randn(IMAGES), torch.randn(3, *IMAGES)):
         net.eval()
         rates = net(x, per_step=False)
         assert rates.shape == (1, 3, 5)
@@ -116,7 +116,7 @@ def test_mean_over_time_is_that_of_the_logits() -> None:
 def test_branches_read_what_they_read_in_the_plain_net() -> None:
     for read in ("spikes", "current"):
         model = sb.ShortcutNet(exact(make("spiking_resnet18")), "block", read=read)
-        x = torch.randint(-16, 17, PICTURES) / 16
+        x = torch.randint(-16, 17, IMAGES) / 16
         with torch.no_grad():
             main, side = model.logits(x)
             with plain():
@@ -128,7 +128,7 @@ def test_branches_read_what_they_read_in_the_plain_net() -> None:
 
 def test_copies_pickles_and_names_are_those_of_modules() -> None:
     net: Any = make("spiking_resnet18")
-    x = torch.randn(PICTURES)
+    x = torch.randn(IMAGES)
     before = list(net.state_dict())
     logits = net(x)
     twins = [copy.deepcopy(net), pickle.loads(pickle.dumps(net)), make("spiking_resnet18")]
@@ -143,7 +143,7 @@ def test_copies_pickles_and_names_are_those_of_modules() -> None:
 def test_autocast_keeps_the_membrane_in_float32() -> None:
     """Spikes and convolutions in bfloat16; what the neurons sum up is exact where bfloat16 would round."""
     net: Any = make("spiking_resnet18").train()
-    x = torch.randn(PICTURES)
+    x = torch.randn(IMAGES)
     dtypes: set[torch.dtype] = set()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         net.layer1.register_forward_hook(lambda _, inputs, output: dtypes.update((inputs[0].dtype, output.dtype)))

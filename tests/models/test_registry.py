@@ -100,26 +100,26 @@ class Scale(nn.Module):
         return x * self.factor
 
 
-def test_any_module_serves_as_neuron(make_net: Callable[..., Any], pictures: Tensor) -> None:
+def test_any_module_serves_as_neuron(make_net: Callable[..., Any], images: Tensor) -> None:
     net = make_net(neuron=Step())
     assert not modules_of(net, sb.LIF)
     assert len({id(m.threshold) for m in modules_of(net, Step)}) == 17
-    net(pictures).sum().backward()
+    net(images).sum().backward()
     assert all(p.grad is not None for p in net.parameters())
 
 
-def test_norm_is_a_prototype_copied_for_every_layer(make_net: Callable[..., Any], pictures: Tensor) -> None:
+def test_norm_is_a_prototype_copied_for_every_layer(make_net: Callable[..., Any], images: Tensor) -> None:
     prototype = Scale(0.75)
     net = make_net(norm=prototype)
     norms = modules_of(net, Scale)
     assert len({id(m.factor) for m in norms}) == 20
     assert all(m is not prototype and m.factor == 0.75 for m in norms)
     assert not any(hasattr(m, "running_mean") for m in net.modules())
-    assert net(pictures).shape == (2, 3, 5)
+    assert net(images).shape == (2, 3, 5)
 
 
 def test_norm_prototype_keeps_its_settings_and_takes_the_channels_of_its_layer(
-    make_net: Callable[..., Any], pictures: Tensor
+    make_net: Callable[..., Any], images: Tensor
 ) -> None:
     prototype = nn.BatchNorm2d(1, eps=1e-3, momentum=0.3)
     net = make_net(norm=prototype)
@@ -127,7 +127,7 @@ def test_norm_prototype_keeps_its_settings_and_takes_the_channels_of_its_layer(
     assert len({id(m) for m in norms}) == 20
     assert all(m is not prototype and (m.eps, m.momentum) == (1e-3, 0.3) for m in norms)
     assert {m.num_features for m in norms} == {m.weight.numel() for m in norms} == {4, 8, 16, 32}
-    assert net(pictures).shape == (2, 3, 5)
+    assert net(images).shape == (2, 3, 5)
 
 
 def test_models_of_one_seed_are_equal(make_net: Callable[..., Any]) -> None:

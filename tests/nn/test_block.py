@@ -21,12 +21,12 @@ def record(module: nn.Module, seen: list[tuple[Tensor, Tensor]]) -> None:
     module.register_forward_hook(hook)
 
 
-def test_every_block_and_stage_puts_out_spikes(make_net: Callable[..., Any], pictures: Tensor) -> None:
+def test_every_block_and_stage_puts_out_spikes(make_net: Callable[..., Any], images: Tensor) -> None:
     net = make_net()
     outputs: list[tuple[Tensor, Tensor]] = []
     for info in net.feature_info:
         record(net.get_submodule(info["module"]), outputs)
-    net(pictures)
+    net(images)
     assert len(outputs) == 12
     for _, spikes in outputs:
         assert set(spikes.unique().tolist()) <= {0.0, 1.0}

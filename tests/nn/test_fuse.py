@@ -22,7 +22,7 @@ C, T = 5, 3
 NORMS = {"batch norm": nn.BatchNorm2d, "tdBN": TdBatchNorm2d}
 
 
-def pictures(*shape: int, channels_last: bool = True) -> Tensor:
+def images(*shape: int, channels_last: bool = True) -> Tensor:
     x = torch.randn(shape)
     return x.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3) if channels_last else x
 
@@ -45,7 +45,7 @@ def fused(neuron: nn.Module, parts: list[Part], steps: int) -> Tensor:
 
 
 def composed(neuron: nn.Module, parts: list[Part], steps: int) -> Tensor:
-    """What `fused` stands for: every norm on merged pictures, the sum, the neuron."""
+    """What `fused` stands for: every norm on merged images, the sum, the neuron."""
     with plain():
         currents = [y if layer is None else over_time(layer, y) for y, layer in parts]
         current = sum(currents[1:], start=currents[0])
@@ -87,7 +87,7 @@ def assert_close(results: dict[str, Tensor], expected: dict[str, Tensor], rtol: 
 def test_spikes_gradients_and_statistics_are_those_of_the_modules(
     second: str, kind: str, channels_last: bool, training: bool
 ) -> None:
-    y, other = (pictures(T, 4, C, 5, 3, channels_last=channels_last) for _ in range(2))
+    y, other = (images(T, 4, C, 5, 3, channels_last=channels_last) for _ in range(2))
     parts: list[Part] = [(y, norm(kind, training=training))]
     if second != "none":
         parts.append((other, norm(kind, training=training) if second == "normalised" else None))
@@ -101,7 +101,7 @@ def test_spikes_gradients_and_statistics_are_those_of_the_modules(
 
 
 def test_a_norm_may_have_no_weights_and_no_statistics() -> None:
-    y = pictures(T, 4, C, 5, 3)
+    y = images(T, 4, C, 5, 3)
     for training in (True, False):
         for affine, track in ((False, True), (True, False), (False, False)):
             layer = nn.BatchNorm2d(C, affine=affine, track_running_stats=track).train(training)
@@ -110,16 +110,16 @@ def test_a_norm_may_have_no_weights_and_no_statistics() -> None:
 
 @pytest.mark.parametrize("shape", [(1, 2, 17, 3, 3), (7, 2, 5, 4, 4), (3, 1, 1, 5, 3), (2, 3, 70, 1, 1)], ids=str)
 def test_odd_shapes(shape: tuple[int, ...]) -> None:
-    y, other, layer = pictures(*shape), pictures(*shape), norm(channels=shape[2])
+    y, other, layer = images(*shape), images(*shape), norm(channels=shape[2])
     parts: list[Part] = [(y, layer), (other, norm(channels=shape[2]))]
     results, expected = run(fused, sb.LIF(), parts, shape[0]), run(composed, sb.LIF(), parts, shape[0])
     assert_close(results, expected, rtol=1e-4)
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_a_static_picture_is_its_repetition(training: bool) -> None:
-    """But for the unbiased variance, whose count is that of the pictures shown: T times or once."""
-    y, layer = pictures(1, 4, C, 5, 3), norm(training=training)
+def test_a_static_image_is_its_repetition(training: bool) -> None:
+    """But for the unbiased variance, whose count is that of the images shown: T times or once."""
+    y, layer = images(1, 4, C, 5, 3), norm(training=training)
     results = run(fused, sb.LIF(), [(y, layer)])
     repeated = run(composed, sb.LIF(), [(y.expand(T, -1, -1, -1, -1), layer)])
     assert torch.equal(results["spikes"], repeated["spikes"])
@@ -134,7 +134,7 @@ def test_first_flips_are_within_4_ulp_of_the_threshold(second: bool) -> None:
     """Given mean and inverse deviation: those of evaluation, rounded to float32 as the kernels get them."""
     tau, threshold, shape = 0.25, 0.5, (4, 8, 16, 24, 24)
     norms = [norm(channels=16, training=False) for _ in range(1 + second)]
-    inputs = [pictures(*shape) for _ in norms]
+    inputs = [images(*shape) for _ in norms]
     spikes = fused(sb.LIF(tau, threshold), list(zip(inputs, norms, strict=True)), 4)
     assert spikes is not None
     current = torch.zeros(shape, dtype=torch.float64)
@@ -161,7 +161,7 @@ def test_gradients_are_no_worse_than_those_of_eager_pytorch(ratio: int, dtype: t
     errors: dict[str, Tensor] = {}
     for seed in range(6):
         torch.manual_seed(seed)
-        y = (pictures(T, 4, C, 9, 9) + ratio * torch.randn(C, 1, 1)).to(dtype)
+        y = (images(T, 4, C, 9, 9) + ratio * torch.randn(C, 1, 1)).to(dtype)
         parts: list[Part] = [(y, norm())]
         neuron = sb.LIF(surrogate=sb.surrogate.Triangle())
         exact = run(composed, neuron, parts, dtype=torch.float64)
@@ -182,7 +182,7 @@ def run_in(f: Any, neuron: nn.Module, parts: list[Part], dtype: torch.dtype) -> 
 
 def test_an_outlier_in_the_corner_costs_few_digits() -> None:
     """The first number of a channel is where the moments are centred: here it is far from all others."""
-    y = pictures(T, 4, C, 9, 9)
+    y = images(T, 4, C, 9, 9)
     y[0, 0, :, 0, 0] = 300.0
     parts: list[Part] = [(y, norm())]
     result, exact = (run(fused, sb.LIF(), parts), run(composed, sb.LIF(), parts, dtype=torch.float64))
@@ -193,7 +193,7 @@ def test_an_outlier_in_the_corner_costs_few_digits() -> None:
 def test_layout_and_data_type_are_those_of_the_input() -> None:
     for channels_last in (True, False):
         for dtype in (torch.float32, torch.bfloat16):
-            y = pictures(T, 4, C, 5, 3, channels_last=channels_last).to(dtype).requires_grad_()
+            y = images(T, 4, C, 5, 3, channels_last=channels_last).to(dtype).requires_grad_()
             spikes = fused(sb.LIF(), [(y, norm())], T)
             assert spikes is not None
             spikes.sum().backward()
@@ -228,7 +228,7 @@ WHY = {
 
 @pytest.mark.parametrize("what", UNKNOWN)
 def test_what_it_does_not_know_is_left_to_the_modules(what: str) -> None:
-    neuron, parts = UNKNOWN[what](pictures(T, 4, C, 5, 3))
+    neuron, parts = UNKNOWN[what](images(T, 4, C, 5, 3))
     before = {k: v.clone() for _, n in parts if n is not None for k, v in n.state_dict().items()}
     assert re.search(WHY[what], str(why_not(neuron, [Term(*part) for part in parts])))
     assert all(torch.equal(v, before[k]) for _, n in parts if n is not None for k, v in n.state_dict().items()) or (
@@ -238,4 +238,4 @@ def test_what_it_does_not_know_is_left_to_the_modules(what: str) -> None:
 
 def test_plain_forces_the_modules() -> None:
     with plain():
-        assert "plain()" in str(why_not(sb.LIF(), [Term(pictures(T, 4, C, 5, 3), norm())]))
+        assert "plain()" in str(why_not(sb.LIF(), [Term(images(T, 4, C, 5, 3), norm())]))

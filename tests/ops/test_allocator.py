@@ -203,12 +203,12 @@ def test_results_and_gradients_of_the_kernels_lie_there_and_are_the_same(monkeyp
     net = sb.create_model("spiking_resnet18", num_classes=5, time_steps=2, width=32).to(
         memory_format=torch.channels_last
     )
-    pictures = torch.randn(16, 3, 16, 16)
+    images = torch.randn(16, 3, 16, 16)
 
     def run() -> list[Tensor]:
         net.zero_grad()
         with sb.packed_spikes():
-            logits = net(pictures)
+            logits = net(images)
         logits.square().sum().backward()
         return [logits.detach(), *(p.grad.clone() for p in net.parameters() if p.grad is not None)]
 
@@ -292,8 +292,8 @@ def test_tensors_are_nobodys_view_in_the_layout_that_was_asked_for(
 @pytest.mark.skipif(not native.CONVOLVES, reason="no compiled convolutions")
 def test_autograd_adds_gradients_of_the_kernels_in_place(pool: Pool) -> None:
     torch.manual_seed(0)
-    for pictures in (16, 256):  # in the heap, in the pool
-        x, weight = torch.randn(pictures, 32, 8, 8, requires_grad=True), torch.randn(32, 32, 3, 3)
+    for images in (16, 256):  # in the heap, in the pool
+        x, weight = torch.randn(images, 32, 8, 8, requires_grad=True), torch.randn(32, 32, 3, 3)
         leaf = x.contiguous(memory_format=torch.channels_last)
         y = convolve(leaf, weight)
         loss = leaf.relu().sum() + y.sum()  # the gradient through the latter comes first
@@ -302,4 +302,4 @@ def test_autograd_adds_gradients_of_the_kernels_in_place(pool: Pool) -> None:
         called = [event.key for event in profiled.key_averages()]
         assert "aten::add_" in called
         assert "aten::add" not in called
-        assert lies_in(y, pool) == (pictures == 256)
+        assert lies_in(y, pool) == (images == 256)

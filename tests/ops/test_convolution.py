@@ -16,7 +16,7 @@ from spikeback.ops.lif import plain
 
 pytestmark = pytest.mark.skipif(not native.CONVOLVES, reason="no compiled convolutions")
 
-# pictures, channels in and out, height, width: whole tiles, parts of tiles, less than one, several blocks of tiles
+# images, channels in and out, height, width: whole tiles, parts of tiles, less than one, several blocks of tiles
 SHAPES = [(2, 16, 16, 4, 4), (1, 32, 16, 8, 8), (3, 16, 48, 7, 9), (1, 48, 80, 14, 5), (2, 16, 32, 1, 1),
           (1, 16, 16, 3, 2), (1, 16, 16, 1, 33), (60, 16, 32, 13, 12), (50, 48, 16, 17, 15), (1, 160, 16, 6, 4),
           (1, 16, 160, 4, 6)]  # fmt: skip
@@ -86,7 +86,7 @@ def test_rounding_is_far_below_that_of_tf32(stride: int) -> None:
 
 
 @STRIDES
-def test_bits_depend_neither_on_threads_nor_on_the_other_pictures(stride: int) -> None:
+def test_bits_depend_neither_on_threads_nor_on_the_other_images(stride: int) -> None:
     x, weight, grad = operands(40, 32, 48, 17 * stride, 15 * stride, stride)
     threads, results = torch.get_num_threads(), []
     try:

@@ -195,7 +195,7 @@ def test_without_state_and_membrane_gradient_both_are_zero(backend: Any) -> None
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("steps", [1, 3, 11])
-def test_static_picture_equals_its_repetition(steps: int, dtype: torch.dtype, backend: Any) -> None:
+def test_static_image_equals_its_repetition(steps: int, dtype: torch.dtype, backend: Any) -> None:
     case = Case((1, 2, 5, 4, 4), steps=steps, residual=False, dtype=dtype)
     spikes, u, g, grad_state = case.expected(sb.surrogate.Rectangle(2.0))
     spikes_out, u_out = case.forward(backend, channels_last)

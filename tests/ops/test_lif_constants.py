@@ -81,13 +81,13 @@ def test_so_does_the_layer_whenever_they_are_set(constants: Callable[[], Any], w
 
 @pytest.mark.parametrize("constants", LEARNT.values(), ids=LEARNT)
 def test_so_does_a_network_whose_neurons_are_fused(
-    constants: Callable[[], Any], make_net: Callable[..., Any], pictures: Tensor
+    constants: Callable[[], Any], make_net: Callable[..., Any], images: Tensor
 ) -> None:
     ((name, value),) = constants().items()
     net = make_net()
     setattr(next(m for m in net.modules() if isinstance(m, sb.LIF)), name, value)
     with pytest.raises(UsageError, match=f"lif: {name} "):
-        net(pictures)
+        net(images)
 
 
 def test_a_layer_of_ones_own_that_computes_its_leak_is_refused() -> None:

@@ -73,12 +73,12 @@ def make_results(accuracies: dict[str, list[float]] | None = None, seeds: int = 
     return {
         "schema": 1,
         "kind": "compare",
-        "title": "Spiking ResNet-34 on small pictures, where gradients vanish",
+        "title": "Spiking ResNet-34 on small images, where gradients vanish",
         "command": "spikeback compare --config demo --out runs/demo",
         "started": "2025-01-31T12:00:00+00:00",
         "seconds": 552.4,
         "config": {
-            "title": "Spiking ResNet-34 on small pictures, where gradients vanish",
+            "title": "Spiking ResNet-34 on small images, where gradients vanish",
             "model": {"name": "spiking_resnet34", "width": 16, "time_steps": 2, "surrogate": "Triangle(gamma=1.0)"},
             "methods": list(METHODS),
             "seeds": [0, 1],
@@ -86,7 +86,7 @@ def make_results(accuracies: dict[str, list[float]] | None = None, seeds: int = 
         },
         "dataset": {
             "name": "Fashion-MNIST, embedded subset",
-            "provenance": "First 600 + 100 pictures of every class; not comparable with results on the whole set",
+            "provenance": "First 600 + 100 images of every class; not comparable with results on the whole set",
             "shape": [1, 28, 28],
             "classes": ["T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Boot"],
             "train": 5400,

@@ -1,4 +1,4 @@
-"""Branches kept at inference: means over seeds, and what the picture shows."""
+"""Branches kept at inference: means over seeds, and what the image shows."""
 
 from typing import Any
 
@@ -36,7 +36,7 @@ def test_trials_of_a_method_are_averaged() -> None:
     assert evolutionary["chosen"]["change"]["mean"] == pytest.approx(-0.01)
 
 
-def test_picture_has_every_exit_and_the_chosen_threshold() -> None:
+def test_image_has_every_exit_and_the_chosen_threshold() -> None:
     exits = [{"name": "layer1", "alone": 0.4, "early": 0.4}, {"name": "main", "alone": 1.0, "early": 1.1}]
     facts = {"trials": TRIALS, "methods": exit_rows(TRIALS), "exits": exits, "dataset": {"classes": ["a"] * 10}}
     alone, early = accuracy_by_macs(facts).axes

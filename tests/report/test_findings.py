@@ -108,7 +108,7 @@ def test_regime_is_named_with_its_numbers_and_the_option_for_the_other(results):
     ("total", "verdict"),
     [
         (0.652, "The sum reaches 65.2 %, the main branch alone 20.0 %: the mismatch costs 45.2 points."),
-        (0.201, "costs nothing that the test pictures can show."),
+        (0.201, "costs nothing that the test images can show."),
         (0.1, "costs nothing, the main branch is ahead by 10.0 points."),
     ],
 )
@@ -124,17 +124,17 @@ def test_shortcut_note_is_absent_without_shortcut_trials(build):
 
 
 def test_the_rule_for_best_is_named(results):
-    assert "600 held-out training pictures, never on the test pictures" in _note(results, "Best").text
+    assert "600 held-out training images, never on the test images" in _note(results, "Best").text
     for trial in results["trials"]:
         trial["best_on"] = "test"
-    assert "on the test pictures (the authors' rule)" in _note(results, "Best").text
+    assert "on the test images (the authors' rule)" in _note(results, "Best").text
     results["trials"][0]["best_on"] = "held-out"
     assert "Trials differ" in _note(results, "Best").text
 
 
 def test_the_data_say_what_they_must_not_be_compared_with(results):
     text = _note(results, "Data").text
-    assert text.startswith("Fashion-MNIST, embedded subset: 5,400 training and 1,000 test pictures, epochs: 6. ")
+    assert text.startswith("Fashion-MNIST, embedded subset: 5,400 training and 1,000 test images, epochs: 6. ")
     assert text.endswith("not comparable with results on the whole set.")
-    results["dataset"]["provenance"] = "a folder of pictures."
-    assert _note(results, "Data").text.endswith("A folder of pictures. Not comparable with published numbers.")
+    results["dataset"]["provenance"] = "a folder of images."
+    assert _note(results, "Data").text.endswith("A folder of images. Not comparable with published numbers.")

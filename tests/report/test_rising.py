@@ -7,9 +7,9 @@ import pytest
 from spikeback.report.findings import headline, still_rising, verdict
 
 
-def with_curves(build, *curves, pictures=400):
+def with_curves(build, *curves, images=400):
     results = build({"vanilla": [0.5] * len(curves)})
-    results["dataset"]["held_out"] = pictures
+    results["dataset"]["held_out"] = images
     for trial, curve in zip(results["trials"], curves, strict=True):
         trial["history"]["held_out_accuracy"] = curve
     return results
@@ -44,8 +44,8 @@ def test_those_that_rise_are_named(build):
     assert "Still rising (vanilla seed 1): " in still_rising(with_curves(build, [0.5] * 6, [0.2] * 3 + [0.4] * 3))
 
 
-def test_without_held_out_pictures_those_of_the_test_count(build):
-    results = with_curves(build, [0.5, 0.51], pictures=0)
+def test_without_held_out_images_those_of_the_test_count(build):
+    results = with_curves(build, [0.5, 0.51], images=0)
     results["dataset"]["test"] = 100
     assert still_rising(results).startswith("No longer")
 
@@ -62,13 +62,13 @@ def test_a_fall_is_told_without_a_sign(build, curves, told):
     assert text.endswith(told)
 
 
-@pytest.mark.parametrize(("pictures", "judged"), [(1, False), (2, False), (49, False), (50, True)])
-def test_few_pictures_tell_nothing(build, pictures, judged):
+@pytest.mark.parametrize(("images", "judged"), [(1, False), (2, False), (49, False), (50, True)])
+def test_few_images_tell_nothing(build, images, judged):
     for curve in ([0.0, 1.0], [1.0, 0.0], [0.5, 0.5]):
-        text = still_rising(with_curves(build, curve, pictures=pictures))
+        text = still_rising(with_curves(build, curve, images=images))
         assert judged == ("points" in text)
         if not judged:
-            assert text == f"Still rising or not: {pictures} pictures are too few to tell; from 50 on it is said."
+            assert text == f"Still rising or not: {images} images are too few to tell; from 50 on it is said."
 
 
 def test_one_epoch_tells_nothing(build):

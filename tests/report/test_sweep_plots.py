@@ -43,7 +43,7 @@ def study(build: Callable[..., Any]) -> Callable[..., tuple[dict[str, Any], dict
 
 
 def names(paths: list[Path], folder: Path) -> list[str]:
-    """The files' names; each is there, none besides, and a picture has more than one colour."""
+    """The files' names; each is there, none besides, and an image has more than one colour."""
     assert {path.name for path in folder.glob("*")} == {path.name for path in paths}
     for path in paths:
         if path.suffix == ".png":

@@ -94,17 +94,17 @@ def test_macs_of_exits_add_up_to_those_of_the_network(make_net: Callable[..., An
 
 def test_macs_up_to_the_first_stage_by_hand(make_net: Callable[..., Any]) -> None:
     first = exits_of(sb.ShortcutNet(make_net()), torch.zeros(1, 3, 8, 8))[0]
-    stem, layer1 = 8 * 8 * 4 * 3 * 9, 2 * 4 * 8 * 8 * 4 * 4 * 9  # the stem sees a picture once, T = 2, two blocks
+    stem, layer1 = 8 * 8 * 4 * 3 * 9, 2 * 4 * 8 * 8 * 4 * 4 * 9  # the stem sees an image once, T = 2, two blocks
     assert first == Exit("layer1", stem + layer1, 4 * 5)
 
 
-def test_exits_are_judged_by_their_own_logits(live_net: Any, pictures: Tensor) -> None:
+def test_exits_are_judged_by_their_own_logits(live_net: Any, images: Tensor) -> None:
     model = sb.ShortcutNet(live_net).eval()
     y = torch.tensor([0, 1, 2])
     order = [*model.taps, "main"]
     with torch.no_grad():
-        found = judge(model, [(pictures[:2], y[:2]), (pictures[2:], y[2:])], order, (0.0, 0.25))
-        main, side = model.logits(pictures, per_step=False)
+        found = judge(model, [(images[:2], y[:2]), (images[2:], y[2:])], order, (0.0, 0.25))
+        main, side = model.logits(images, per_step=False)
     for i, z in enumerate((*side.values(), main)):
         torch.testing.assert_close(found.confidence[i], z[0].softmax(1).amax(1))
         assert found.right[i].tolist() == (z[0].argmax(1) == y).tolist()

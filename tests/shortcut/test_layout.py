@@ -7,7 +7,7 @@ from torch import Tensor, nn
 import spikeback as sb
 
 K, C = 5, 4
-SPACE = {"pictures": (3, 2), "vectors": ()}
+SPACE = {"images": (3, 2), "vectors": ()}
 
 
 class Layout(nn.Module):

@@ -25,39 +25,39 @@ def gradients(net: nn.Module, logits: Tensor) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("taps", ["stage", "block"])
 @pytest.mark.parametrize("training", [True, False])
-def test_output_is_eq_10_to_the_bit(make_net: MakeNet, pictures: Tensor, taps: str, training: bool) -> None:
+def test_output_is_eq_10_to_the_bit(make_net: MakeNet, images: Tensor, taps: str, training: bool) -> None:
     model = sb.ShortcutNet(make_net(), taps=taps).train(training)
-    main, side = model.logits(pictures)
+    main, side = model.logits(images)
     assert main.shape == (2, 3, 5)
     assert all(z.shape == (2, 3, 5) for z in side.values())
     for weight in (0.25, 0.1, 1 / 3, 1.0, 2.0):
-        assert torch.equal(model(pictures, weight), main + weight * sum(side.values()))
+        assert torch.equal(model(images, weight), main + weight * sum(side.values()))
 
 
-def test_weight_one_is_eq_6_to_the_bit(make_net: MakeNet, pictures: Tensor) -> None:
+def test_weight_one_is_eq_6_to_the_bit(make_net: MakeNet, images: Tensor) -> None:
     model = sb.ShortcutNet(make_net())
-    main, side = model.logits(pictures)
-    assert torch.equal(model(pictures, sb.Shortcut()(0.3)), main + sum(side.values()))
+    main, side = model.logits(images)
+    assert torch.equal(model(images, sb.Shortcut()(0.3)), main + sum(side.values()))
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_main_logits_are_those_of_the_network_itself(make_net: MakeNet, pictures: Tensor, training: bool) -> None:
+def test_main_logits_are_those_of_the_network_itself(make_net: MakeNet, images: Tensor, training: bool) -> None:
     net = make_net().train(training)
     twin = copy.deepcopy(net)
     model = sb.ShortcutNet(net).train(training)
-    assert torch.equal(model.logits(pictures)[0], twin(pictures))
+    assert torch.equal(model.logits(images)[0], twin(images))
     for key, buffer in twin.named_buffers():
         assert torch.equal(buffer, net.get_buffer(key)), key
 
 
 @pytest.mark.parametrize("taps", ["stage", "block", ("layer1", "layer2.0", "layer4.1")])
-def test_side_is_the_linear_layer_of_the_pooled_spikes(make_net: MakeNet, pictures: Tensor, taps: Any) -> None:
+def test_side_is_the_linear_layer_of_the_pooled_spikes(make_net: MakeNet, images: Tensor, taps: Any) -> None:
     model = sb.ShortcutNet(make_net().double(), taps=taps).double()
     spikes: dict[str, Tensor] = {}
     for tap in model.taps:
         keep = lambda _, __, output, tap=tap: spikes.update({tap: output})
         model.net.get_submodule(tap).register_forward_hook(keep)
-    _, side = model.logits(pictures.double())
+    _, side = model.logits(images.double())
     linears = [m for m in model.branches.modules() if isinstance(m, nn.Linear)]
     assert list(side) == list(model.taps)
     assert len(linears) == len(model.branches) == len(model.taps)
@@ -67,15 +67,15 @@ def test_side_is_the_linear_layer_of_the_pooled_spikes(make_net: MakeNet, pictur
         torch.testing.assert_close(side[tap], expected, rtol=1e-12, atol=1e-12)
 
 
-def test_read_current_feeds_the_input_of_the_last_neuron(make_net: MakeNet, pictures: Tensor) -> None:
+def test_read_current_feeds_the_input_of_the_last_neuron(make_net: MakeNet, images: Tensor) -> None:
     model = sb.ShortcutNet(make_net().double(), taps="block", read="current").double()
     currents: dict[str, Tensor] = {}
     for tap in model.taps:
         neuron = [m for m in model.net.get_submodule(tap).modules() if isinstance(m, sb.LIF)][-1]
         keep = lambda _, inputs, __, tap=tap: currents.update({tap: inputs[0]})
         neuron.register_forward_hook(keep)
-    main, side = model.logits(pictures.double())
-    assert torch.equal(model(pictures.double(), 0.25), main + 0.25 * sum(side.values()))
+    main, side = model.logits(images.double())
+    assert torch.equal(model(images.double(), 0.25), main + 0.25 * sum(side.values()))
     for linear, tap in zip([m for m in model.branches.modules() if isinstance(m, nn.Linear)], model.taps, strict=True):
         current = currents[tap].reshape(2, 3, *currents[tap].shape[-3:])
         assert current.unique().numel() > 2
@@ -89,11 +89,11 @@ def test_unknown_read_lists_the_choices(make_net: MakeNet) -> None:
 
 
 @pytest.mark.parametrize("call", [(), (0.0,), (0,)])
-def test_weight_zero_is_plain_training(make_net: MakeNet, pictures: Tensor, call: tuple) -> None:
+def test_weight_zero_is_plain_training(make_net: MakeNet, images: Tensor, call: tuple) -> None:
     net = make_net()
     twin = copy.deepcopy(net)
     model = sb.ShortcutNet(net, taps="block")
-    logits, expected = model(pictures, *call), twin(pictures)
+    logits, expected = model(images, *call), twin(images)
     assert torch.equal(logits, expected)
     found, plain = gradients(model, logits), gradients(twin, expected)
     assert all(torch.equal(found["net." + name], plain[name]) for name in plain)
@@ -102,23 +102,23 @@ def test_weight_zero_is_plain_training(make_net: MakeNet, pictures: Tensor, call
         assert torch.equal(buffer, net.get_buffer(key)), key
 
 
-def test_weight_zero_evaluates_no_branch(make_net: MakeNet, pictures: Tensor) -> None:
+def test_weight_zero_evaluates_no_branch(make_net: MakeNet, images: Tensor) -> None:
     model = sb.ShortcutNet(make_net(), taps="block")
     calls: list[str] = []
     for name, module in model.branches.named_modules():
         module.register_forward_hook(lambda _, __, ___, name=name: calls.append(name))
-    model(pictures, 0.0)
-    model(pictures, sb.Vanilla()(0.5), per_step=False)
-    model(pictures, sb.Evolutionary(0.25)(1.0))
+    model(images, 0.0)
+    model(images, sb.Vanilla()(0.5), per_step=False)
+    model(images, sb.Evolutionary(0.25)(1.0))
     assert not calls
-    model(pictures, 0.25)
+    model(images, 0.25)
     assert len(set(calls)) >= len(model.taps)
 
 
-def test_trunk_gradient_is_linear_in_the_weight(make_net: MakeNet, pictures: Tensor) -> None:
+def test_trunk_gradient_is_linear_in_the_weight(make_net: MakeNet, images: Tensor) -> None:
     """For a loss linear in the logits, dL/dW(weight) = dL/dW(0) + weight * (dL/dW(1) - dL/dW(0)): Eq. 9 summed."""
     model = sb.ShortcutNet(make_net().double()).double()
-    x, r = pictures.double(), torch.randn(2, 3, 5, dtype=torch.float64)
+    x, r = images.double(), torch.randn(2, 3, 5, dtype=torch.float64)
     grads = {}
     for weight in (0.0, 0.25, 1.0):
         model.zero_grad()
@@ -130,11 +130,11 @@ def test_trunk_gradient_is_linear_in_the_weight(make_net: MakeNet, pictures: Ten
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.25])
-def test_without_steps_logits_are_the_mean_over_time(make_net: MakeNet, pictures: Tensor, weight: float) -> None:
+def test_without_steps_logits_are_the_mean_over_time(make_net: MakeNet, images: Tensor, weight: float) -> None:
     model = sb.ShortcutNet(make_net().double()).double()
-    mean = model(pictures.double(), weight, per_step=False)
+    mean = model(images.double(), weight, per_step=False)
     assert mean.shape == (1, 3, 5)
-    expected = model(pictures.double(), weight).mean(0, keepdim=True)
+    expected = model(images.double(), weight).mean(0, keepdim=True)
     torch.testing.assert_close(mean, expected, rtol=1e-12, atol=1e-12)
 
 
@@ -168,25 +168,25 @@ def test_branches_start_random_by_the_seed(make_net: MakeNet) -> None:
     assert not torch.equal(first[0], first[1])  # layer1.0 and layer1.1 have equal shapes, not equal weights
 
 
-def test_every_parameter_learns_while_the_weight_is_positive(make_net: MakeNet, pictures: Tensor) -> None:
+def test_every_parameter_learns_while_the_weight_is_positive(make_net: MakeNet, images: Tensor) -> None:
     model = sb.ShortcutNet(make_net(), taps="block")
-    assert set(gradients(model, model(pictures, 0.25))) == {name for name, _ in model.named_parameters()}
+    assert set(gradients(model, model(images, 0.25))) == {name for name, _ in model.named_parameters()}
 
 
 @pytest.mark.parametrize("weight", [float("nan"), float("inf"), -1.0, -1, "1", None])
-def test_lambda_out_of_range_is_refused(make_net: MakeNet, pictures: Tensor, weight: Any) -> None:
+def test_lambda_out_of_range_is_refused(make_net: MakeNet, images: Tensor, weight: Any) -> None:
     model, y = sb.ShortcutNet(make_net()), torch.zeros(3).long()
     for use in (
-        lambda: model(pictures, weight),
-        lambda: model.heads(pictures, weight),
-        lambda: decompose(model, pictures, y, weight),
-        lambda: sb.diagnose(model, pictures, y, weight=weight, passes=()),
+        lambda: model(images, weight),
+        lambda: model.heads(images, weight),
+        lambda: decompose(model, images, y, weight),
+        lambda: sb.diagnose(model, images, y, weight=weight, passes=()),
     ):
         with pytest.raises(UsageError, match="lambda"):
             use()
 
 
-def test_lambda_may_be_a_tensor_or_any_real_number(make_net: MakeNet, pictures: Tensor) -> None:
+def test_lambda_may_be_a_tensor_or_any_real_number(make_net: MakeNet, images: Tensor) -> None:
     model = sb.ShortcutNet(make_net()).eval()
     for weight in (torch.tensor(0.5), np.float32(0.5), np.float64(0.5)):
-        assert torch.equal(model(pictures, cast(Any, weight)), model(pictures, 0.5))
+        assert torch.equal(model(images, cast(Any, weight)), model(images, 0.5))

@@ -19,28 +19,28 @@ def hooks(net: nn.Module) -> int:
 
 
 @pytest.mark.parametrize("taps", ["stage", "block", ("layer1.1", "layer4")])
-def test_strip_is_the_same_object_with_the_same_logits(live_net: Any, pictures: Tensor, taps: Any) -> None:
+def test_strip_is_the_same_object_with_the_same_logits(live_net: Any, images: Tensor, taps: Any) -> None:
     count = sum(p.numel() for p in live_net.parameters())
     model = sb.ShortcutNet(live_net, taps=taps).eval()
-    before = model(pictures)
+    before = model(images)
     net = model.strip()
     assert net is live_net
-    assert torch.equal(net(pictures), before)
+    assert torch.equal(net(images), before)
     assert sum(p.numel() for p in net.parameters()) == count
     assert hooks(net) == 0
     assert not any(key.startswith("branches") for key in net.state_dict())
 
 
-def test_strip_after_training_keeps_what_was_learnt(make_net: MakeNet, pictures: Tensor) -> None:
+def test_strip_after_training_keeps_what_was_learnt(make_net: MakeNet, images: Tensor) -> None:
     net = make_net()
     model = sb.ShortcutNet(net)
     optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
     for progress in (0.0, 0.5, 1.0):
         optimiser.zero_grad()
-        model(pictures, sb.Evolutionary(0.25)(progress)).square().mean().backward()
+        model(images, sb.Evolutionary(0.25)(progress)).square().mean().backward()
         optimiser.step()
-    main = model.eval().logits(pictures)[0]
-    assert torch.equal(model.strip()(pictures), main)
+    main = model.eval().logits(images)[0]
+    assert torch.equal(model.strip()(images), main)
 
 
 def test_strip_of_an_unknown_tap_lists_the_choices(make_net: MakeNet) -> None:
@@ -50,13 +50,13 @@ def test_strip_of_an_unknown_tap_lists_the_choices(make_net: MakeNet) -> None:
 
 
 @pytest.mark.parametrize("read", ["spikes", "current"])
-def test_no_hook_is_left_after_a_forward(make_net: MakeNet, pictures: Tensor, read: Any) -> None:
+def test_no_hook_is_left_after_a_forward(make_net: MakeNet, images: Tensor, read: Any) -> None:
     model = sb.ShortcutNet(make_net(), read=read)
     assert hooks(model) == 0
     for weight in (0.0, 0.25):
-        model(pictures, weight)
+        model(images, weight)
         assert hooks(model) == 0
-    model.logits(pictures)
+    model.logits(images)
     assert hooks(model) == 0
 
 
@@ -67,24 +67,24 @@ class Raises(nn.Module):
 
 @pytest.mark.parametrize("read", ["spikes", "current"])
 @pytest.mark.parametrize("weight", [0.0, 0.25])
-def test_no_hook_is_left_when_the_forward_raises(make_net: MakeNet, pictures: Tensor, read: Any, weight: float) -> None:
+def test_no_hook_is_left_when_the_forward_raises(make_net: MakeNet, images: Tensor, read: Any, weight: float) -> None:
     net = make_net()
     model = sb.ShortcutNet(net, read=read)
-    expected = model(pictures, weight)
+    expected = model(images, weight)
     whole, net.layer4 = net.layer4, Raises()  # behind every tap
     with pytest.raises(RuntimeError, match="on purpose"):
-        model(pictures, weight)
+        model(images, weight)
     assert hooks(model) == 0
     net.layer4 = whole
-    assert torch.equal(model(pictures, weight), expected)  # and nothing recorded is left either
+    assert torch.equal(model(images, weight), expected)  # and nothing recorded is left either
 
 
-def test_hooks_of_the_user_stay(make_net: MakeNet, pictures: Tensor) -> None:
+def test_hooks_of_the_user_stay(make_net: MakeNet, images: Tensor) -> None:
     net = make_net()
     seen: list[torch.Size] = []
     net.layer1.register_forward_hook(lambda _, __, output: seen.append(output.shape))
     model = sb.ShortcutNet(net)
-    model(pictures, 0.25)
-    model.strip()(pictures)
+    model(images, 0.25)
+    model.strip()(images)
     assert len(seen) == 2
     assert hooks(net) == 1

@@ -20,15 +20,15 @@ def model(make_net: MakeNet) -> sb.ShortcutNet:
     return sb.ShortcutNet(make_net())
 
 
-def test_deepcopy_is_equal_and_independent(model: sb.ShortcutNet, pictures: Tensor) -> None:
-    model(pictures, 0.25)
-    before = model.eval().logits(pictures)
+def test_deepcopy_is_equal_and_independent(model: sb.ShortcutNet, images: Tensor) -> None:
+    model(images, 0.25)
+    before = model.eval().logits(images)
     twin = copy.deepcopy(model)
-    assert torch.equal(twin(pictures, 0.25), model(pictures, 0.25))
+    assert torch.equal(twin(images, 0.25), model(images, 0.25))
     with torch.no_grad():
         for p in twin.parameters():
             p.add_(1.0)
-    after, changed = model.logits(pictures), twin.logits(pictures)
+    after, changed = model.logits(images), twin.logits(images)
     assert torch.equal(after[0], before[0])
     assert not torch.equal(changed[0], before[0])
     for tap in model.taps:
@@ -37,36 +37,36 @@ def test_deepcopy_is_equal_and_independent(model: sb.ShortcutNet, pictures: Tens
     assert twin.strip() is not model.strip()
 
 
-def test_state_dict_round_trip(model: sb.ShortcutNet, make_net: MakeNet, pictures: Tensor) -> None:
-    model(pictures, 0.25)
+def test_state_dict_round_trip(model: sb.ShortcutNet, make_net: MakeNet, images: Tensor) -> None:
+    model(images, 0.25)
     buffer = io.BytesIO()
     torch.save(model.state_dict(), buffer)
     buffer.seek(0)
     state = torch.load(buffer, weights_only=True)
     other = sb.ShortcutNet(make_net())
-    assert not torch.equal(other.eval()(pictures, 1.0), model.eval()(pictures, 1.0))
+    assert not torch.equal(other.eval()(images, 1.0), model.eval()(images, 1.0))
     other.load_state_dict(state, strict=True)
-    assert torch.equal(other(pictures, 0.25), model(pictures, 0.25))
+    assert torch.equal(other(images, 0.25), model(images, 0.25))
 
 
 def test_state_dict_without_its_branches_is_the_plain_network(
-    model: sb.ShortcutNet, make_net: MakeNet, pictures: Tensor
+    model: sb.ShortcutNet, make_net: MakeNet, images: Tensor
 ) -> None:
-    model(pictures, 0.25)
+    model(images, 0.25)
     state = model.eval().state_dict()
     assert all(key.startswith(("net.", "branches.")) for key in state)
     net = make_net()
     net.load_state_dict({k.removeprefix("net."): v for k, v in state.items() if k.startswith("net.")}, strict=True)
-    assert torch.equal(net.eval()(pictures), model(pictures))
+    assert torch.equal(net.eval()(images), model(images))
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.25])
-def test_autocast_trains_in_bf16(model: sb.ShortcutNet, pictures: Tensor, weight: float) -> None:
+def test_autocast_trains_in_bf16(model: sb.ShortcutNet, images: Tensor, weight: float) -> None:
     twin = copy.deepcopy(model.net)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        logits = model(pictures, weight)
-        main, side = model.logits(pictures)
-        assert torch.equal(main, twin(pictures))
+        logits = model(images, weight)
+        main, side = model.logits(images)
+        assert torch.equal(main, twin(images))
     assert all(z.dtype == torch.bfloat16 for z in (main, *side.values()))  # the branches take part in autocast
     logits.float().square().mean().backward()
     trained = model.parameters() if weight else model.net.parameters()
@@ -102,26 +102,26 @@ def three_blocks() -> sb.ShortcutNet:
 @pytest.mark.slow
 @hidden_by_torch
 @pytest.mark.parametrize("training", [True, False])
-def test_compiled_gives_the_same_logits_and_new_weights_compile_nothing(pictures: Tensor, training: bool) -> None:
+def test_compiled_gives_the_same_logits_and_new_weights_compile_nothing(images: Tensor, training: bool) -> None:
     torch.compiler.reset()
     backend, model = Counting(), three_blocks()
     compiled = torch.compile(model.train(training), backend=backend)
     schedule = sb.Evolutionary(0.25)
     for progress in (0.0, 0.1, 1.0):  # two weights tell the compiler that it varies; 0 is the other branch of an if
-        assert torch.equal(compiled(pictures, schedule(progress)), model(pictures, schedule(progress)))
+        assert torch.equal(compiled(images, schedule(progress)), model(images, schedule(progress)))
     known = backend.graphs
     assert known > 0
     for progress in (0.2, 0.3, 0.4, 0.55, 0.9, 1.0):
-        assert torch.equal(compiled(pictures, schedule(progress)), model(pictures, schedule(progress)))
+        assert torch.equal(compiled(images, schedule(progress)), model(images, schedule(progress)))
     assert backend.graphs == known
 
 
 @pytest.mark.slow
 @hidden_by_torch
 @pytest.mark.parametrize("weight", [0.0, 0.25])
-def test_compiled_gives_the_same_gradients(pictures: Tensor, weight: float) -> None:
+def test_compiled_gives_the_same_gradients(images: Tensor, weight: float) -> None:
     torch.compiler.reset()
-    model, x = three_blocks().double(), pictures.double()
+    model, x = three_blocks().double(), images.double()
     gradients = []
     for forward in (model, torch.compile(model, backend="aot_eager")):
         model.zero_grad()

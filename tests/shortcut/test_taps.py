@@ -57,19 +57,19 @@ def test_stage_and_block_are_all_but_the_last_of_feature_info(make_net: MakeNet)
     assert sb.ShortcutNet(net, "block").taps == blocks[:-1]
 
 
-def test_dotted_names_of_feature_info_need_no_example(make_net: MakeNet, pictures: Tensor) -> None:
+def test_dotted_names_of_feature_info_need_no_example(make_net: MakeNet, images: Tensor) -> None:
     model = sb.ShortcutNet(make_net(), taps=["layer3.1", "layer1.0"])
     assert set(model.taps) == {"layer3.1", "layer1.0"}
-    assert set(model.logits(pictures)[1]) == {"layer3.1", "layer1.0"}
+    assert set(model.logits(images)[1]) == {"layer3.1", "layer1.0"}
 
 
-def test_a_module_outside_feature_info_needs_an_example(make_net: MakeNet, pictures: Tensor) -> None:
+def test_a_module_outside_feature_info_needs_an_example(make_net: MakeNet, images: Tensor) -> None:
     net = make_net()
     name = next(n for n, m in net.named_modules() if isinstance(m, sb.LIF))
     assert name not in {info["module"] for info in net.feature_info}
     with pytest.raises(UsageError, match="example"):
         sb.ShortcutNet(net, taps=[name])
-    assert sb.ShortcutNet(net, taps=[name], example=pictures).logits(pictures)[1][name].shape == (2, 3, 5)
+    assert sb.ShortcutNet(net, taps=[name], example=images).logits(images)[1][name].shape == (2, 3, 5)
 
 
 def test_channels_come_from_a_dry_run_on_the_example(frames: Tensor) -> None:

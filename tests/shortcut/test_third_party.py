@@ -70,7 +70,7 @@ class Leaky(nn.Module):
 
 
 class LoopNet(nn.Module):
-    """A static picture stepped T times in a Python loop -> (spikes, membranes), both (T, B, K)."""
+    """A static image stepped T times in a Python loop -> (spikes, membranes), both (T, B, K)."""
 
     def __init__(self, convolutional: bool = True) -> None:
         super().__init__()

@@ -36,7 +36,7 @@ class Noting:
 
 
 class Watch(Callback):
-    """Notes weights at the start and after every step, and of each step: pictures, labels, lambda, learning rate."""
+    """Notes weights at the start and after every step, and of each step: images, labels, lambda, learning rate."""
 
     def __init__(self) -> None:
         self.weights: list[dict[str, Tensor]] = []

@@ -36,7 +36,7 @@ def test_one_time_step_takes_the_published_macs(name: str, stem: str, layers: in
 
 
 @pytest.mark.parametrize("stem", ["cifar", "imagenet"])
-def test_a_still_picture_passes_the_first_convolution_once(stem: str) -> None:
+def test_a_still_image_passes_the_first_convolution_once(stem: str) -> None:
     name = {"cifar": "cifar10", "imagenet": "imagenet"}[stem]
     one, four = (forward_macs(recipe(name, 18, stem, steps)) for steps in (1, 4))
     assert four == 4 * one - 3 * STEM[stem]
@@ -53,7 +53,7 @@ def test_counting_leaves_random_state_and_memory_alone() -> None:
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-def test_smaller_pictures_and_networks_cost_less() -> None:
+def test_smaller_images_and_networks_cost_less() -> None:
     small = replace(recipe(), data=DataConfig(name="cifar10", size=16))
     linear = 512 * 10
     assert 4 * (forward_macs(small) - linear) == forward_macs(recipe()) - linear

@@ -16,15 +16,15 @@ import torch
 from PIL import Image
 
 from spikeback.cli.main import main
-from spikeback.data.share import Share
+from spikeback.data.ranks import ProcessRank
 from spikeback.errors import UsageError
 from spikeback.files import write_atomic
 from spikeback.train import TrainConfig
-from spikeback.train.processes import own_share
+from spikeback.train.processes import own_rank
 
 pytestmark = pytest.mark.slow
 
-TRAIN, TEST = {"ankle": 40, "shirt": 40}, {"ankle": 7, "shirt": 6}  # an odd number of test pictures
+TRAIN, TEST = {"ankle": 40, "shirt": 40}, {"ankle": 7, "shirt": 6}  # an odd number of test images
 UNDRAWN = """
 from spikeback.cli import live
 from spikeback.cli.main import main
@@ -40,8 +40,8 @@ TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "
 
 @pytest.fixture(scope="module")
 def options(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """`compare` on a few pictures: 2 epochs of 2 steps."""
-    root, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+    """`compare` on a few images: 2 epochs of 2 steps."""
+    root, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
     for part, counts in {"train": TRAIN, "test": TEST}.items():
         for label, count in counts.items():
             (root / part / label).mkdir(parents=True)
@@ -149,7 +149,7 @@ def test_accumulated_parts_are_the_batch(
 @pytest.mark.parametrize(("processes", "accumulate"), [(1, 1), (2, 1), (3, 2)])
 def test_shares_together_are_the_batches(processes: int, accumulate: int) -> None:
     order, batch = np.random.default_rng(0).permutation(40), 12
-    shares = [Share(rank, processes, accumulate) for rank in range(processes)]
+    shares = [ProcessRank(rank, processes, accumulate) for rank in range(processes)]
     parts = [share.of_order(order, batch).reshape(3, -1) for share in shares]  # steps, samples
     assert {part.shape[1] for part in parts} == {batch // processes}
     for step in range(3):
@@ -176,14 +176,14 @@ def test_torchrun_with_another_number_of_processes_is_refused(monkeypatch: pytes
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
     monkeypatch.setenv("WORLD_SIZE", "4")
     with pytest.raises(UsageError, match="asks for 1 processes, but torchrun started 4"):
-        own_share(TrainConfig())
+        own_rank(TrainConfig())
 
 
 def test_more_gpus_than_there_are_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(UsageError, match=r"^train.devices=2 asks for more GPUs than there are: 1"):
-        own_share(TrainConfig(devices=2))
+        own_rank(TrainConfig(devices=2))
 
 
 def test_another_number_of_parts_is_another_recipe(train: Callable[..., Any], make_recipe: Callable[..., Any]) -> None:

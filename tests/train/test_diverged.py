@@ -80,10 +80,10 @@ def draw(root: Path, count: int) -> Path:
     return root
 
 
-def test_classes_of_one_training_picture_are_told_what_helps(train: Any, make_recipe: Any, tmp_path: Path) -> None:
+def test_classes_of_one_training_image_are_told_what_helps(train: Any, make_recipe: Any, tmp_path: Path) -> None:
     data = {"name": "folder", "root": str(draw(tmp_path / "two", 2)), "batch_size": 2, "limit": None}
     for held_out in (0.1, 0.9):
-        with pytest.raises(UsageError, match=r"each class has one training picture.*; add some, or .*best_on test"):
+        with pytest.raises(UsageError, match=r"each class has one training image.*; add some, or .*best_on test"):
             train("vanilla", make_recipe(data | {"held_out": held_out}, epochs=1))
     assert train("vanilla", make_recipe(data, epochs=1, best_on="test"))["epochs"] == 1
     data["root"] = str(draw(tmp_path / "three", 3))

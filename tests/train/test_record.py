@@ -65,7 +65,7 @@ def test_of_equal_epochs_the_first_is_best(tmp_path: Path) -> None:
     assert saved == ["last", "best", "last", "best", "last", "last"]
 
 
-def test_held_out_pictures_are_never_trained_on(
+def test_held_out_images_are_never_trained_on(
     train: Callable[..., Any], recipe: Callable[..., Any], watch: Callable[[], Any]
 ) -> None:
     chosen, seen = recipe(epochs=1), watch()

@@ -11,7 +11,7 @@ from spikeback.cli.options import recipe_options
 from spikeback.cli.words import as_typed
 from spikeback.errors import UsageError
 from spikeback.files import as_path
-from spikeback.report.fitted import Fitted
+from spikeback.report.terminal import TerminalTable
 
 CHECK = """Say what a folder is: which dataset, samples of each class, hashes, and which files are broken or missing.
 
@@ -64,7 +64,7 @@ def run(config: Any, console: Console, command: str) -> None:
         raise SystemExit(1)
 
 
-def _table(counts: dict[str, dict[str, int]]) -> Fitted:
+def _table(counts: dict[str, dict[str, int]]) -> TerminalTable:
     """One row a half: samples, classes, and the range over classes."""
     table = Table()
     for column in ("", "samples", "classes", "in a class"):
@@ -73,4 +73,4 @@ def _table(counts: dict[str, dict[str, int]]) -> Fitted:
         sizes = classes.values()
         each = "" if not sizes else f"{min(sizes):,}" if min(sizes) == max(sizes) else f"{min(sizes):,}-{max(sizes):,}"
         table.add_row("all" if half == "." else Text(half), f"{sum(sizes):,}", f"{len(sizes):,}", each)
-    return Fitted(table)
+    return TerminalTable(table)

@@ -1,7 +1,7 @@
 """Examine a network: where its gradient dies, why, and what helps.
 
 RUN is a trial's folder (runs/demo/evolutionary-seed0), a run's folder with one trial, or a checkpoint file; without it
-the network of a recipe is examined as its training would begin. With --out a page, a picture and diagnosis.json are
+the network of a recipe is examined as its training would begin. With --out a page, an image and diagnosis.json are
 written there.
 """
 
@@ -41,7 +41,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--weight", type=float, default=0.0, help="lambda: examine an untrained network with its branches"
     )
-    parser.add_argument("--samples", type=int, default=128, help="training pictures it is examined on")
+    parser.add_argument("--samples", type=int, default=128, help="training images it is examined on")
     parser.add_argument("--passes", nargs="*", choices=list(PASSES), default=list(PASSES), help="what else is measured")
     parser.add_argument("--time", action="store_true", help="also time the recorded pass against a plain one")
     parser.add_argument("--out", type=str, help="folder for report.html, diagnosis.png, .svg and diagnosis.json")

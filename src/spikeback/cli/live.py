@@ -50,7 +50,7 @@ def train(
         return
     with run.alone():
         try:
-            data = run.data(seeds[0])  # reading many pictures has a bar of its own
+            data = run.data(seeds[0])  # reading many images has a bar of its own
             for line in (*(f"note: {note}" for note in data.notes), f"training samples: {data.augmented}"):
                 display.say(line)
             with display.live:
@@ -120,4 +120,4 @@ def _ended(error: TrainingError | Interrupted | WriteError, out: Path, finished:
 
 def _line(trial: dict[str, Any], count: int, of: int) -> str:
     accuracy = percent(trial["last_accuracy"])
-    return f"{count} of {of}: {trial['method']}, seed {trial['seed']}, {accuracy} % of the test pictures"
+    return f"{count} of {of}: {trial['method']}, seed {trial['seed']}, {accuracy} % of the test images"

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from spikeback.data import DataModule
 from spikeback.losses import Loss
-from spikeback.report.fitted import Fitted
+from spikeback.report.terminal import TerminalTable
 from spikeback.train import Method, Recipe
 from spikeback.train.cell import Cell
 from spikeback.train.environment import resolve_precision
@@ -80,7 +80,7 @@ def epoch_seconds(recipe: Recipe, data: DataModule, weight: float) -> float:
     before = torch.get_num_threads()
     torch.set_num_threads(recipe.train.threads or before)
     try:
-        judged = (data.sizes["held_out"] + data.sizes["test"]) / data.share.processes / len(y)
+        judged = (data.sizes["held_out"] + data.sizes["test"]) / data.process.world_size / len(y)
         return len(loader) * _timed(step) + judged * _timed(judge)
     finally:
         torch.set_num_threads(before)
@@ -97,7 +97,7 @@ def _timed(call: Callable[[], None]) -> float:
     return min(times[1:])
 
 
-def plan_table(cells: list[Cell], jobs: int) -> Fitted:
+def plan_table(cells: list[Cell], jobs: int) -> TerminalTable:
     """Trials that are missing and their minutes: one row a cell; of several cells all, and all by `jobs` at a time."""
     table = Table(box=box.SIMPLE_HEAD, caption=CAPTION, caption_justify="left", show_edge=False, pad_edge=False)
     for axis in cells[0].point:
@@ -109,7 +109,7 @@ def plan_table(cells: list[Cell], jobs: int) -> Fitted:
         mean = f"{seconds / trials:.0f}" if trials else "–"
         table.add_row(*map(Text, cell.point.values()), str(trials), mean, f"{seconds / 60:.1f}")
     if len(cells) == 1:
-        return Fitted(table)
+        return TerminalTable(table)
     table.add_section()
     trials, seconds = (sum(column) for column in zip(*expected, strict=True))
     busy = [0.0] * jobs  # until when; the next run goes to the one that is free first
@@ -118,4 +118,4 @@ def plan_table(cells: list[Cell], jobs: int) -> Fitted:
     blank = [""] * (len(cells[0].point) - 1)
     table.add_row("all", *blank, str(trials), "", f"{seconds / 60:.0f}")
     table.add_row(f"all, --jobs {jobs}", *blank, str(trials), "", f"{max(busy) / 60:.0f}")
-    return Fitted(table)
+    return TerminalTable(table)

@@ -1,7 +1,7 @@
-"""Predict the classes of pictures: a table of file, class and one probability a class, predictions.csv.
+"""Predict the classes of images: a table of file, class and one probability a class, predictions.csv.
 
 RUN is a trial's folder (runs/demo/evolutionary-seed0), a run's folder with one trial, or a checkpoint file. Broken
-pictures are named and left out; the exit code is then 1.
+images are named and left out; the exit code is then 1.
 """
 
 import csv
@@ -20,32 +20,32 @@ from rich.text import Text
 from torch import Tensor
 
 from spikeback.cli.options import add_trained
-from spikeback.data.decode import PICTURES, decoded
-from spikeback.data.pictures import normalise
+from spikeback.data.decode import IMAGES, decoded
+from spikeback.data.images import normalise
 from spikeback.data.tree import left_out
-from spikeback.data.unlabelled import check_shape, find_pictures
+from spikeback.data.unlabelled import check_shape, find_images
 from spikeback.errors import UsageError
 from spikeback.export.weights import Trained, load_trained
 from spikeback.files import as_path, write_atomic
-from spikeback.report.fitted import Fitted
+from spikeback.report.terminal import TerminalTable
 
 TABLE = "predictions.csv"
-BATCH = 256  # pictures at a time
-PIECE = 4 * BATCH  # pictures in memory
+BATCH = 256  # images at a time
+CHUNK = 4 * BATCH  # images in memory
 SHOWN = 20  # classes that are counted in a line of their own
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     add_trained(parser)
-    parser.add_argument("--pictures", type=str, required=True, help="a picture, or a folder, searched to any depth")
+    parser.add_argument("--images", type=str, required=True, help="an image, or a folder, searched to any depth")
     parser.add_argument("--out", type=str, default=".", help=f"folder for {TABLE}, or the name of a .csv file")
 
 
 def run(config: Any, console: Console, command: str) -> None:
     table = _table_path(as_path(config.out))
     trained = load_trained(config.run, config.checkpoint)
-    check_shape(trained.shape, config.pictures)
-    paths, others = find_pictures(config.pictures)
+    check_shape(trained.shape, config.images)
+    paths, others = find_images(config.images)
     found: dict[Path, list[float]] = {}
     broken: list[UsageError] = []
     for path, outcome in _outcomes(trained, paths):
@@ -54,14 +54,14 @@ def run(config: Any, console: Console, command: str) -> None:
         else:
             found[path] = outcome
     if not found:
-        raise UsageError(str(broken[0]) if len(broken) == 1 else f"{len(broken):,} pictures, all broken: {broken[0]}")
+        raise UsageError(str(broken[0]) if len(broken) == 1 else f"{len(broken):,} images, all broken: {broken[0]}")
     write_atomic(table, _text(found, trained.classes))
-    for line in left_out(others, PICTURES):
+    for line in left_out(others, IMAGES):
         console.print(f"note: {line}", soft_wrap=True, markup=False)
     for error in broken:
         console.print(f"broken: {error}", soft_wrap=True, markup=False)
-    console.print(Fitted(_counts(found, trained.classes)))
-    console.print(f"{len(found):,} pictures -> {table}", soft_wrap=True, markup=False)
+    console.print(TerminalTable(_counts(found, trained.classes)))
+    console.print(f"{len(found):,} images -> {table}", soft_wrap=True, markup=False)
     if broken:
         raise SystemExit(1)
 
@@ -75,17 +75,17 @@ def _table_path(out: Path) -> Path:
 
 
 def _outcomes(trained: Trained, paths: Sequence[Path]) -> Iterator[tuple[Path, list[float] | UsageError]]:
-    """Each picture and the probabilities of its classes, or what is wrong with it."""
-    pieces = [paths[i : i + PIECE] for i in range(0, len(paths), PIECE)]
+    """Each image and the probabilities of its classes, or what is wrong with it."""
+    chunks = [paths[i : i + CHUNK] for i in range(0, len(paths), CHUNK)]
     console = Console(stderr=True)
-    quiet = len(pieces) < 3 or not console.is_terminal
-    for piece in track(pieces, "Predicting", console=console, transient=True, disable=quiet):
-        images = list(decoded(piece, trained.view))
+    quiet = len(chunks) < 3 or not console.is_terminal
+    for chunk in track(chunks, "Predicting", console=console, transient=True, disable=quiet):
+        images = list(decoded(chunk, trained.view))
         good = [image for image in images if isinstance(image, Tensor)]
         batches = torch.stack(good).split(BATCH) if good else ()
         logits = [trained.logits(normalise(batch, trained.mean, trained.std)) for batch in batches]
         rows = iter([row for part in logits for row in part.softmax(1).tolist()])
-        for path, image in zip(piece, images, strict=True):
+        for path, image in zip(chunk, images, strict=True):
             yield path, next(rows) if isinstance(image, Tensor) else image
 
 
@@ -103,12 +103,12 @@ def _text(found: dict[Path, list[float]], classes: list[str]) -> str:
 
 
 def _counts(found: dict[Path, list[float]], classes: list[str]) -> Table:
-    """How many pictures fell to each class: all classes, or of many the most frequent."""
+    """How many images fell to each class: all classes, or of many the most frequent."""
     counts = Counter(_best(row, classes) for row in found.values())
     shown = classes if len(classes) <= SHOWN else [name for name, _ in counts.most_common(SHOWN)]
     table = Table()
     table.add_column("class")
-    table.add_column("pictures", justify="right", no_wrap=True)
+    table.add_column("images", justify="right", no_wrap=True)
     for name in shown:
         table.add_row(Text(name), f"{counts[name]:,}")
     if rest := len(found) - sum(counts[name] for name in shown):

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from spikeback.cli.options import add_trained
 from spikeback.export.weights import load_trained
-from spikeback.report.fitted import Fitted
+from spikeback.report.terminal import TerminalTable
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -31,7 +31,7 @@ def run(config: Any, console: Console, command: str) -> None:
         hits += torch.bincount(y[right], minlength=len(hits))
         counts += torch.bincount(y, minlength=len(hits))
     console.print(
-        f"{trained.path}: {data.describe()['name']}, {int(counts.sum()):,} test pictures, {trained.precision}",
+        f"{trained.path}: {data.describe()['name']}, {int(counts.sum()):,} test images, {trained.precision}",
         soft_wrap=True, markup=False,
     )  # fmt: skip
     table = Table()
@@ -41,4 +41,4 @@ def run(config: Any, console: Console, command: str) -> None:
         table.add_row(Text(name), f"{100 * hit / count:.1f}")
     table.add_section()
     table.add_row("all", f"{100 * hits.sum() / counts.sum():.1f}")
-    console.print(Fitted(table))
+    console.print(TerminalTable(table))

@@ -17,8 +17,8 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset, Sampler, get_worker_info
 from torchvision.transforms.v2 import AutoAugment, AutoAugmentPolicy
 
-from spikeback.data.pictures import Split, as_input
-from spikeback.data.share import Share
+from spikeback.data.images import Split, as_input
+from spikeback.data.ranks import ProcessRank
 from spikeback.errors import UsageError
 
 ORDER, SHIFT, VIEW, POLICY, HOLE = range(5)  # independent random streams of every epoch
@@ -27,16 +27,16 @@ GREY = 128  # what AutoAugment moves in from outside, as in the code of the pape
 
 @runtime_checkable
 class RandomViews(Protocol):
-    """A split that crops its pictures at random itself, before they are scaled."""
+    """A split that crops its images at random itself, before they are scaled."""
 
     def read_random(self, indices: Tensor, seeds: Sequence[int]) -> Tensor:
-        """As `read`, each picture seen through a random crop drawn from its seed."""
+        """As `read`, each image seen through a random crop drawn from its seed."""
         ...
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What is done to training samples, in this order; `padding`, `policy` and `hole` to pictures, `roll` to frames.
+    """What is done to training samples, in this order; `padding`, `policy` and `hole` to images, `roll` to frames.
 
     `padding`: shift by up to so many pixels, or crop at random; `flip`: mirror half of them; `policy`: AutoAugment's
     policies for CIFAR-10; `hole`: blacken a square of that side; `roll`: shift round the edges by up to so many pixels.
@@ -67,22 +67,22 @@ def in_words(augmentation: Augmentation, random_views: bool, side: int) -> str:
 class EpochSampler(Sampler[tuple[int, int]]):
     """Yields (epoch, index) for every index below `length`, shuffled by (seed, epoch). Lightning calls `set_epoch`.
 
-    With a `share`, only those that fall to its process, of whole batches of `batch_size`.
+    With a `process`, only the samples of its rank, of whole batches of `batch_size`.
     """
 
-    def __init__(self, length: int, seed: int, share: Share | None = None, batch_size: int = 1) -> None:
+    def __init__(self, length: int, seed: int, process: ProcessRank | None = None, batch_size: int = 1) -> None:
         self.length, self.seed, self.epoch = length, seed, 0
-        self.share, self.batch_size = share or Share(), batch_size
+        self.process, self.batch_size = process or ProcessRank(), batch_size
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.length // self.batch_size * self.batch_size // self.share.processes
+        return self.length // self.batch_size * self.batch_size // self.process.world_size
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         order = np.random.default_rng((ORDER, self.seed, self.epoch)).permutation(self.length)
-        return ((self.epoch, index) for index in self.share.of_order(order, self.batch_size).tolist())
+        return ((self.epoch, index) for index in self.process.of_order(order, self.batch_size).tolist())
 
 
 class BatchDataset(Dataset[tuple[Tensor, Tensor]]):
@@ -168,7 +168,7 @@ def flip(samples: Tensor, mirror: Tensor, axis: int = -1) -> Tensor:
 def crop_and_flip(images: Tensor, shift: Tensor, mirror: Tensor, padding: int, axis: int = -1) -> Tensor:
     """(B, C, H, W): pad with black, cut out H x W at `shift` (2, B) = (top, left), mirror where `mirror` (B,).
 
-    Does to the whole batch what torchvision's pad, crop and horizontal_flip do to one picture.
+    Does to the whole batch what torchvision's pad, crop and horizontal_flip do to one image.
     """
     height, width = images.shape[-2:]
     windows = F.pad(images, [padding] * 4).unfold(2, height, 1).unfold(3, width, 1)  # (B, C, 2p+1, 2p+1, H, W), a view

@@ -25,7 +25,7 @@ SAMPLES = 8  # of each class that are shown
 @dataclass
 class Finding:
     """What was found: `source` is the name for data.name, `counts` half -> class -> samples, `broken` and `missing` a
-    line each, `refused` why `load` would not take it otherwise, `hashes` name -> sha256, `samples` class -> pictures
+    line each, `refused` why `load` would not take it otherwise, `hashes` name -> sha256, `samples` class -> images
     (C, H, W) or frames (T, 2, H, W)."""
 
     source: str

@@ -1,4 +1,4 @@
-"""Files of pictures to tensors."""
+"""Files of images to tensors."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,20 +12,20 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
-from spikeback.data.pictures import fit
+from spikeback.data.images import fit
 from spikeback.data.tree import Kind
 from spikeback.errors import UsageError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")  # those of torchvision
-PICTURES = Kind("pictures", SUFFIXES)
+IMAGES = Kind("images", SUFFIXES)
 CHUNK = 256  # files a thread reads at a time
 MANY = 2000  # files from which on a progress bar is worth its line
 
 
 def decode(paths: Sequence[Path], shape: tuple[int, int] | None = None, channels: int | None = None) -> Tensor:
-    """Decode pictures, several at a time, into uint8 (N, C, H, W).
+    """Decode images, several at a time, into uint8 (N, C, H, W).
 
-    `shape` is the (H, W) to scale and crop to, None demands equal sizes; `channels` is 1 or 3, None: 1 if all pictures
+    `shape` is the (H, W) to scale and crop to, None demands equal sizes; `channels` is 1 or 3, None: 1 if all images
     are greyscale, else 3. Raises UsageError naming the first file that is broken or differs in size.
     """
     images: list[Tensor] = []
@@ -40,7 +40,7 @@ def decode(paths: Sequence[Path], shape: tuple[int, int] | None = None, channels
 
 
 def decoded(paths: Sequence[Path], read: Callable[[Path], Tensor]) -> Iterator[Tensor | UsageError]:
-    """Each picture as `read` makes it, in order, several read at a time; of a broken one, what is wrong with it."""
+    """Each image as `read` makes it, in order, several read at a time; of a broken one, what is wrong with it."""
 
     def attempt(path: Path) -> Tensor | UsageError:
         try:
@@ -52,7 +52,7 @@ def decoded(paths: Sequence[Path], read: Callable[[Path], Tensor]) -> Iterator[T
     console = Console(stderr=True)
     progress = Progress(console=console, transient=True, disable=len(paths) <= MANY or not console.is_terminal)
     with progress, ThreadPoolExecutor() as pool:
-        task = progress.add_task("Reading pictures", total=len(paths))
+        task = progress.add_task("Reading images", total=len(paths))
         try:
             for images in pool.map(lambda chunk: [attempt(path) for path in chunk], chunks):
                 yield from images
@@ -62,41 +62,41 @@ def decoded(paths: Sequence[Path], read: Callable[[Path], Tensor]) -> Iterator[T
 
 
 def decode_one(path: Path, shape: tuple[int, int] | None = None, channels: int | None = None) -> Tensor:
-    """One picture as uint8 (C, H, W); `channels` None: 1 if it is stored as greyscale, else 3. See `decode`.
+    """One image as uint8 (C, H, W); `channels` None: 1 if it is stored as greyscale, else 3. See `decode`.
 
     As torchvision's ImageFolder reads it: Pillow decodes, rows and columns are as stored, whatever EXIF says of their
     orientation, transparency is dropped. Two things differ. 16 bits of grey are scaled to 8, where Pillow clips them.
-    A file of several pictures, animated or of several pages, and one of 32 bits a pixel count as broken.
+    A file of several images, animated or of several pages, and one of 32 bits a pixel count as broken.
     """
     try:
-        with Image.open(path) as picture:
-            array = _pixels(picture, channels)
+        with Image.open(path) as opened:
+            array = _pixels(opened, channels)
     except Exception as error:  # a broken file raises whatever its decoder meets first
-        raise UsageError(f"{path} cannot be read as a picture: {' '.join(str(error).split())}") from None
+        raise UsageError(f"{path} cannot be read as an image: {' '.join(str(error).split())}") from None
     image = torch.from_numpy(array).reshape(*array.shape[:2], -1).permute(2, 0, 1)
     return fit(image, *shape) if shape else image
 
 
-def _pixels(picture: Image.Image, channels: int | None) -> np.ndarray:
-    """uint8 (H, W) or (H, W, 3). Raises ValueError for what would not be one picture of 8 bits a channel."""
-    many = getattr(picture, "n_frames", 1)
-    if many > 1 and picture.format != "MPO":  # cameras' JPEG, with a preview or a second view behind the picture
-        raise ValueError(f"it holds {many} pictures, save the one that is meant as a file of its own")
-    if picture.mode.startswith("I;16"):
-        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
-    elif picture.mode in ("I", "F"):
-        values = np.asarray(picture)
-        if picture.mode == "F" or values.min() < 0 or values.max() > 0xFFFF:
-            raise ValueError(f"its pixels have 32 bits (mode {picture.mode}), save it with 8 or 16")
-        picture = Image.fromarray((values >> 8).astype(np.uint8))
-    grey = channels == 1 or (channels is None and picture.mode in ("1", "L", "LA", "La"))
-    if picture.mode == "P" and "transparency" in picture.info:
-        picture = picture.convert("RGBA")  # drops it as well, without a warning
+def _pixels(image: Image.Image, channels: int | None) -> np.ndarray:
+    """uint8 (H, W) or (H, W, 3). Raises ValueError for what would not be one image of 8 bits a channel."""
+    many = getattr(image, "n_frames", 1)
+    if many > 1 and image.format != "MPO":  # cameras' JPEG, with a preview or a second view behind the image
+        raise ValueError(f"it holds {many} images, save the one that is meant as a file of its own")
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        values = np.asarray(image)
+        if image.mode == "F" or values.min() < 0 or values.max() > 0xFFFF:
+            raise ValueError(f"its pixels have 32 bits (mode {image.mode}), save it with 8 or 16")
+        image = Image.fromarray((values >> 8).astype(np.uint8))
+    grey = channels == 1 or (channels is None and image.mode in ("1", "L", "LA", "La"))
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")  # drops it as well, without a warning
     mode = "L" if grey else "RGB"
-    return np.array(picture if picture.mode == mode else picture.convert(mode))
+    return np.array(image if image.mode == mode else image.convert(mode))
 
 
 def differ(first: Path, one: Sequence[int], second: Path, other: Sequence[int]) -> str:
-    """What to say of two pictures of different shape (C, H, W)."""
+    """What to say of two images of different shape (C, H, W)."""
     sizes = [f"{path} is {shape[2]} x {shape[1]}" for path, shape in ((first, one), (second, other))]
-    return f"pictures differ in size: {', '.join(sizes)} pixels; data.size=32 would bring all to 32 x 32"
+    return f"images differ in size: {', '.join(sizes)} pixels; data.size=32 would bring all to 32 x 32"

@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import Tensor
 
 from spikeback.data.events.config import EventConfig
-from spikeback.data.pictures import DataSet
+from spikeback.data.images import DataSet
 from spikeback.data.sets import built_in  # noqa: F401 - registers them
 from spikeback.data.sets.source import LoadOptions, Source, find, sources
 from spikeback.errors import UsageError
@@ -28,7 +28,7 @@ def load(
     """Open the dataset that is registered as `name`; the options are those of `DataConfig`.
 
     Each dataset is a file in `spikeback.data.sets`, which says what it reads from `root`. `size` scales everything to
-    size x size pixels. Of the training pictures that "simulated-dvs" films, it films those that `only`, pictures ->
+    size x size pixels. Of the training images that "simulated-dvs" films, it films those that `only`, images ->
     indices, names.
     Raises UsageError for an unknown name and for a root that is missing, superfluous or lacks the files.
     """

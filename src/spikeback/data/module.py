@@ -10,11 +10,11 @@ from torch.utils.data import DataLoader
 
 from spikeback.data.augment import Augmentation, AugmentedDataset, BatchDataset, EpochSampler, RandomViews, in_words
 from spikeback.data.config import EIGHTH, DataConfig
+from spikeback.data.images import DataSet, Split, as_input, channel_statistics
 from spikeback.data.load import load
 from spikeback.data.loader import Batch, Loader, whole
-from spikeback.data.pictures import DataSet, Split, as_input, channel_statistics
+from spikeback.data.ranks import ProcessRank
 from spikeback.data.sets.source import find
-from spikeback.data.share import Share
 from spikeback.data.split import balanced_order, hold_out, split_hash
 from spikeback.errors import UsageError
 from spikeback.processors import processors
@@ -23,14 +23,14 @@ from spikeback.processors import processors
 class DataModule(lightning.LightningDataModule):
     """Loads the samples `config` asks for, unless given as `dataset`, and serves them in batches.
 
-    A batch of pictures is (x, y): float32 (B, C, H, W), normalised by the mean and deviation of each channel, and int64
+    A batch of images is (x, y): float32 (B, C, H, W), normalised by the mean and deviation of each channel, and int64
     (B,); of event frames: float32 (T, B, 2, H, W), counts, and int64 (B,). `seed` and the epoch decide order and
     augmentation, nothing else does. `use_all` holds nothing out: the test samples then stand in for the held-out ones
-    (the authors' rule: best on test). `share` is this process's part, where several train one network.
+    (the authors' rule: best on test). `process` is the rank of this process, where several train one network.
 
-    After `setup`: `classes`, `shape` (C, H, W) or (T, 2, H, W), `channels`, `time_steps` (None for pictures), `sizes`
+    After `setup`: `classes`, `shape` (C, H, W) or (T, 2, H, W), `channels`, `time_steps` (None for images), `sizes`
     {"train", "held_out", "test"}, `mean` and `std` (C,): published if the dataset has such, else those of the training
-    pictures; `augmentation` and, in words, `augmented`; `mirror`, the axis that flipping reverses, None where nothing
+    images; `augmentation` and, in words, `augmented`; `mirror`, the axis that flipping reverses, None where nothing
     is flipped; `notes` on the dataset; `hash` of the dataset and `split_hash` of the held-out indices.
     """
 
@@ -51,21 +51,21 @@ class DataModule(lightning.LightningDataModule):
         seed: int,
         dataset: DataSet | None = None,
         use_all: bool = False,
-        share: Share | None = None,
+        process: ProcessRank | None = None,
     ) -> None:
         super().__init__()
-        self.config, self.seed, self.use_all, self.share = config, seed, use_all, share or Share()
+        self.config, self.seed, self.use_all, self.process = config, seed, use_all, process or ProcessRank()
         self._dataset = dataset
         self._ready = False
 
     @property
     def channels(self) -> int:
-        """C of a picture or frame."""
+        """C of an image or frame."""
         return self.shape[-3]
 
     @property
     def time_steps(self) -> int | None:
-        """T of frames; a picture has none of its own."""
+        """T of frames; an image has none of its own."""
         return self.shape[0] if len(self.shape) == 4 else None
 
     def setup(self, stage: str | None = None) -> None:
@@ -73,7 +73,7 @@ class DataModule(lightning.LightningDataModule):
         if self._ready:
             return
         config = self.config
-        self.pictures = dataset = self._dataset or load(
+        self.images = dataset = self._dataset or load(
             config.name, config.root, config.size, download=config.download, unchecked=config.unchecked,
             cache=config.cache, split=config.split, events=config.events, only=self._needed,
         )  # fmt: skip
@@ -100,7 +100,7 @@ class DataModule(lightning.LightningDataModule):
         if len(train) < config.batch_size:
             most = len(train)
             raise UsageError(
-                f"data.batch_size={config.batch_size} is more than the training pictures; give at most {most}"
+                f"data.batch_size={config.batch_size} is more than the training images; give at most {most}"
             )
         return train, held_out
 
@@ -131,8 +131,8 @@ class DataModule(lightning.LightningDataModule):
     @property
     def augmented(self) -> str:
         """What is done to the training samples, in one line."""
-        text = in_words(self.augmentation, isinstance(self.pictures.train, RandomViews), min(self.shape[-2:]))
-        unknown = self.config.flip is None and not getattr(self.pictures, "symmetric", True)
+        text = in_words(self.augmentation, isinstance(self.images.train, RandomViews), min(self.shape[-2:]))
+        unknown = self.config.flip is None and not getattr(self.images, "symmetric", True)
         return f"{text} (data.flip=True mirrors half of them, if their classes allow it)" if unknown else text
 
     def _statistics(self, dataset: DataSet) -> Batch:
@@ -146,10 +146,10 @@ class DataModule(lightning.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         """Augmented, shuffled anew each epoch, only whole batches. Outside Lightning: call `sampler.set_epoch`."""
         config = self.config
-        dataset = AugmentedDataset(self.pictures.train, self._train, self.mean, self.std, self.augmentation)
-        sampler = EpochSampler(len(dataset), self.seed, self.share, config.batch_size)
-        piece = self.share.piece(config.batch_size)
-        return self._loader(dataset, piece, config.auto_augment, sampler=sampler, drop_last=True)
+        dataset = AugmentedDataset(self.images.train, self._train, self.mean, self.std, self.augmentation)
+        sampler = EpochSampler(len(dataset), self.seed, self.process, config.batch_size)
+        micro_batch = self.process.micro_batch(config.batch_size)
+        return self._loader(dataset, micro_batch, config.auto_augment, sampler=sampler, drop_last=True)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """The held-out samples; with `use_all` the test samples. Raises UsageError if nothing was held out."""
@@ -157,43 +157,43 @@ class DataModule(lightning.LightningDataModule):
             return self.test_dataloader()
         if not len(self._held_out):
             raise UsageError(self._nothing_held_out())
-        return self._evaluation(self.pictures.train, self._held_out)
+        return self._evaluation(self.images.train, self._held_out)
 
     def _nothing_held_out(self) -> str:
-        test = "choose it on the test pictures: train.best_on=test"
-        if self.config.held_out:  # every class keeps its last picture for training
+        test = "choose it on the test images: train.best_on=test"
+        if self.config.held_out:  # every class keeps its last image for training
             return (
-                f"each class has one training picture, so none is left to choose the best epoch on; add some, or {test}"
+                f"each class has one training image, so none is left to choose the best epoch on; add some, or {test}"
             )
         return f"data.held_out=0 leaves nothing to choose the best epoch on; try a fraction such as 0.1, or {test}"
 
     def test_dataloader(self) -> DataLoader[Batch]:
         """The test samples, in their order."""
-        return self._evaluation(self.pictures.test, torch.arange(len(self.pictures.test)))
+        return self._evaluation(self.images.test, torch.arange(len(self.images.test)))
 
     def probe(self, n: int) -> Batch:
         """The first n training samples, un-augmented, dealt out class by class: the same in every run and epoch."""
-        part = self.pictures.train
+        part = self.images.train
         return self._read(part, self._train[balanced_order(part.labels[self._train])[:n]])
 
     def judged(self, n: int) -> Batch:
         """The first n of the samples that `val_dataloader` serves."""
         if self.use_all:
-            return self._read(self.pictures.test, torch.arange(min(n, len(self.pictures.test))))
-        return self._read(self.pictures.train, self._held_out[:n])
+            return self._read(self.images.test, torch.arange(min(n, len(self.images.test))))
+        return self._read(self.images.train, self._held_out[:n])
 
     def describe(self) -> dict[str, Any]:
         """The `dataset` object of results.json."""
         frames, augmentation = self.time_steps is not None, self.augmentation
         return {
-            "name": self.pictures.name,
-            "provenance": self.pictures.provenance,
+            "name": self.images.name,
+            "provenance": self.images.provenance,
             "shape": list(self.shape),
             "classes": list(self.classes),
             **self.sizes,
             "hash": self.hash,
             "split_hash": self.split_hash,
-            "split": getattr(self.pictures, "split", None),
+            "split": getattr(self.images, "split", None),
             "options": {
                 "mean": None if frames else self.mean.tolist(),
                 "std": None if frames else self.std.tolist(),
@@ -202,7 +202,7 @@ class DataModule(lightning.LightningDataModule):
         }
 
     def _frame_options(self) -> dict[str, Any]:
-        manifest = getattr(self.pictures, "manifest", None)
+        manifest = getattr(self.images, "manifest", None)
         options = asdict(self.config.events)
         acting = {option: options[option] for option in options if option in find(self.config.name).acting()}
         trial = {option for option in ("start", "duration") if acting.get(option) is None}  # the whole recording
@@ -213,14 +213,14 @@ class DataModule(lightning.LightningDataModule):
         return as_input(split.read(indices), self.mean, self.std), split.labels[indices]
 
     def _evaluation(self, split: Split, indices: Tensor) -> DataLoader[Batch]:
-        dataset = BatchDataset(split, self.share.of_all(indices), self.mean, self.std)
-        piece = self.share.piece(self.config.batch_size)
-        return self._loader(dataset, 2 * piece)  # no backward pass: room for twice as many
+        dataset = BatchDataset(split, self.process.of_all(indices), self.mean, self.std)
+        micro_batch = self.process.micro_batch(self.config.batch_size)
+        return self._loader(dataset, 2 * micro_batch)  # no backward pass: room for twice as many
 
     def _loader(self, dataset: BatchDataset, batch_size: int, slow: bool = False, **options: Any) -> DataLoader[Batch]:
         workers = self.config.num_workers
         if workers is None:  # a batch from memory takes milliseconds: a worker would only compete for the processors
-            spare = max(processors() // self.share.devices - 1, 1)
+            spare = max(processors() // self.process.devices - 1, 1)
             workers = spare if slow or isinstance(dataset.split, RandomViews) else 0
         return Loader(
             dataset,

@@ -1,4 +1,4 @@
-"""Contact sheets: a few samples of every class on one picture, for a person to look at."""
+"""Contact sheets: a few samples of every class on one image, for a person to look at."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from spikeback.data.pictures import fit
+from spikeback.data.images import fit
 from spikeback.files import write_atomic
 
 Item = TypeVar("Item")
@@ -19,7 +19,7 @@ GROUND, OFF, ON = (16, 18, 26), (86, 180, 233), (255, 176, 0)  # dark; sky blue 
 
 
 def contact_sheet(samples: Mapping[str, Sequence[Tensor]], path: str | Path) -> Path:
-    """Write a PNG with one row a class; a sample is a picture, uint8 (C, H, W), or frames of events (T, 2, H, W).
+    """Write a PNG with one row a class; a sample is an image, uint8 (C, H, W), or frames of events (T, 2, H, W).
 
     Of more than 20 classes, 20 are shown, evenly spaced. Raises UsageError if it cannot write.
     """
@@ -32,7 +32,7 @@ def contact_sheet(samples: Mapping[str, Sequence[Tensor]], path: str | Path) -> 
         top = GAP + row * (TILE + GAP)
         text.text((GAP, top + TILE // 2), name[:20], fill="black", font=font, anchor="lm")
         for column, sample in enumerate(samples[name]):
-            tile = fit(picture(sample), TILE, TILE).permute(1, 2, 0).numpy()
+            tile = fit(image(sample), TILE, TILE).permute(1, 2, 0).numpy()
             sheet.paste(Image.fromarray(tile), (LABEL + column * (TILE + GAP), top))
     data = io.BytesIO()
     sheet.save(data, "png", optimize=True)
@@ -45,7 +45,7 @@ def spread(items: Sequence[Item], most: int) -> list[Item]:
     return [items[int(i * step)] for i in range(min(len(items), most))]
 
 
-def picture(sample: Tensor) -> Tensor:
+def image(sample: Tensor) -> Tensor:
     """A sample as RGB, uint8 (3, H, W); frames are summed over time, OFF is blue, ON orange."""
     if sample.ndim == 3:
         return sample.expand(3, -1, -1)

@@ -1,4 +1,4 @@
-"""Which pictures are set aside, and in which order a few are picked: fixed by the labels and a seed alone."""
+"""Which images are set aside, and in which order a few are picked: fixed by the labels and a seed alone."""
 
 import hashlib
 
@@ -13,7 +13,7 @@ def hold_out(labels: Tensor, fraction: float, seed: int = 0) -> tuple[Tensor, Te
     """Set a fraction of every class aside.
 
     Returns (train, held out): sorted, disjoint indices, int64, that together are all of `labels`, int64 (N,). Of every
-    class round(fraction * its pictures) are held out, at least one where `fraction` > 0 and always one fewer than all.
+    class round(fraction * its images) are held out, at least one where `fraction` > 0 and always one fewer than all.
     """
     rng = np.random.default_rng(seed)
     held_out = torch.zeros(len(labels), dtype=torch.bool)
@@ -30,7 +30,7 @@ def split_hash(indices: Tensor) -> str:
 
 
 def balanced_order(labels: Tensor) -> Tensor:
-    """All indices, int64 (N,), dealt out in rounds: the first picture of every class, then the second of each, ..."""
+    """All indices, int64 (N,), dealt out in rounds: the first image of every class, then the second of each, ..."""
     rank = torch.empty_like(labels)
     for label in labels.unique():
         members = labels == label

@@ -123,7 +123,7 @@ def _left(paths: list[Path], why: str) -> str:
 
 
 def _complete(root: Path, parts: dict[str, Path]) -> dict[str, Path]:
-    """The same if there are pictures to train on and to test on, val/ standing in for test/."""
+    """The same if there are images to train on and to test on, val/ standing in for test/."""
     if WHOLE in parts:
         return parts
     if "train" not in parts or len(parts) == 1:

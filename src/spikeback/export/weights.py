@@ -57,25 +57,25 @@ class Trained:
             yield
 
     def view(self, path: Path) -> Tensor:
-        """A picture, uint8 (C, H, W), scaled and cropped as those that the network was tested on.
+        """An image, uint8 (C, H, W), scaled and cropped as those that the network was tested on.
 
         Raises UsageError if it is broken.
         """
         return find(self.recipe.data.name).view(path, self.shape)
 
-    def data(self, root: str | None, pictures: DataSet | None = None) -> DataModule:
+    def data(self, root: str | None, images: DataSet | None = None) -> DataModule:
         """The data it was trained on, from the folder `root` if one is given, normalised as in training.
 
-        `pictures` are those of another trial of the same recipe, so that they are read once.
+        `images` are those of another trial of the same recipe, so that they are read once.
         """
         if root:
             config = self.recipe.data
             if find(config.name).origin(config.events).root == "none":
                 raise UsageError(
-                    f"data.root={root} has no use: {self.path} was trained on the pictures in the package; leave it out"
+                    f"data.root={root} has no use: {self.path} was trained on the images in the package; leave it out"
                 )
             config.root = root
-        data = DataModule(self.recipe.data, self.seed, pictures, self.recipe.train.best_on == "test")
+        data = DataModule(self.recipe.data, self.seed, images, self.recipe.train.best_on == "test")
         data.setup()
         data.mean, data.std = self.mean, self.std  # whatever the data
         self.check_data(data.classes, data.shape)
@@ -84,7 +84,7 @@ class Trained:
     def check_data(self, classes: tuple[str, ...], shape: tuple[int, ...]) -> None:
         """Raises UsageError if the data has other classes or shapes than the network was trained on."""
         if tuple(shape) != self.shape:
-            raise UsageError(f"{self.path} was trained on pictures of shape {self.shape}, the data has {tuple(shape)}")
+            raise UsageError(f"{self.path} was trained on images of shape {self.shape}, the data has {tuple(shape)}")
         if list(classes) != self.classes:
             raise UsageError(
                 f"{self.path} was trained on {len(self.classes)} classes ({', '.join(self.classes)}), the data has "

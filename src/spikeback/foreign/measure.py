@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from spikeback.errors import UsageError
-from spikeback.foreign.calm import Calm
 from spikeback.foreign.layout import BATCH_FIRST, WORDS, Axes, Layout, Layouts
+from spikeback.foreign.mean_draws import MeanDraws
 from spikeback.foreign.randomness import same_draws
 from spikeback.foreign.state import first
 from spikeback.nn import Neuron
@@ -120,7 +120,7 @@ def _listen(
         for name, of in heard.items():
             hook = lambda _module, _args, output, of=of: keep(of, output)
             hooks.callback(net.get_submodule(name).register_forward_hook(hook).remove)
-        hooks.enter_context(Calm())
+        hooks.enter_context(MeanDraws())
         return run(x).detach(), heard
 
 

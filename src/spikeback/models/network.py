@@ -1,4 +1,4 @@
-"""What every network shares: time in, time out, one stem convolution for a static picture, one linear readout."""
+"""What every network shares: time in, time out, one stem convolution for a static image, one linear readout."""
 
 import math
 from typing import Any
@@ -14,7 +14,7 @@ from spikeback.nn.pool import firing_rates
 class Network(nn.Module):
     """Base of the networks: `encoder` (ConvNorm), `body` (a method) and `fc`.
 
-    A static picture's first convolution is computed once and repeated over time: the same current enters at each step.
+    A static image's first convolution is computed once and repeated over time: the same current enters at each step.
     (In training its batch norm sees (B, H, W) instead of T equal copies: same mean and variance; the running variance
     differs by the factor between n/(n-1) and Tn/(Tn-1).)
 
@@ -35,7 +35,7 @@ class Network(nn.Module):
         raise NotImplementedError
 
     def forward(self, x: Tensor, per_step: bool = True) -> Tensor:
-        """Pictures (B, C, H, W) or frames (T, B, C, H, W) -> logits (T, B, K).
+        """Images (B, C, H, W) or frames (T, B, C, H, W) -> logits (T, B, K).
 
         Time comes first. Frames that seem to be batch first, (B, T, C, H, W), because T is `time_steps`, are warned of;
         where B is T, too, or frames have another number of steps, nothing can tell.

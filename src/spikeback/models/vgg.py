@@ -18,7 +18,7 @@ class SpikingVGG(Network):
     Args:
         depths: convolutions in each stage.
         widths: channels of each stage as multiples of `width`.
-        stem: ignored: a VGG's first convolution is 3x3 with stride 1 for any picture.
+        stem: ignored: a VGG's first convolution is 3x3 with stride 1 for any image.
     """
 
     def __init__(

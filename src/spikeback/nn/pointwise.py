@@ -18,7 +18,7 @@ def is_strided(layer: nn.Conv2d, x: Tensor) -> bool:
 
 
 def strided(x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, ...]) -> Tensor:
-    """(N, C, H, W), or one picture (C, H, W), with weights (K, C, 1, 1) -> (N, K, H', W').
+    """(N, C, H, W), or one image (C, H, W), with weights (K, C, 1, 1) -> (N, K, H', W').
 
     The result lies in memory as PyTorch's does: channels-last if input or weights do. Pooling over single pixels takes
     every second one, say, exactly, and its gradient lies channels-last, as that of slicing does not.

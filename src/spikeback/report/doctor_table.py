@@ -13,8 +13,8 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from spikeback.report.fitted import Fitted
 from spikeback.report.tables import MISSING, power_of_ten
+from spikeback.report.terminal import TerminalTable
 
 Facts = Mapping[str, Any]
 EIGHTHS = " ▏▎▍▌▋▊▉"
@@ -49,7 +49,7 @@ class DoctorTable:
         yield doctor_table(self.facts, options.max_width)
 
 
-def doctor_table(facts: Facts, width: int = 80) -> Fitted:
+def doctor_table(facts: Facts, width: int = 80) -> TerminalTable:
     """One row a block from the input to the output, for a console of `width` columns; without what was not measured.
 
     The bar is the block's gradient over the last block's on a log axis whose ends the header names; │ marks 1.
@@ -73,7 +73,7 @@ def doctor_table(facts: Facts, width: int = 80) -> Fitted:
         table.add_column(column.header, justify="left" if words or i == 1 else "right", no_wrap=not words)
     for cells in zip(*(column.cells for column in columns), strict=True):
         table.add_row(*(Text(cell, STYLES.get(cell, "")) for cell in cells))
-    return Fitted(table)
+    return TerminalTable(table)
 
 
 def doctor_text(facts: Facts, width: int = 100) -> str:

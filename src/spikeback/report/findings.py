@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from spikeback.report.tables import Results, by_method, check, count, finite, percent, scientific, summarise
 
-ENOUGH = 50  # pictures whose accuracy moves by less than 10 points by chance alone (one standard error)
+ENOUGH = 50  # images whose accuracy moves by less than 10 points by chance alone (one standard error)
 
 
 class Note(NamedTuple):
@@ -21,7 +21,7 @@ def headline(results: Results) -> str:
 
     Judged by the main branch alone after the last epoch (nothing is chosen there): "Yes" only if the worst seed of the
     evolutionary method (without one, of the first method that is not vanilla) beats vanilla's best seed by more than
-    the test pictures' own counting error; "No" likewise the other way round.
+    the test images' own counting error; "No" likewise the other way round.
 
     Raises:
         UsageError: another schema, or no finished trial.
@@ -45,13 +45,13 @@ def verdict(results: Results) -> str:
 
 
 def still_rising(results: Results) -> str:
-    """Whether more epochs would help, and what to do; empty where too few were trained to say. ENOUGH pictures tell it.
+    """Whether more epochs would help, and what to do; empty where too few were trained to say. ENOUGH images tell it.
 
     Judged by the held-out accuracy, the mean of the last tenth of the epochs (at least three, at most half of them)
     against the mean of as many before: a trial was rising if that is more than the standard error of the difference of
-    two accuracies that are counted on so many pictures.
+    two accuracies that are counted on so many images.
     """
-    pictures = results["dataset"]["held_out"] or results["dataset"]["test"]  # the authors' rule holds nothing out
+    images = results["dataset"]["held_out"] or results["dataset"]["test"]  # the authors' rule holds nothing out
     rising, gains, window, epochs = [], [], 0, 0
     for trial in results["trials"]:
         curve = finite((trial.get("history") or {}).get("held_out_accuracy", []))
@@ -60,13 +60,13 @@ def still_rising(results: Results) -> str:
         epochs, window = len(curve), max(len(curve) // 10, min(3, len(curve) // 2))
         last, before = (sum(part) / window for part in (curve[-window:], curve[-2 * window : -window]))
         gains.append(last - before)
-        if last - before > counting_error(last, before, pictures) / 1.96:
+        if last - before > counting_error(last, before, images) / 1.96:
             rising.append(f"{trial['method']} seed {trial['seed']}")
     if not gains:
         return ""
     span = f"in the last {count(window)} of {count(epochs)} epochs the held-out accuracy was"
-    if (pictures or 0) < ENOUGH:
-        return f"Still rising or not: {pictures} pictures are too few to tell; from {ENOUGH} on it is said."
+    if (images or 0) < ENOUGH:
+        return f"Still rising or not: {images} images are too few to tell; from {ENOUGH} on it is said."
     best = percent(abs(max(gains)))
     side = "below" if max(gains) < 0 and float(best) else "above"
     gain = f"{best} points {side} that of the {count(window)} before"
@@ -102,7 +102,7 @@ def _compared(results: Results) -> tuple[dict[str, Any] | None, dict[str, Any] |
     return first("evolutionary") or next(iter(others), None), first("vanilla")
 
 
-def _verdict(ours: dict[str, Any], vanilla: dict[str, Any], pictures: int | None) -> str:
+def _verdict(ours: dict[str, Any], vanilla: dict[str, Any], images: int | None) -> str:
     us, them = ours["method"], vanilla["method"]
     low, high, mean = (percent(ours[f"last_{key}"]) for key in ("min", "max", "mean"))
     their_low, their_high, their_mean = (percent(vanilla[f"last_{key}"]) for key in ("min", "max", "mean"))
@@ -113,16 +113,16 @@ def _verdict(ours: dict[str, Any], vanilla: dict[str, Any], pictures: int | None
     if max(ahead, behind) <= 0:
         return f"No clear difference: the seeds overlap, {ranges}"
     inner = (ours["last_min"], vanilla["last_max"]) if ahead > 0 else (ours["last_max"], vanilla["last_min"])
-    if max(ahead, behind) <= counting_error(*inner, pictures):
-        return f"No clear difference: {ranges}, closer than {count(pictures)} test pictures can tell apart"
+    if max(ahead, behind) <= counting_error(*inner, images):
+        return f"No clear difference: {ranges}, closer than {count(images)} test images can tell apart"
     if ahead > 0:
         return f"Yes: the worst {us} seed ({low} %) beats the best {them} seed ({their_high} %)"
     return f"No: the best {us} seed ({high} %) stays below the worst {them} seed ({their_low} %)"
 
 
-def counting_error(p: float, q: float, pictures: int | None) -> float:
-    """Half width of the 95 % interval of p - q, two accuracies each counted on that many test pictures."""
-    return 1.96 * math.sqrt((p * (1 - p) + q * (1 - q)) / pictures) if pictures else 0.0
+def counting_error(p: float, q: float, images: int | None) -> float:
+    """Half width of the 95 % interval of p - q, two accuracies each counted on that many test images."""
+    return 1.96 * math.sqrt((p * (1 - p) + q * (1 - q)) / images) if images else 0.0
 
 
 def gradient_sentence(results: Results) -> str:
@@ -197,7 +197,7 @@ def _shortcut(results: Results) -> Note | None:
     measured = f"The sum reaches {percent(total)} %, the main branch alone {percent(alone)} %"
     gap = total - alone
     if abs(gap) <= counting_error(total, alone, results["dataset"]["test"]):
-        verdict = "the mismatch costs nothing that the test pictures can show"
+        verdict = "the mismatch costs nothing that the test images can show"
     elif gap > 0:
         verdict = f"the mismatch costs {percent(gap)} points"
     else:
@@ -207,13 +207,13 @@ def _shortcut(results: Results) -> Note | None:
 
 def _best(results: Results) -> Note:
     rules = {t["best_on"] for t in results["trials"]}
-    held_out = f"{count(results['dataset']['held_out'])} held-out training pictures"
+    held_out = f"{count(results['dataset']['held_out'])} held-out training images"
     if rules == {"held-out"}:
-        text = f"The best epoch was chosen on {held_out}, never on the test pictures."
+        text = f"The best epoch was chosen on {held_out}, never on the test images."
     elif rules == {"test"}:
-        text = "The best epoch was chosen on the test pictures (the authors' rule), so “best” flatters; trust “last”."
+        text = "The best epoch was chosen on the test images (the authors' rule), so “best” flatters; trust “last”."
     else:
-        text = f"Trials differ: some chose the best epoch on {held_out}, some on the test pictures; compare “last”."
+        text = f"Trials differ: some chose the best epoch on {held_out}, some on the test images; compare “last”."
     return Note("Best and last", text)
 
 
@@ -222,8 +222,8 @@ def _dataset(results: Results) -> Note:
     epochs = sorted(set(finite(t.get("epochs") for t in results["trials"])))
     budget = f", epochs: {' or '.join(map(count, epochs))}" if epochs else ""
     provenance = data["provenance"][:1].upper() + data["provenance"][1:].rstrip(". ")
-    pictures = f"{count(data['train'])} training and {count(data['test'])} test pictures"
-    text = f"{data['name']}: {pictures}{budget}. {provenance}."
+    images = f"{count(data['train'])} training and {count(data['test'])} test images"
+    text = f"{data['name']}: {images}{budget}. {provenance}."
     if "compar" not in provenance.lower():
         text += " Not comparable with published numbers."
     return Note("Data and scale", text)

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from spikeback.errors import UsageError
 from spikeback.files import write_atomic
-from spikeback.report.fitted import Fitted
+from spikeback.report.terminal import TerminalTable
 
 Results = Mapping[str, Any]
 SCHEMA = 1
@@ -150,7 +150,7 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-def console_table(results: Results) -> Fitted:
+def console_table(results: Results) -> TerminalTable:
     """The summary for a console, drawn again and again as trials finish: empty before the first.
 
     Raises:
@@ -165,7 +165,7 @@ def console_table(results: Results) -> Fitted:
         table.add_column(header, justify="left" if name else "right", no_wrap=not name)
     for row in rows:
         table.add_row(*map(Text, row))  # Text: a method's [name] is not markup
-    return Fitted(table)
+    return TerminalTable(table)
 
 
 def markdown(results: Results) -> str:

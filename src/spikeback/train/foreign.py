@@ -41,8 +41,8 @@ def kind_of(path: Path) -> str:
     for beginning, kind in STARTS.items():
         if start.startswith(beginning):
             return kind
-    with suppress(Exception), Image.open(path) as picture:
-        return f"an image ({picture.format})"
+    with suppress(Exception), Image.open(path) as image:
+        return f"an image ({image.format})"
     with suppress(UnicodeDecodeError):
         if b"\0" not in getincrementaldecoder("utf-8")().decode(start).encode():
             return "a text file"

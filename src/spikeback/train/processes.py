@@ -18,7 +18,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import DDPStrategy
 from torch import distributed, nn
 
-from spikeback.data.share import Share
+from spikeback.data.ranks import ProcessRank
 from spikeback.errors import TrainingError, UsageError
 from spikeback.train.recipe import TrainConfig
 
@@ -35,14 +35,14 @@ def placement(train: TrainConfig) -> dict[str, Any]:
         "devices": train.devices,
         "num_nodes": train.nodes,
         "accumulate_grad_batches": train.accumulate,
-        "use_distributed_sampler": False,  # ours knows the share of each process
+        "use_distributed_sampler": False,  # ours knows the rank of each process
         # The norms' statistics are those of all processes already. Were buffers sent round at every forward pass,
         # processes could not judge different numbers of batches.
         "strategy": DDPStrategy(**NO_SENDING) if several else "auto",
     }
 
 
-def own_share(train: TrainConfig) -> Share:
+def own_rank(train: TrainConfig) -> ProcessRank:
     """What falls to this process, whoever started it. The one of rank 0 writes and speaks.
 
     Raises:
@@ -54,7 +54,7 @@ def own_share(train: TrainConfig) -> Share:
     if started != processes:
         raise UsageError(f"{asked} asks for {processes} processes, but torchrun started {started}; make them equal")
     if processes == 1:
-        return Share(accumulate=train.accumulate)
+        return ProcessRank(accumulate=train.accumulate)
     if torch.cuda.is_available() and torch.cuda.device_count() < train.devices:
         raise UsageError(
             f"train.devices={train.devices} asks for more GPUs than there are: {torch.cuda.device_count()}"
@@ -67,7 +67,7 @@ def own_share(train: TrainConfig) -> Share:
             environment.validate_settings(train.devices, train.nodes)
     except (MisconfigurationException, ValueError, RuntimeError) as error:
         raise UsageError(f"{asked}: {error}") from error
-    return Share(trainer.global_rank, processes, train.accumulate, train.devices)
+    return ProcessRank(trainer.global_rank, processes, train.accumulate, train.devices)
 
 
 @contextmanager
@@ -115,7 +115,7 @@ class OwnSignals(Callback):
             signal.signal(signal.SIGTERM, self.before)
 
 
-def share_state(module: nn.Module) -> None:
+def broadcast_state(module: nn.Module) -> None:
     """Give every process the first one's parameters and buffers."""
     if distributed.is_available() and distributed.is_initialized():
         for value in module.state_dict().values():

@@ -29,8 +29,8 @@ class ModelConfig:
 
     Args:
         name: The network; `spikeback.list_models()` has all names.
-        stem: First layers for small pictures (cifar), large pictures (imagenet) or event frames (dvs).
-        time_steps: T, how many steps a static picture is shown for. Not used for frames of events, which bring
+        stem: First layers for small images (cifar), large images (imagenet) or event frames (dvs).
+        time_steps: T, how many steps a static image is shown for. Not used for frames of events, which bring
             their own (dataset.shape in results.json).
         width: Channels of the first stage; empty is the network's own.
         tau: Leak of the neurons in [0, 1]; 1 is integrate-and-fire.
@@ -112,20 +112,20 @@ class TrainConfig:
     """Optimisation: SGD or Adam with a cosine to zero, stepped with every iteration.
 
     Args:
-        epochs: Passes over the training pictures.
+        epochs: Passes over the training images.
         optimizer: SGD with momentum (decay added to the gradient), or Adam with decoupled decay (torch.optim.AdamW).
             Each needs an lr of its own.
         lr: Learning rate at the start.
         momentum: Of SGD; of adam the first beta (the second is 0.999).
         weight_decay: Of weights only: biases and norms have none.
         loss: The loss, CrossEntropy() of the summed logits (Eq. 10), DeepSupervision(), or another with its parameters.
-        calibrate: Before the first step, on the probe pictures: Gain(1.0) sets the surrogates' gains so that every
+        calibrate: Before the first step, on the probe images: Gain(1.0) sets the surrogates' gains so that every
             block passes the gradient on, Fidelity(0.7) the residual norms so that the forward pass keeps its fidelity,
             [Gain(1.0), Fidelity(0.7)] both. The words gain, fidelity and both stand for these values; auto is fidelity
             where the network has residual branches, else none.
         precision: auto is bf16-mixed where the processor computes in bfloat16, else 32-true.
-        best_on: Choose the best epoch on held-out training pictures or, the authors' rule, on the test pictures.
-        probe: Pictures on which the gradient of every block is measured after each epoch.
+        best_on: Choose the best epoch on held-out training images or, the authors' rule, on the test images.
+        probe: Images on which the gradient of every block is measured after each epoch.
         doctor: Also measure gradient and activity of every block every so many steps; 0 is never.
         tensorboard: Write losses and what the doctor measures for TensorBoard, into the trial's folder.
         deterministic: Use deterministic kernels only.
@@ -179,7 +179,7 @@ class Recipe:
 
     Args:
         title: What this is, in a few words.
-        data: The pictures.
+        data: The images.
         model: The network.
         branches: The branches.
         train: The optimisation.

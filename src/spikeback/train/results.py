@@ -56,7 +56,7 @@ def check_resumable(
         if before | {"options": before["options"] | dataset["options"]} == dataset:
             raise UsageError(f"resume: {folder} was made with other augmentation, {options}; name another out=...")
         raise UsageError(
-            f"resume: {folder} was made with other pictures ({results['dataset']['name']}); name another out=..."
+            f"resume: {folder} was made with other images ({results['dataset']['name']}); name another out=..."
         )
     if environment != results["environment"]:
         now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -64,7 +64,7 @@ def check_resumable(
 
 
 def _as_now(results: dict[str, Any]) -> dict[str, Any]:
-    """The `dataset` object with what earlier versions did not write: how pictures were augmented."""
+    """The `dataset` object with what earlier versions did not write: how images were augmented."""
     dataset, config = results["dataset"], results["config"]["data"]
     if len(dataset["shape"]) == 4:
         return dataset

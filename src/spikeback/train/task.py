@@ -20,13 +20,13 @@ from spikeback.losses import Loss
 from spikeback.ops import packed_spikes
 from spikeback.ops.processes import mean_over_processes
 from spikeback.shortcut import Schedule, ShortcutNet
-from spikeback.train.processes import share_state
+from spikeback.train.processes import broadcast_state
 from spikeback.train.recipe import BranchConfig, TrainConfig
 from spikeback.train.start import prepare
 from spikeback.values import from_text
 
 SHARED = 32  # samples of the probe on which the branches' shares are measured
-HELD_OUT = 0  # the first validation loader; the second has the test pictures
+HELD_OUT = 0  # the first validation loader; the second has the test images
 METRICS = ("train", "held_out", "test", "test_sum")
 RECORD = ("total_steps", "history", "gradients", "step_seconds", "calibration", "first_loss")  # kept in the checkpoint
 DIVERGED = 10  # times the loss at the start, or that of guessing if it is larger, is no training any more
@@ -41,7 +41,7 @@ class Task(L.LightningModule):
         branches, train: the recipe's options.
         seed: the global random state at the start of each epoch is a function of it and the epoch, so a resumed run
             continues as if it had not been interrupted.
-        probe: pictures and labels on which the gradient of every block is measured, and the network calibrated.
+        probe: images and labels on which the gradient of every block is measured, and the network calibrated.
         say: called with a line on what calibration was asked for and did not reach.
 
     The accuracy that counts is the main branch's alone.
@@ -95,7 +95,7 @@ class Task(L.LightningModule):
         if not torch.isfinite(mean):
             if not torch.isfinite(x).all():
                 raise TrainingError(
-                    f"a picture of the batch at step {self.global_step + 1} of {self.total_steps} holds NaN or "
+                    f"an image of the batch at step {self.global_step + 1} of {self.total_steps} holds NaN or "
                     "infinite numbers: look for it in the data, and repair it or leave it out"
                 )
             raise TrainingError(
@@ -210,7 +210,7 @@ class Task(L.LightningModule):
             self.calibration = found.as_dict()
             if note := self.calibration.get("note"):
                 self.say(note)
-            share_state(self.model)  # processors may differ in a rounding, and so in what they measured
+            broadcast_state(self.model)  # processors may differ in a rounding, and so in what they measured
 
     def measure_gradients(self) -> None:
         """Append what the gradient on the probe is, for the loss of the step just done.

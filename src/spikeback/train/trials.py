@@ -20,14 +20,14 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from safetensors.torch import save as safetensors_bytes
 
 from spikeback.data import DataModule, DataSet
-from spikeback.data.share import Share
+from spikeback.data.ranks import ProcessRank
 from spikeback.doctor.callback import DoctorCallback
 from spikeback.errors import UsageError, WriteError
 from spikeback.files import as_path, write_atomic
 from spikeback.lock import alone, is_used
 from spikeback.train.checkpoint import BEST, LAST, AtomicCheckpointIO, Checkpoints, EventLog, read_checkpoint
 from spikeback.train.environment import environment, resolve_precision
-from spikeback.train.processes import OwnSignals, own_share, placement, quietly, together
+from spikeback.train.processes import OwnSignals, own_rank, placement, quietly, together
 from spikeback.train.recipe import Method, Recipe
 from spikeback.train.record import regime_record, trial_record
 from spikeback.train.results import SCHEMA, check_resumable, read_results, write_results
@@ -58,7 +58,7 @@ class Run:
     listeners: Iterable[Callable[[dict[str, Any]], None]] = ()
     callbacks: Callable[[Method, int], list[Callback]] = lambda method, seed: []
     say: Callable[[str], None] = warnings.warn
-    pictures: DataSet | None = field(default=None, repr=False)
+    images: DataSet | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         self.out = as_path(self.out)
@@ -67,24 +67,24 @@ class Run:
         return self.out / f"{method.slug}-seed{seed}"
 
     @cached_property
-    def share(self) -> Share:
+    def process(self) -> ProcessRank:
         """What falls to this process, where several train; the first writes."""
-        return own_share(self.recipe.train)
+        return own_rank(self.recipe.train)
 
     @property
     def writes(self) -> bool:
         """Whether this is the process that writes: the only one, or the first."""
-        return self.share.rank == 0
+        return self.process.rank == 0
 
     def alone(self) -> AbstractContextManager[None]:
         """Within, no other training writes to the folder; the other processes of this one write nothing."""
         return alone(self.out, self.command) if self.writes else nullcontext()
 
     def data(self, seed: int) -> DataModule:
-        """The data of one trial; the pictures are read once for all."""
-        module = DataModule(self.recipe.data, seed, self.pictures, self.recipe.train.best_on == "test", self.share)
+        """The data of one trial; the images are read once for all."""
+        module = DataModule(self.recipe.data, seed, self.images, self.recipe.train.best_on == "test", self.process)
         module.setup()
-        self.pictures = module.pictures
+        self.images = module.images
         return module
 
 
@@ -105,7 +105,7 @@ def _compare(run: Run, methods: list[Method], seeds: list[int], resume: bool) ->
     trials = trials_of(methods, seeds)
     if run.recipe.train.threads:
         torch.set_num_threads(run.recipe.train.threads)
-        if run.share.processes > 1:  # else Lightning divides the processors among them
+        if run.process.world_size > 1:  # else Lightning divides the processors among them
             os.environ["OMP_NUM_THREADS"] = str(run.recipe.train.threads)
     results = _open(run, methods, seeds, resume)
     _tell(run, results)
@@ -224,7 +224,7 @@ def _open(run: Run, methods: list[Method], seeds: list[int], resume: bool) -> di
     data.val_dataloader()  # what cannot work fails here, before anything is written
     if recipe.train.tensorboard:
         _tensorboard(run.out)
-    made = environment(resolve_precision(recipe.train.precision), run.share.processes)
+    made = environment(resolve_precision(recipe.train.precision), run.process.world_size)
     if resume and path.is_file():
         results = read_results(path)
         check_resumable(results, recipe, data.describe(), made, run.out)

@@ -174,7 +174,7 @@ def test_a_davis_reads_back_event_for_event(write: Callable[..., Path], name: st
     assert read_events(path, sensor=(height, width)).tolist() == events
 
 
-def test_samples_of_pictures_and_motion_and_outer_signals_are_no_events(write: Callable[..., Path]) -> None:
+def test_samples_of_images_and_motion_and_outer_signals_are_no_events(write: Callable[..., Path]) -> None:
     others = b"".join(struct.pack(">II", word, 5) for word in (1 << 31 | 3 << 22, 0xFFFFFFFF, 1 << 10 | 2 << 22))
     first, last = (1, 2, 3, 1), (9, 345, 259, 0)
     path = write(chip("eu.seebetter.ini.chips.davis.Davis346B") + davis([first], 346) + others + davis([last], 346))

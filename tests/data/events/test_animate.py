@@ -20,11 +20,11 @@ SIGHT = {
 
 def shown(path: Path) -> np.ndarray:
     """Every frame as a viewer composes it: (T, H, W, 3)."""
-    with Image.open(path) as picture:
+    with Image.open(path) as image:
         frames = []
-        for i in range(getattr(picture, "n_frames", 1)):
-            picture.seek(i)
-            frames.append(np.array(picture.convert("RGB")))
+        for i in range(getattr(image, "n_frames", 1)):
+            image.seek(i)
+            frames.append(np.array(image.convert("RGB")))
     return np.stack(frames)
 
 
@@ -50,8 +50,8 @@ def test_off_is_blue_and_on_is_orange_on_a_dark_ground(frames: torch.Tensor, tmp
     small[3, 0, 0] = GROUND
     assert np.array_equal(small, expected)
     assert np.abs(dim - (np.array(GROUND) + np.array(ON)) / 2).max() < 10
-    with Image.open(path) as picture:
-        assert (picture.info["duration"], picture.info["loop"]) == (50, 0)
+    with Image.open(path) as image:
+        assert (image.info["duration"], image.info["loop"]) == (50, 0)
 
 
 def test_large_frames_are_not_enlarged(tmp_path: Path) -> None:

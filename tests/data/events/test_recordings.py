@@ -97,7 +97,7 @@ def test_recordings_of_mixed_formats_are_frames_with_their_labels(tmp_path: Path
     assert loaded.manifest == hashlib.sha256(text.encode()).hexdigest()
 
 
-def test_one_level_is_divided_as_pictures_are(tmp_path: Path) -> None:
+def test_one_level_is_divided_as_images_are(tmp_path: Path) -> None:
     whole = recordings(tree(tmp_path, ["."]), OPTIONS)
     labels = torch.arange(2).repeat_interleave(5)
     train, test = hold_out(labels, 0.2)
@@ -226,7 +226,7 @@ def advised(message: str) -> tuple[str, Path]:
 
 
 @pytest.mark.parametrize("halves", [["."], ["train", "test"], ["in/there"], ["deep/down/train", "deep/down/test"]])
-def test_recordings_taken_for_pictures_name_what_works(tmp_path: Path, halves: list[str]) -> None:
+def test_recordings_taken_for_images_name_what_works(tmp_path: Path, halves: list[str]) -> None:
     root = tree(tmp_path / "own", halves)
     with pytest.raises(UsageError, match="it holds recordings") as said:
         load("folder", root)
@@ -236,12 +236,12 @@ def test_recordings_taken_for_pictures_name_what_works(tmp_path: Path, halves: l
 
 
 @pytest.mark.parametrize("inner", ["", "deep"])
-def test_pictures_taken_for_recordings_name_what_works(tmp_path: Path, inner: str) -> None:
+def test_images_taken_for_recordings_name_what_works(tmp_path: Path, inner: str) -> None:
     for each in ("left", "right"):
         (tmp_path / inner / each).mkdir(parents=True)
         for i in range(3):
             Image.new("RGB", (8, 8)).save(tmp_path / inner / each / f"{i}.png")
-    with pytest.raises(UsageError, match="it holds pictures") as said:
+    with pytest.raises(UsageError, match="it holds images") as said:
         load("recordings", tmp_path)
     assert load(*advised(str(said.value))).classes == ("left", "right")
 
@@ -253,7 +253,7 @@ def test_the_hint_is_of_the_kind_that_was_asked_for_where_there_is_any(tmp_path:
         UsageError, match="own/empty is a class without recordings; add some, or move the folder else"
     ) as e:
         load("recordings", root)
-    assert "pictures" not in str(e.value)
+    assert "images" not in str(e.value)
     with pytest.raises(
         UsageError, match=r"in is not a folder; expected train/<class>/ and test/<class>/, or <class>/$"
     ):
@@ -262,7 +262,7 @@ def test_the_hint_is_of_the_kind_that_was_asked_for_where_there_is_any(tmp_path:
 
 @pytest.mark.parametrize("halves", [["."], ["train", "test"]])
 @pytest.mark.parametrize("write", [{"0.npz": npz, "1.npz": npz}, {"a.aedat": dvs128, "b.aedat": dvs128}])
-def test_one_folder_too_deep_or_too_high_is_said_of_recordings_as_of_pictures(
+def test_one_folder_too_deep_or_too_high_is_said_of_recordings_as_of_images(
     tmp_path: Path, halves: list[str], write: Any
 ) -> None:
     root = tree(tmp_path / "above" / "own", halves, write)

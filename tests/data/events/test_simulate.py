@@ -37,32 +37,32 @@ def totals(events: np.ndarray, sensor: int) -> np.ndarray:
     return np.bincount(place, minlength=2 * sensor**2).reshape(2, -1)
 
 
-def upscaled(picture: Tensor, height: int, width: int) -> Tensor:
-    """PyTorch's bicubic enlargement, (H, W), of a grey picture."""
-    return F.interpolate(picture[None].float(), (height, width), mode="bicubic").clamp(0, 255)[0, 0]
+def upscaled(image: Tensor, height: int, width: int) -> Tensor:
+    """PyTorch's bicubic enlargement, (H, W), of a grey image."""
+    return F.interpolate(image[None].float(), (height, width), mode="bicubic").clamp(0, 255)[0, 0]
 
 
-def test_a_picture_at_rest_is_seen_as_pytorch_enlarges_it(shoe: Tensor) -> None:
+def test_a_image_at_rest_is_seen_as_pytorch_enlarges_it(shoe: Tensor) -> None:
     expected = upscaled(shoe, 100, 100).numpy()
     for seen in moving_luminance(shoe, STILL, 100):
         assert np.abs(seen.reshape(100, 100) - expected).max() < 1e-3
 
 
-def test_the_path_shifts_the_view_over_the_enlarged_picture(shoe: Tensor) -> None:
+def test_the_path_shifts_the_view_over_the_enlarged_image(shoe: Tensor) -> None:
     """A circle of 8 pixels' radius before 64 pixels: after 0, 1/4, 2/4, 3/4, 4/4 of it the shift is a whole number."""
     path = MotionPath(amplitude=8 / 64, steps=4)
     canvas = upscaled(shoe, 80, 80).numpy()
     for seen, (down, right) in zip(
         moving_luminance(shoe, path, 64), [(0, 8), (8, 0), (0, -8), (-8, 0), (0, 8)], strict=True
     ):
-        view = canvas[8 - down :, 8 - right :][:64, :64]  # the picture moves right: the view moves left
+        view = canvas[8 - down :, 8 - right :][:64, :64]  # the image moves right: the view moves left
         assert np.abs(seen.reshape(64, 64) - view).max() < 1e-3
 
 
 def test_the_shorter_side_covers_the_view_and_the_longer_is_centred() -> None:
-    picture = torch.randint(0, 256, (1, 10, 20), dtype=torch.uint8)
-    seen = next(moving_luminance(picture, STILL, 40)).reshape(40, 40)
-    assert np.abs(seen - upscaled(picture, 40, 80)[:, 20:60].numpy()).max() < 1e-3
+    image = torch.randint(0, 256, (1, 10, 20), dtype=torch.uint8)
+    seen = next(moving_luminance(image, STILL, 40)).reshape(40, 40)
+    assert np.abs(seen - upscaled(image, 40, 80)[:, 20:60].numpy()).max() < 1e-3
 
 
 def test_colours_become_luminance(colours: Tensor) -> None:
@@ -72,13 +72,13 @@ def test_colours_become_luminance(colours: Tensor) -> None:
     assert np.abs(seen - grey[:9].numpy()).max() < 1e-3
 
 
-def test_a_picture_larger_than_the_view_is_scaled_down_without_aliasing() -> None:
+def test_a_image_larger_than_the_view_is_scaled_down_without_aliasing() -> None:
     stripes = (torch.arange(448) % 2 * 255).to(torch.uint8).expand(1, 448, 448)
     seen = next(moving_luminance(stripes, STILL, 64))
     assert np.abs(seen - 127.5).max() < 6
 
 
-def test_every_event_of_a_picture_is_the_slow_loops(shoe: Tensor) -> None:
+def test_every_event_of_a_image_is_the_slow_loops(shoe: Tensor) -> None:
     sensor, path = 32, MotionPath()
     times = path.times()
     both = IDEAL.draw_thresholds(sensor**2, np.random.default_rng(0))
@@ -132,10 +132,10 @@ def test_twice_the_threshold_fires_half_the_events(shoe: Tensor, theta: float) -
 
 
 def test_reversed_contrast_swaps_the_polarities(shoe: Tensor) -> None:
-    """In whichever 10 ms a pixel reports both a picture and its negative, it reports them with opposite signs."""
+    """In whichever 10 ms a pixel reports both an image and its negative, it reports them with opposite signs."""
 
-    def signs(picture: Tensor) -> np.ndarray:
-        events = simulate(picture, IDEAL, sensor=32)
+    def signs(image: Tensor) -> np.ndarray:
+        events = simulate(image, IDEAL, sensor=32)
         change = np.zeros((129, 32, 32))
         np.add.at(change, (events["t"] // 10_000, events["y"], events["x"]), 2.0 * events["p"] - 1)
         return np.sign(change)
@@ -146,8 +146,8 @@ def test_reversed_contrast_swaps_the_polarities(shoe: Tensor) -> None:
 
 
 def test_brightness_does_not_matter_above_the_knee_only_contrast_does() -> None:
-    picture = torch.tensor([[[40, 100], [60, 80]]], dtype=torch.uint8)
-    dim, bright = (totals(simulate(p, PixelModel(0.05, 0.0), sensor=32), 32) for p in (picture, 2 * picture))
+    image = torch.tensor([[[40, 100], [60, 80]]], dtype=torch.uint8)
+    dim, bright = (totals(simulate(p, PixelModel(0.05, 0.0), sensor=32), 32) for p in (image, 2 * image))
     assert dim.sum() > 1000
     assert np.abs(dim - bright).sum() <= 2  # of two levels rounded to UNIT
 
@@ -173,7 +173,7 @@ def test_the_seed_is_the_camera_and_the_recording_its_noise(shoe: Tensor) -> Non
     assert len({one.tobytes() for one in noisy}) == 3
 
 
-def test_noise_fires_at_its_rate_before_a_still_picture(shoe: Tensor) -> None:
+def test_noise_fires_at_its_rate_before_a_still_image(shoe: Tensor) -> None:
     events, mean = simulate(shoe, "noisy", STILL, sensor=64), 64**2 * 128 * -math.expm1(-0.05)
     assert 0.9 * mean < len(events) < mean  # a pixel is blind for 10 ms, and less than a step more, after each event
 
@@ -197,16 +197,16 @@ def test_a_path_ends_where_it_began() -> None:
         ({"sensor": 1025}, "not 1025"),
         ({"seed": -1}, "seed and recording must be at least 0, not -1"),
         ({"recording": -1}, "seed and recording must be at least 0"),
-        ({"picture": torch.zeros(1, 4, 4)}, r"must be uint8 .* not torch.float32 \(1, 4, 4\)"),
-        ({"picture": torch.zeros(2, 4, 4, dtype=torch.uint8)}, r"not torch.uint8 \(2, 4, 4\)"),
-        ({"picture": torch.zeros(4, 4, dtype=torch.uint8)}, r"not torch.uint8 \(4, 4\)"),
-        ({"picture": torch.zeros(1, 0, 4, dtype=torch.uint8)}, r"not torch.uint8 \(1, 0, 4\)"),
+        ({"image": torch.zeros(1, 4, 4)}, r"must be uint8 .* not torch.float32 \(1, 4, 4\)"),
+        ({"image": torch.zeros(2, 4, 4, dtype=torch.uint8)}, r"not torch.uint8 \(2, 4, 4\)"),
+        ({"image": torch.zeros(4, 4, dtype=torch.uint8)}, r"not torch.uint8 \(4, 4\)"),
+        ({"image": torch.zeros(1, 0, 4, dtype=torch.uint8)}, r"not torch.uint8 \(1, 0, 4\)"),
     ],
 )
 def test_what_cannot_be_simulated_is_named(arguments: dict[str, object], message: str) -> None:
-    picture = arguments.pop("picture", torch.zeros(1, 4, 4, dtype=torch.uint8))
+    image = arguments.pop("image", torch.zeros(1, 4, 4, dtype=torch.uint8))
     with pytest.raises(UsageError, match=message):
-        simulate(picture, **arguments)  # type: ignore[arg-type]
+        simulate(image, **arguments)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("option", ["duration", "amplitude", "loops", "lobes", "steps"])
@@ -229,8 +229,8 @@ def test_any_model_and_path_give_events_of_the_sensor_in_order(
     channels: int, height: int, width: int, sensor: int, model: PixelModel, path: MotionPath
 ) -> None:
     rng = torch.Generator().manual_seed(height * width)
-    picture = torch.randint(0, 256, (channels, height, width), dtype=torch.uint8, generator=rng)
-    events = simulate(picture, model, path, sensor=sensor)
+    image = torch.randint(0, 256, (channels, height, width), dtype=torch.uint8, generator=rng)
+    events = simulate(image, model, path, sensor=sensor)
     assert (np.diff(events["t"]) >= 0).all()
     if len(events):
         assert 0 <= events["t"][0] <= events["t"][-1] <= path.times()[-1]

@@ -10,7 +10,7 @@ from spikeback.ops import native
 def test_each_arm_runs_its_kernel_and_tells_its_rounding() -> None:
     facts = []
     for direct in (False, True):
-        work, fact = both_ways(direct, pictures=2, channels=32, size=16)
+        work, fact = both_ways(direct, images=2, channels=32, size=16)
         work()
         facts.append(fact)
     ours, theirs = facts

@@ -44,16 +44,16 @@ def test_an_arm_without_figures_is_named_with_its_reason(made_up: MadeUp) -> Non
 
 def test_file_and_plot_hold_what_was_measured(bench: str, made_up: MadeUp, tmp_path: Path) -> None:
     results = made_up(bench)
-    file, picture = write(results, tmp_path / "new" / f"{bench}.json")
+    file, image = write(results, tmp_path / "new" / f"{bench}.json")
     read = json.loads(file.read_text())
     assert [arm["seconds"] for arm in read["arms"]] == [arm["seconds"] for arm in results["arms"]]
     assert read["arms"][0]["seconds_median"] == 1.1
-    assert picture == tmp_path / "new" / f"{bench}.png"
-    with Image.open(picture) as image:
-        assert min(image.size) > 400
+    assert image == tmp_path / "new" / f"{bench}.png"
+    with Image.open(image) as opened:
+        assert min(opened.size) > 400
 
 
-def test_plot_of_no_figures_is_still_a_picture(made_up: MadeUp, tmp_path: Path, bench: str) -> None:
+def test_plot_of_no_figures_is_still_an_image(made_up: MadeUp, tmp_path: Path, bench: str) -> None:
     results = made_up(bench)
     for arm in results["arms"]:
         arm["error"] = "it broke"
@@ -79,7 +79,7 @@ def test_branches_are_counted_and_gone_when_stripped(made_up: MadeUp) -> None:
     results = made_up("branches")
     text = shown(results, 140)
     assert all(f"{arm['facts']['parameters_training']:,}" in text for arm in results["arms"])
-    assert "ResNet-18, stripped: 1,300 parameters, 5,000,000 MACs a picture, whatever branches it had" in text
+    assert "ResNet-18, stripped: 1,300 parameters, 5,000,000 MACs an image, whatever branches it had" in text
     results["arms"][1]["facts"]["macs_inference"] += 1
     first, second = at_inference(results["arms"])
     assert "ResNet-18, NOT THE SAME WHEN STRIPPED" in first

@@ -55,7 +55,7 @@ def test_floor_is_every_convolution_and_the_readout_and_nothing_else() -> None:
     model, x = nets.ours(8, 2, 5), torch.randn(2, 3, 16, 16)
     first, *middle, last = steps._sites(model, x, "float32")
     assert sum(isinstance(m, nn.Conv2d) for m in model.modules()) == 1 + len(middle)
-    assert torch.equal(first[1], x)  # the stem sees B pictures, once
+    assert torch.equal(first[1], x)  # the stem sees B images, once
     assert isinstance(last[0], nn.Linear)
     for layer, spikes, grad in middle:
         assert spikes.requires_grad

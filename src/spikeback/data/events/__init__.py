@@ -1,4 +1,4 @@
-"""Event cameras: recordings to events, events to frames, frames to moving pictures."""
+"""Event cameras: recordings to events, events to frames, frames to animations."""
 
 from spikeback.data.events.animate import animate
 from spikeback.data.events.dtype import EVENT, Sensor

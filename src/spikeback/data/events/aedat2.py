@@ -16,7 +16,7 @@ DAVIS = {"240": (180, 240), "346": (260, 346), "640": (480, 640), "208": (192, 2
 NAMED = re.compile(r"DAVIS\D*(\d+)")  # the name of a DAVIS, in capitals, with its width
 RECORD = 8  # bytes an event: big-endian uint32 address, big-endian uint32 time stamp in microseconds
 CHUNK = 1 << 15  # events decoded at a time: they stay in the processor's cache
-SPECIAL = 1 << 31 | 1 << 10  # set in a DAVIS's samples of a picture or of motion, and in signals from outside
+SPECIAL = 1 << 31 | 1 << 10  # set in a DAVIS's samples of an image or of motion, and in signals from outside
 
 
 def read_aedat2(path: Path, axes: Axes = "jaer", sensor: Sensor | None = None) -> Recording:

@@ -1,4 +1,4 @@
-"""Event frames as a moving picture, for a person to look at."""
+"""Event frames as an animation, for a person to look at."""
 
 import io
 from pathlib import Path
@@ -32,11 +32,11 @@ def animate(frames: Tensor, path: str | Path, ms: int = 100) -> Path:
     level = ((counts / brightest).clamp(0, 1).sqrt() * (LEVELS - 1)).ceil().to(torch.uint8)  # an event alone shows
     scale = max(1, SMALLEST // max(frames.shape[2:]))
     codes = (level[:, 0] * LEVELS + level[:, 1]).repeat_interleave(scale, 1).repeat_interleave(scale, 2)
-    pictures = [Image.fromarray(code.numpy()) for code in codes]
-    for picture in pictures:
-        picture.putpalette(_palette())
-    data, rest = io.BytesIO(), pictures[1:]
-    pictures[0].save(data, path.suffix[1:], save_all=True, append_images=rest, duration=ms, loop=0, optimize=False)
+    images = [Image.fromarray(code.numpy()) for code in codes]
+    for image in images:
+        image.putpalette(_palette())
+    data, rest = io.BytesIO(), images[1:]
+    images[0].save(data, path.suffix[1:], save_all=True, append_images=rest, duration=ms, loop=0, optimize=False)
     return write_atomic(path, data.getvalue())
 
 

@@ -11,7 +11,7 @@ from spikeback.values import check_whole
 
 @dataclass
 class EventConfig:
-    """How recordings of events become frames; pictures take no notice.
+    """How recordings of events become frames; images take no notice.
 
     Args:
         time_steps: T, frames of a recording.
@@ -24,7 +24,7 @@ class EventConfig:
         start: Leave out what comes before so many microseconds after the first event of each recording.
         duration: Use so many microseconds of each recording, from there on; by time, they are divided into the frames.
         roll: Augmentation: shift all frames by up to so many pixels, round the edges; 0 switches it off.
-        source: The pictures that simulated-dvs films: one of the sets of pictures.
+        source: The images that simulated-dvs films: one of the sets of images.
         preset: The simulated sensor, without or with the noise of a real one.
         sensor: Pixels of the camera, [height, width] or one number for both. Empty: those that the files of recordings
             name, or that hold all their events; 128 of the simulated sensor.

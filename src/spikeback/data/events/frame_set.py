@@ -68,7 +68,7 @@ class FrameSet:
     `split` names how they were divided, `sensor` is (height, width) of the recordings before resizing, `manifest` the
     sha256 (hex) of the recordings' names in each split; None where a source has no such thing. `mirror` is the axis of
     a sample that mirroring the scene reverses, None where a mirrored recording may be of another class. `symmetric`,
-    `held_out` and `notes` are those of pictures that were filmed (`PictureSet`).
+    `held_out` and `notes` are those of images that were filmed (`ImageSet`).
     """
 
     name: str

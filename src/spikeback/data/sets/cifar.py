@@ -10,7 +10,7 @@ import torch
 import torchvision
 from torchvision.datasets.utils import check_integrity
 
-from spikeback.data.pictures import Pictures, PictureSet
+from spikeback.data.images import Images, ImageSet
 from spikeback.data.sets.pickles import read_pickle
 from spikeback.data.sets.source import LoadOptions, Published, Source
 from spikeback.errors import UsageError
@@ -37,7 +37,7 @@ class CIFAR(Source):
         folder = self.official.base_folder
         return root if root.name == folder and not (root / folder).is_dir() else root / folder
 
-    def open(self, root: Path, options: LoadOptions) -> PictureSet:
+    def open(self, root: Path, options: LoadOptions) -> ImageSet:
         return load_cifar(self, root, options.unchecked)
 
     def packed(self, root: Path) -> Mapping[Path, Callable[[], object]]:
@@ -47,7 +47,7 @@ class CIFAR(Source):
 
 
 class CIFAR10(CIFAR):
-    """60,000 pictures of 32 x 32, ten classes."""
+    """60,000 images of 32 x 32, ten classes."""
 
     name, title, fetched = "cifar10", "CIFAR-10", "CIFAR10"
     needs = "the folder that holds cifar-10-batches-py/, or will with data.download=True"
@@ -56,7 +56,7 @@ class CIFAR10(CIFAR):
 
 
 class CIFAR100(CIFAR):
-    """60,000 pictures of 32 x 32, a hundred classes."""
+    """60,000 images of 32 x 32, a hundred classes."""
 
     name, title, fetched = "cifar100", "CIFAR-100", "CIFAR100"
     needs = "the folder that holds cifar-100-python/, or will with data.download=True"
@@ -64,7 +64,7 @@ class CIFAR100(CIFAR):
     published = Published(50_000, 100, 3, 32)
 
 
-def load_cifar(source: CIFAR, root: Path, unchecked: bool = False) -> PictureSet:
+def load_cifar(source: CIFAR, root: Path, unchecked: bool = False) -> ImageSet:
     """CIFAR-10 or -100 from the pickles "for Python", in `root` or the folder within that their archive makes.
 
     A file is opened only if its md5 is the published one, or with `unchecked`; even then it can bring nothing but
@@ -81,7 +81,7 @@ def load_cifar(source: CIFAR, root: Path, unchecked: bool = False) -> PictureSet
     train, test = (_batches([folder / file for file, _ in each], len(classes)) for each in lists[:2])
     provenance = f"{title} by Krizhevsky, official split"
     provenance += "; read without checking the files' md5 sums" if unchecked else ", md5 sums checked"
-    return PictureSet(title, provenance, tuple(classes), train, test)
+    return ImageSet(title, provenance, tuple(classes), train, test)
 
 
 def check_file(path: Path, md5: str | None = None) -> None:
@@ -102,7 +102,7 @@ def check_file(path: Path, md5: str | None = None) -> None:
         )
 
 
-def _batches(paths: Sequence[Path], classes: int) -> Pictures:
+def _batches(paths: Sequence[Path], classes: int) -> Images:
     images, labels = [], []
     for path in paths:
         entry = read_pickle(path)
@@ -114,4 +114,4 @@ def _batches(paths: Sequence[Path], classes: int) -> Pictures:
             raise UsageError(f"{path} holds the label {wrong[0]!r}; the classes are 0 to {classes - 1}")
         images.append(torch.from_numpy(data.reshape(-1, 3, 32, 32)))
         labels += label
-    return Pictures(torch.cat(images), torch.tensor(labels, dtype=torch.int64))
+    return Images(torch.cat(images), torch.tensor(labels, dtype=torch.int64))

@@ -95,7 +95,7 @@ def cifar10_dvs(root: Path, options: FrameOptions | None = None, split: str = SP
         split,
         SENSOR,
         manifest_hash(root, *([named[row] for row in rows.tolist()] for rows in (train, test))),
-        -2 if options.axes == "jaer" else -1,  # jAER's y runs along the width of the upright picture
+        -2 if options.axes == "jaer" else -1,  # jAER's y runs along the width of the upright image
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from spikeback.data.pictures import Pictures, PictureSet
+from spikeback.data.images import Images, ImageSet
 from spikeback.data.sets.embedded import CLASSES, load_embedded
 from spikeback.data.sets.source import LoadOptions, Published, Source
 from spikeback.errors import UsageError
@@ -34,7 +34,7 @@ class FashionMNIST(Source):
     classes = CLASSES
     published = Published(60_000, 10, 1, 28)
 
-    def open(self, root: Path | None, options: LoadOptions) -> PictureSet:
+    def open(self, root: Path | None, options: LoadOptions) -> ImageSet:
         return load_fashion_mnist(root, options.unchecked) or load_embedded()
 
     def packed(self, root: Path) -> Mapping[Path, Callable[[], object]]:
@@ -71,7 +71,7 @@ def read_idx(path: Path, sha256: str | None = None) -> torch.Tensor:
     if sha256 and hashlib.sha256(content).hexdigest() != sha256:  # so its shape, too, is the published one
         raise UsageError(
             f"{path}, {' x '.join(map(str, shape))}, is not Fashion-MNIST's: its sha256, unpacked, should be {sha256}; "
-            "fetch it again, or, if other pictures are meant, add data.unchecked=True"
+            "fetch it again, or, if other images are meant, add data.unchecked=True"
         )
     return torch.from_numpy(np.frombuffer(content, np.uint8, offset=start).reshape(shape).copy())
 
@@ -92,10 +92,10 @@ def find_files(root: Path) -> list[Path] | None:
     return next((paths for paths in places(root) if all(path.is_file() for path in paths)), None)
 
 
-def load_fashion_mnist(root: Path | None = None, unchecked: bool = False) -> PictureSet | None:
+def load_fashion_mnist(root: Path | None = None, unchecked: bool = False) -> ImageSet | None:
     """The whole set from `root`, or with root None from Debian's package; None if that package is not installed.
 
-    With `unchecked`, pictures of any size and number in four files of these names; they are not called Fashion-MNIST.
+    With `unchecked`, images of any size and number in four files of these names; they are not called Fashion-MNIST.
     Raises UsageError if an explicit root lacks a file, or if a file is damaged or not the published one.
     """
     folder = DEBIAN if root is None else root
@@ -107,23 +107,23 @@ def load_fashion_mnist(root: Path | None = None, unchecked: bool = False) -> Pic
     if not unchecked:
         provenance = "Zalando's Fashion-MNIST, whole set, official split, sha256 sums checked"
         train, test = (_split(*map(read_published, pair)) for pair in (found[:2], found[2:]))
-        return PictureSet("Fashion-MNIST", provenance, CLASSES, train, test)
+        return ImageSet("Fashion-MNIST", provenance, CLASSES, train, test)
     train, test = (_split(*_pair(*pair)) for pair in (found[:2], found[2:]))
     if train.shape != test.shape:
-        raise UsageError(f"{found[0]} and {found[2]} differ in the size of their pictures: {train.shape}, {test.shape}")
+        raise UsageError(f"{found[0]} and {found[2]} differ in the size of their images: {train.shape}, {test.shape}")
     classes = tuple(map(str, range(1 + max(int(part.labels.max()) for part in (train, test)))))
-    name = f"IDX pictures in {folder.resolve().name}, unchecked"
-    return PictureSet(name, "read without checking the files' sha256 sums", classes, train, test)
+    name = f"IDX images in {folder.resolve().name}, unchecked"
+    return ImageSet(name, "read without checking the files' sha256 sums", classes, train, test)
 
 
 def _pair(images_file: Path, labels_file: Path) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pictures and labels of files that nobody vouches for."""
+    """Images and labels of files that nobody vouches for."""
     images, labels = read_idx(images_file), read_idx(labels_file)
     if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels) or not images.numel():
         shapes = f"{tuple(images.shape)} and {tuple(labels.shape)}"
-        raise UsageError(f"{images_file} and {labels_file} must hold N x H x W pictures and N labels, not {shapes}")
+        raise UsageError(f"{images_file} and {labels_file} must hold N x H x W images and N labels, not {shapes}")
     return images, labels
 
 
-def _split(images: torch.Tensor, labels: torch.Tensor) -> Pictures:
-    return Pictures(images[:, None], labels.long())
+def _split(images: torch.Tensor, labels: torch.Tensor) -> Images:
+    return Images(images[:, None], labels.long())

@@ -1,4 +1,4 @@
-"""Pictures in folders of any names: one folder a class."""
+"""Images in folders of any names: one folder a class."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from spikeback.data.decode import PICTURES, decode, differ
-from spikeback.data.pictures import Pictures, PictureSet
+from spikeback.data.decode import IMAGES, decode, differ
+from spikeback.data.images import Images, ImageSet
 from spikeback.data.sets.imagenet import WNID
 from spikeback.data.sets.layouts import Layout, Tree, held_out_hash, labels_of
 from spikeback.data.sets.source import LoadOptions, Source, sources
@@ -45,8 +45,8 @@ class OwnLayout(Layout):
         return held_out_hash(labels[hold_out(labels, TEST_FRACTION)[0]] if WHOLE in tree else labels)
 
 
-class PictureLayout(OwnLayout):
-    """The same of pictures."""
+class ImageLayout(OwnLayout):
+    """The same of images."""
 
     def notes(self, tree: Tree, taken: bool) -> list[str]:
         wnids = all(re.fullmatch(WNID, each) for found in tree.values() for each in found)
@@ -62,22 +62,22 @@ class PictureLayout(OwnLayout):
 
 
 class Folder(Source):
-    """A tree of pictures, see `load_folder`."""
+    """A tree of images, see `load_folder`."""
 
     name = "folder"
     needs = "a folder with train/ and test/ or one folder a class"
-    flip = None  # nobody knows what the pictures show
-    layout = PictureLayout((), ".*", PICTURES.suffixes, kind=PICTURES)
+    flip = None  # nobody knows what the images show
+    layout = ImageLayout((), ".*", IMAGES.suffixes, kind=IMAGES)
 
-    def open(self, root: Path, options: LoadOptions) -> PictureSet:
+    def open(self, root: Path, options: LoadOptions) -> ImageSet:
         return load_folder(root, options.size)
 
 
-def load_folder(root: Path, size: int | None = None) -> PictureSet:
+def load_folder(root: Path, size: int | None = None) -> ImageSet:
     """Read root/<half>/<class>/* of train/ and test/ or val/, or all three; or root/<class>/*, a fifth as test split.
 
     Of train/, val/ and test/, val/ is held out; of train/ and val/ it is the test split. Classes are the folders'
-    names, sorted. Pictures are RGB unless every one of them is greyscale. `size` scales each until its shorter side
+    names, sorted. Images are RGB unless every one of them is greyscale. `size` scales each until its shorter side
     has that many pixels and crops the centre; without it all must have the same size.
     Raises UsageError naming the folder or file that does not fit.
     """
@@ -86,7 +86,7 @@ def load_folder(root: Path, size: int | None = None) -> PictureSet:
     images, labels = decode(division.paths, (size, size) if size else None), division.labels
 
     name = as_text(root.resolve().name)
-    provenance, cifar = f"pictures from the folder {name}", _is_cifar10_jpeg(list(trees.values()))
+    provenance, cifar = f"images from the folder {name}", _is_cifar10_jpeg(list(trees.values()))
     if cifar:
         provenance += ", of CIFAR-10's classes and size, as JPEG: not comparable with published CIFAR-10 numbers"
         if tuple(map(_count, trees.values())) == CIFAR10_COUNTS:
@@ -95,9 +95,9 @@ def load_folder(root: Path, size: int | None = None) -> PictureSet:
     provenance += division.words
     if size:
         provenance += f"; resized to {size} x {size}"
-    train, test = (Pictures(images[part], labels[part]) for part in (division.train, division.test))
+    train, test = (Images(images[part], labels[part]) for part in (division.train, division.test))
     classes, held_out = tuple(next(iter(trees.values()))), division.held_out
-    return PictureSet(name, provenance, classes, train, test, symmetric=cifar, held_out=held_out, notes=listing.notes)
+    return ImageSet(name, provenance, classes, train, test, symmetric=cifar, held_out=held_out, notes=listing.notes)
 
 
 @dataclass(frozen=True)
@@ -135,8 +135,8 @@ def _count(tree: Classes) -> int:
     return sum(map(len, tree.values()))
 
 
-def list_folder(root: Path, kind: Kind = PICTURES) -> Listing:
-    """The classes of a folder of pictures, or of samples of another kind. Nothing is opened.
+def list_folder(root: Path, kind: Kind = IMAGES) -> Listing:
+    """The classes of a folder of images, or of samples of another kind. Nothing is opened.
 
     Raises UsageError naming the folder that does not fit.
     """
@@ -164,13 +164,13 @@ def _of_another_kind(root: Path, kind: Kind) -> str:
 
 
 def _is_cifar10_jpeg(trees: Sequence[dict[str, list[Path]]]) -> bool:
-    """Whether these are CIFAR-10's classes and JPEG pictures of 32 x 32; one of each class in each half is opened."""
+    """Whether these are CIFAR-10's classes and JPEG images of 32 x 32; one of each class in each half is opened."""
     if any(tuple(tree) != CIFAR10 for tree in trees):
         return False
     for path in (files[0] for tree in trees for files in tree.values()):
         try:
-            with Image.open(path) as picture:
-                if (picture.format, picture.size) != ("JPEG", (32, 32)):
+            with Image.open(path) as image:
+                if (image.format, image.size) != ("JPEG", (32, 32)):
                     return False
         except OSError:  # `decode` has named it
             return False

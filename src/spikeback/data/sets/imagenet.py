@@ -13,8 +13,8 @@ from torch import Tensor
 from torchvision.transforms.v2 import RandomResizedCrop
 
 from spikeback.data.augment import drawing_from_torch
-from spikeback.data.decode import PICTURES, decode_one
-from spikeback.data.pictures import Statistics, middle
+from spikeback.data.decode import IMAGES, decode_one
+from spikeback.data.images import Statistics, middle
 from spikeback.data.sets.layouts import Layout, Tree
 from spikeback.data.sets.source import LoadOptions, Published, Source
 from spikeback.data.tree import entries, left_out, visible
@@ -22,14 +22,14 @@ from spikeback.errors import UsageError
 
 STATISTICS: Statistics = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # as the authors' public code has them
 SIZE = 224
-COUNTS = (1000, 1_281_167, 50_000)  # classes, training and validation pictures of ILSVRC 2012
+COUNTS = (1000, 1_281_167, 50_000)  # classes, training and validation images of ILSVRC 2012
 FILES = "train/<wnid>/*.JPEG and val/<wnid>/*.JPEG, as in ILSVRC 2012"
 WNID = r"n\d{8}"
 
 
 class _Layout(Layout):
     def tree(self, root: Path) -> Tree:
-        """Nothing where test pictures lie in folders by class, as those of `folder` do and ImageNet's never."""
+        """Nothing where test images lie in folders by class, as those of `folder` do and ImageNet's never."""
         tree, test = super().tree(root), root / "test"
         sorted_tests = test.is_dir() and any(path.is_dir() for path in entries(test))
         return tree if "val" in tree or not sorted_tests else {}
@@ -52,9 +52,9 @@ class ImageNet(Source):
     size = SIZE
     statistics = STATISTICS
     published = Published(COUNTS[1], COUNTS[0], 3, SIZE)
-    layout = _Layout(("train", "val"), WNID, PICTURES.suffixes, kind=PICTURES)
+    layout = _Layout(("train", "val"), WNID, IMAGES.suffixes, kind=IMAGES)
 
-    def open(self, root: Path, options: LoadOptions) -> "PictureFileSet":
+    def open(self, root: Path, options: LoadOptions) -> "ImageFileSet":
         return load_imagenet(root, options.size)
 
     def view(self, path: Path, shape: tuple[int, ...]) -> Tensor:
@@ -63,8 +63,8 @@ class ImageNet(Source):
 
 
 @dataclass(frozen=True, eq=False)
-class PictureFiles:
-    """One split of RGB pictures that are decoded each time they are read; `names`, bytes (N,), are paths below `root`.
+class ImageFiles:
+    """One split of RGB images that are decoded each time they are read; `names`, bytes (N,), are paths below `root`.
 
     `read` sees their `middle`.
     """
@@ -83,11 +83,11 @@ class PictureFiles:
         return 3, self.size, self.size
 
     def path(self, index: int) -> Path:
-        """The file of a picture."""
+        """The file of an image."""
         return self.root / os.fsdecode(self.names[index])
 
     def read(self, indices: Tensor) -> Tensor:
-        """The middle of the pictures that `indices` names. Raises UsageError naming a file that is broken."""
+        """The middle of the images that `indices` names. Raises UsageError naming a file that is broken."""
         images = (decode_one(self.path(index), channels=3) for index in indices.tolist())
         return torch.stack([middle(image, self.size) for image in images])
 
@@ -103,14 +103,14 @@ class PictureFiles:
 
 
 @dataclass(frozen=True, eq=False)
-class PictureFileSet:
+class ImageFileSet:
     """A dataset that stays on disk; the files' names, sizes and labels stand for their content in its hash."""
 
     name: str
     provenance: str
     classes: tuple[str, ...]
-    train: PictureFiles
-    test: PictureFiles
+    train: ImageFiles
+    test: ImageFiles
     statistics: Statistics = STATISTICS
     notes: tuple[str, ...] = ()
 
@@ -124,7 +124,7 @@ class PictureFileSet:
         return digest.hexdigest()
 
 
-def load_imagenet(root: Path, size: int | None = None) -> PictureFileSet:
+def load_imagenet(root: Path, size: int | None = None) -> ImageFileSet:
     """ImageNet from root/train/<wnid>/*.JPEG and root/val/<wnid>/*.JPEG; nothing is decoded yet.
 
     A part of it, the same classes in both folders, is named as such. Raises UsageError naming the folder or file that
@@ -141,37 +141,35 @@ def load_imagenet(root: Path, size: int | None = None) -> PictureFileSet:
         raise UsageError(f"{root}/train holds one class, {wnids[0]}; a network needs at least two to tell apart")
     counts = (len(wnids), len(train), len(test))
     whole = counts == COUNTS
-    provenance = "ILSVRC 2012, training and validation pictures" + (
-        ""
-        if whole
-        else f", {counts[0]} of its 1000 classes, {counts[1]} + {counts[2]} pictures, not comparable with it"
+    provenance = "ILSVRC 2012, training and validation images" + (
+        "" if whole else f", {counts[0]} of its 1000 classes, {counts[1]} + {counts[2]} images, not comparable with it"
     )
     if size not in (None, SIZE):
         provenance += f"; resized to {size} x {size}"
-    name, notes = "ImageNet" if whole else "ImageNet, a part", tuple(left_out(left, PICTURES))
-    return PictureFileSet(name, provenance, tuple(wnids), train, test, notes=notes)
+    name, notes = "ImageNet" if whole else "ImageNet, a part", tuple(left_out(left, IMAGES))
+    return ImageFileSet(name, provenance, tuple(wnids), train, test, notes=notes)
 
 
-def _class_files(part: Path, size: int, left: list[Path]) -> tuple[list[str], PictureFiles]:
-    """The wnids and the pictures of all of them, both sorted; `left` gets the files that are no pictures."""
-    wnids = [name for name in _visible(part) if PICTURES.fits(Path(name)) or (part / name).is_dir()]
+def _class_files(part: Path, size: int, left: list[Path]) -> tuple[list[str], ImageFiles]:
+    """The wnids and the images of all of them, both sorted; `left` gets the files that are no images."""
+    wnids = [name for name in _visible(part) if IMAGES.fits(Path(name)) or (part / name).is_dir()]
     if not wnids:
         raise UsageError(f"{part} is empty; ImageNet needs {FILES}")
     names: list[bytes] = []
     counts = []
     for wnid in wnids:
         if not re.fullmatch(WNID, wnid) or not (part / wnid).is_dir():
-            hint = "; sort its pictures into folders by class" if PICTURES.fits(Path(wnid)) else ""
+            hint = "; sort its images into folders by class" if IMAGES.fits(Path(wnid)) else ""
             raise UsageError(f"{part / wnid} does not belong here; ImageNet needs {FILES}{hint}")
         held = _visible(part / wnid)
-        files = [file for file in held if file.lower().endswith(PICTURES.suffixes)]
-        left += [part / wnid / file for file in held if not file.lower().endswith(PICTURES.suffixes)]
+        files = [file for file in held if file.lower().endswith(IMAGES.suffixes)]
+        left += [part / wnid / file for file in held if not file.lower().endswith(IMAGES.suffixes)]
         if not files:
-            raise UsageError(f"{part / wnid} is a class without pictures; add some, or move the folder elsewhere")
+            raise UsageError(f"{part / wnid} is a class without images; add some, or move the folder elsewhere")
         names += [os.fsencode(f"{wnid}/{file}") for file in files]
         counts.append(len(files))
     labels = torch.arange(len(wnids)).repeat_interleave(torch.tensor(counts))
-    return wnids, PictureFiles(part, np.array(names), labels, size)
+    return wnids, ImageFiles(part, np.array(names), labels, size)
 
 
 def _visible(folder: Path) -> list[str]:

@@ -14,7 +14,7 @@ from spikeback.data.sets.source import LoadOptions, Source
 from spikeback.errors import UsageError
 
 CLASSES = tuple("0123456789")
-NMNIST = {"Train": 60000, "Test": 10000}  # recordings, numbered from 00001 like MNIST's pictures
+NMNIST = {"Train": 60000, "Test": 10000}  # recordings, numbered from 00001 like MNIST's images
 ARRAYS = "train/[0-9]/[0-9][0-9][0-9][0-9][0-9].npz"  # SpikingJelly's
 HOME = Home("nmnist", ("", "extract", "NMNIST", "events_np"), ("Train", ARRAYS))
 

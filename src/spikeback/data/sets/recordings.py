@@ -1,4 +1,4 @@
-"""Own recordings, a folder a class: the event twin of a folder of pictures."""
+"""Own recordings, a folder a class: the event twin of a folder of images."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -52,7 +52,7 @@ class OwnRecordings(Source):
 
 def recordings(root: Path, options: FrameOptions | None = None, sensor: Size | None = None) -> FrameSet:
     """Recordings of any format that `read_events` knows, from root/train/<class>/* and root/test/<class>/*, or
-    root/<class>/*, divided as `load_folder` divides pictures; `options` None: 10 frames of the sensor's size.
+    root/<class>/*, divided as `load_folder` divides images; `options` None: 10 frames of the sensor's size.
 
     `sensor` (height, width) None: see `common_sensor`. Raises UsageError naming the folder or the file that does not
     fit or cannot be read.

@@ -1,4 +1,4 @@
-"""Simulated DVS: a picture moved on a closed path before an event camera that is computed (`pixel`), not built.
+"""Simulated DVS: an image moved on a closed path before an event camera that is computed (`pixel`), not built.
 
 Every parameter is one of this simulation. The path, the speed and the contrast that CIFAR10-DVS was recorded with are
 not published: what is trained on these events is not comparable with results on CIFAR10-DVS.
@@ -18,8 +18,8 @@ from spikeback.data.events.decode import FrameOptions, decode
 from spikeback.data.events.frame_set import FrameSet
 from spikeback.data.events.pixel import PixelModel
 from spikeback.data.events.simulate import SENSOR, MotionPath, model_of, simulate
-from spikeback.data.pictures import DataSet, Split
-from spikeback.data.sets.imagenet import PictureFiles
+from spikeback.data.images import DataSet, Split
+from spikeback.data.sets.imagenet import ImageFiles
 from spikeback.data.sets.source import LoadOptions, Source, filmed
 from spikeback.errors import UsageError
 
@@ -27,14 +27,14 @@ SIZE = 48  # pixels a side of the frames, as the paper resizes CIFAR10-DVS
 
 
 class SimulatedDVS(Source):
-    """Pictures of another dataset, filmed, see `simulated_dvs`."""
+    """Images of another dataset, filmed, see `simulated_dvs`."""
 
     name = "simulated-dvs"
     frames = True
     size = SIZE
     sensor = SENSOR
     events = ("sensor", "source", "preset", "seed")
-    flip = None  # as its pictures
+    flip = None  # as its images
 
     def origin(self, events: EventConfig) -> Source:
         return filmed(events.source)
@@ -44,15 +44,15 @@ class SimulatedDVS(Source):
 
     def open(self, root: Path | None, options: LoadOptions) -> FrameSet:
         events = options.events
-        pictures = filmed(events.source).load(root, replace(options, size=None))
+        images = filmed(events.source).load(root, replace(options, size=None))
         return simulated_dvs(
-            pictures,
+            images,
             options.frames(self.size),
             events.preset,
             seed=events.seed,
             sensor=_side(events.sensor),
             root=root,
-            only=options.only(pictures) if options.only else None,
+            only=options.only(images) if options.only else None,
         )
 
 
@@ -67,7 +67,7 @@ def _side(sensor: int | tuple[int, int] | None) -> int:
 
 
 def simulated_dvs(
-    pictures: DataSet,
+    images: DataSet,
     options: FrameOptions | None = None,
     preset: str | PixelModel = "clean",
     path: MotionPath | None = None,
@@ -76,52 +76,52 @@ def simulated_dvs(
     root: Path | None = None,
     only: Tensor | None = None,
 ) -> FrameSet:
-    """Frames of all `pictures`, each recorded once by one simulated camera, see `simulate`; splits and labels are kept.
+    """Frames of all `images`, each recorded once by one simulated camera, see `simulate`; splits and labels are kept.
 
     `options` None: 10 frames of 48 x 48. The first call simulates, in parallel and with a progress bar, later calls
-    open the cache: in `options.cache`, else beside the pictures' files in `root`, else in the user's cache folder.
-    Of the training pictures those at `only`, int64 (N,), are recorded, None: all; the others cannot be read.
+    open the cache: in `options.cache`, else beside the images' files in `root`, else in the user's cache folder.
+    Of the training images those at `only`, int64 (N,), are recorded, None: all; the others cannot be read.
     Raises UsageError as `simulate` does, and for a cache that cannot be written.
     """
     options, model, path = options or FrameOptions(size=SIZE), model_of(preset), path or MotionPath()
-    count = len(pictures.train)
-    film = partial(_film, pictures=pictures, options=options, model=model, path=path, seed=seed, sensor=sensor)
-    key = {"pictures": pictures.hash(), "model": asdict(model), "path": asdict(path), "seed": seed}
-    if files := [stamp for part in (pictures.train, pictures.test) for stamp in _stamps(part)]:
+    count = len(images.train)
+    film = partial(_film, images=images, options=options, model=model, path=path, seed=seed, sensor=sensor)
+    key = {"images": images.hash(), "model": asdict(model), "path": asdict(path), "seed": seed}
+    if files := [stamp for part in (images.train, images.test) for stamp in _stamps(part)]:
         key["files"] = files
-    labels, square = torch.cat([pictures.train.labels, pictures.test.labels]), (sensor, sensor)
+    labels, square = torch.cat([images.train.labels, images.test.labels]), (sensor, sensor)
     every = torch.arange(len(labels))
     rows = None if only is None else torch.cat([only, every[count:]])
     whole = decode("simulated-dvs", root, range(len(labels)), film, labels, square, options, key, rows=rows)
     kind = preset if isinstance(preset, str) else repr(preset)
     return FrameSet(
-        f"simulated DVS of {pictures.name}",
-        f"{pictures.provenance}; recorded by a simulated event camera ({kind}, {path}, seed {seed}), "
+        f"simulated DVS of {images.name}",
+        f"{images.provenance}; recorded by a simulated event camera ({kind}, {path}, seed {seed}), "
         "not comparable with results on CIFAR10-DVS",
-        tuple(pictures.classes),
+        tuple(images.classes),
         whole.part(every[:count]),
         whole.part(every[count:]),
-        getattr(pictures, "split", None),
+        getattr(images, "split", None),
         square,
-        mirror=getattr(pictures, "mirror", -1),
-        symmetric=getattr(pictures, "symmetric", True),
-        held_out=getattr(pictures, "held_out", None),
-        notes=getattr(pictures, "notes", ()),
+        mirror=getattr(images, "mirror", -1),
+        symmetric=getattr(images, "symmetric", True),
+        held_out=getattr(images, "held_out", None),
+        notes=getattr(images, "notes", ()),
     )
 
 
 def _stamps(part: Split) -> list[tuple[str, int, int]]:
-    """Name, size and time of the files that pictures are still to be decoded from: their set's hash knows no time."""
-    if not isinstance(part, PictureFiles):
+    """Name, size and time of the files that images are still to be decoded from: their set's hash knows no time."""
+    if not isinstance(part, ImageFiles):
         return []
     return stamps(part.root, (part.path(index) for index in range(len(part))))
 
 
 def _film(
-    index: int, pictures: DataSet, options: FrameOptions, model: PixelModel, path: MotionPath, seed: int, sensor: int
+    index: int, images: DataSet, options: FrameOptions, model: PixelModel, path: MotionPath, seed: int, sensor: int
 ) -> np.ndarray:
-    """The frames of one picture, (1, T, 2, H, W); those of the test split are numbered after the training pictures."""
-    beyond = index - len(pictures.train)
-    part, row = (pictures.train, index) if beyond < 0 else (pictures.test, beyond)
+    """The frames of one image, (1, T, 2, H, W); those of the test split are numbered after the training images."""
+    beyond = index - len(images.train)
+    part, row = (images.train, index) if beyond < 0 else (images.test, beyond)
     events = simulate(part.read(torch.tensor([row]))[0], model, path, seed, sensor, recording=index)
     return options.sample(events, (sensor, sensor))[None]

@@ -12,7 +12,7 @@ from spikeback.data.decode import decode_one
 from spikeback.data.events.config import EventConfig
 from spikeback.data.events.decode import FrameOptions
 from spikeback.data.events.frame_set import FrameSet
-from spikeback.data.pictures import DataSet, PictureSet, Statistics, resized
+from spikeback.data.images import DataSet, ImageSet, Statistics, resized
 from spikeback.data.sets.homes import Home
 from spikeback.data.sets.layouts import Layout
 from spikeback.errors import UsageError
@@ -100,12 +100,12 @@ class Source:
         raise NotImplementedError
 
     def load(self, root: Path | None, options: LoadOptions) -> DataSet:
-        """`open` it, with what is known of it: pictures in memory get their size and `statistics`."""
+        """`open` it, with what is known of it: images in memory get their size and `statistics`."""
         dataset = self.open(root, options)
-        if isinstance(dataset, PictureSet):
+        if isinstance(dataset, ImageSet):
             dataset = replace(dataset, statistics=dataset.statistics or self.statistics)
             dataset = resized(dataset, options.size or self.size)
-        if self.flip is False and isinstance(dataset, PictureSet | FrameSet):
+        if self.flip is False and isinstance(dataset, ImageSet | FrameSet):
             dataset = replace(dataset, mirror=None)
         return dataset
 

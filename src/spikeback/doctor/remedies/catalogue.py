@@ -239,7 +239,7 @@ _ZERO = Remedy(
 )
 _STATISTICS = Remedy(
     "statistics",
-    "running statistics of the pictures that the network is trained on; weights stay as they are",
+    "running statistics of the images that the network is trained on; weights stay as they are",
     f"torch.optim.swa_utils.update_bn(train_loader, net)  # or, of x alone, {APPLIED}",
     refresh,
 )

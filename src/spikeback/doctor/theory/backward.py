@@ -39,7 +39,7 @@ class Record:
     """What theory needs of one forward pass in training mode, by module name.
 
     deviations: sigma = sqrt(variance + eps) of every channel of a batch norm, one row for each call: (1, C) or (T, C).
-    sizes: the shape (H, W) of the pictures that enter a convolution or a pooling.
+    sizes: the shape (H, W) of the images that enter a convolution or a pooling.
     """
 
     layers: dict[str, Seen] = field(default_factory=dict)
@@ -122,14 +122,14 @@ def through_norm(norm: Any, sigma: Tensor, K: Tensor) -> Tensor:
 
 
 def through_convolution(conv: Any, size: tuple[int, ...], K: Tensor) -> Tensor:
-    """K of a convolution's output, (C', T, T) -> of its input, (C, T, T); `size`: of the picture that enters."""
+    """K of a convolution's output, (C', T, T) -> of its input, (C, T, T); `size`: of the image that enters."""
     power = conv.weight.detach().float() ** 2 * inside(conv, size).to(K.device)  # (C', C / groups, kH, kW)
     power = power.flatten(2).sum(2).unflatten(0, (conv.groups, -1))
     return torch.einsum("goi,gots->gits", power, K.unflatten(0, (conv.groups, -1))).flatten(0, 1)
 
 
 def inside(conv: Any, size: tuple[int, ...]) -> Tensor:
-    """The share of outputs for which each tap of a kernel lies inside the picture, not in the padding, (kH, kW)."""
+    """The share of outputs for which each tap of a kernel lies inside the image, not in the padding, (kH, kW)."""
     if conv.padding_mode != "zeros":
         return torch.ones(conv.kernel_size)
     share = torch.ones(())

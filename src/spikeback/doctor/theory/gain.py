@@ -11,7 +11,7 @@ carried from the last block to the first.
 - Norm: K'_c = (gamma_c / sigma_c)^2 K_c, sigma the measured deviation, of each step where a norm is called for each.
   The gradient through its mean and variance is left out.
 - Convolution: K'_i = sum_o A_oi K_o, A_oi the squared weights, each counted for the share of outputs whose tap lies
-  inside the picture: among 2x2 pixels a 3x3 kernel has 4 of its 9 taps. Weights of zero mean that do not know the
+  inside the image: among 2x2 pixels a 3x3 kernel has 4 of its 9 taps. Weights of zero mean that do not know the
   gradient leave no trace of its correlations in space. A stride needs nothing: powers are sums over neurons.
 - Average pooling over separate windows of n: exactly 1 / n, whatever the correlations. Max pooling: 1.
 
@@ -164,7 +164,7 @@ def _sample(z: Tensor) -> Tensor:
     flat = z.movedim(2, -1).flatten(1, -2)  # (T, B*H*W, C)
     count = max(1, min(NEURONS, ENTRIES // len(z) ** 2) // flat.shape[2])
     stride = max(1, flat.shape[1] // count)
-    while math.gcd(stride, math.prod(z.shape[3:])) > 1:  # or it would see the same columns of every picture
+    while math.gcd(stride, math.prod(z.shape[3:])) > 1:  # or it would see the same columns of every image
         stride += 1
     return flat[:, ::stride].reshape(len(z), -1, *z.shape[2:3], *[1] * (z.ndim - 3))
 

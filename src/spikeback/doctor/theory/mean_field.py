@@ -121,7 +121,7 @@ class Population:
 
 
 def population(lif: LIF, time_steps: int, neurons: int = 100_000, seed: int = 0) -> Population:
-    """Simulate identity blocks of such neurons, from a static picture on, until nothing changes from block to block."""
+    """Simulate identity blocks of such neurons, from a static image on, until nothing changes from block to block."""
     generator = torch.Generator().manual_seed(seed)
     neuron = _neuron(lif)
     normal = lambda: torch.randn(time_steps, neurons, generator=generator)

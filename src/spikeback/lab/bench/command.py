@@ -12,7 +12,7 @@ from spikeback.data import DataConfig
 from spikeback.errors import UsageError
 from spikeback.files import as_path, write_atomic
 from spikeback.lab.bench.plans import Machine, Plan
-from spikeback.report.fitted import Fitted
+from spikeback.report.terminal import TerminalTable
 from spikeback.train import TrainConfig
 
 DATA = """Train ResNet-20 (He) for a few steps and print which share of the time it waits for data.
@@ -56,8 +56,8 @@ ALONE = ("convolution", "branches", "scaling")  # ours only, no peers
 HELP = {
     "width": "channels of the first stage",
     "time_steps": "T",
-    "batch": "pictures in a batch",
-    "size": "height and width of the pictures",
+    "batch": "images in a batch",
+    "size": "height and width of the images",
     "classes": "K",
     "channels": "channels",
     "repetitions": "repetitions of every arm; 30 where a few percent matter",
@@ -154,7 +154,7 @@ def _data(options: Any, console: Console) -> None:
         table.add_column(column, justify="right", no_wrap=True)
     step, waited, share = (figures[name] for name in ("step_ms", "wait_ms", "share"))
     table.add_row(f"{step:.1f}", f"{waited:.2f}", f"{share:.1%}", f"< {EXPECTED:.0%}")
-    console.print(Fitted(table))
+    console.print(TerminalTable(table))
     text = json.dumps(figures, indent=1)
     console.print_json(text)
     if options.out:

@@ -13,7 +13,7 @@ from spikeback.ops.lif import plain
 DENSITY = 0.25  # of the spikes
 
 
-def both_ways(direct: bool, pictures: int, channels: int, size: int) -> Made:
+def both_ways(direct: bool, images: int, channels: int, size: int) -> Made:
     """Output, gradients of input and weights, of `channels` to as many on random spikes; `direct` takes PyTorch's.
 
     Among the facts: whose kernel it was, and how far its output is from that in float64, over the size of this.
@@ -21,7 +21,7 @@ def both_ways(direct: bool, pictures: int, channels: int, size: int) -> Made:
     torch.manual_seed(0)
     enter = plain if direct else nullcontext
     layer = Conv2d(channels, channels, 3, padding=1, bias=False).to(memory_format=torch.channels_last)
-    shape = (pictures, channels, size, size)
+    shape = (images, channels, size, size)
     x = (torch.rand(shape) < DENSITY).float().contiguous(memory_format=torch.channels_last).requires_grad_()
     grad = torch.randn(shape).contiguous(memory_format=torch.channels_last)
 

@@ -77,7 +77,7 @@ def at_inference(arms: list[dict[str, Any]]) -> list[str]:
     for at in dict.fromkeys(arm["at"] for arm in arms):
         facts = [a["facts"] for a in arms if a["at"] == at and "macs_inference" in a.get("facts", {})]
         found = {(f["parameters_inference"], f["macs_inference"]) for f in facts}
-        words = [f"{parameters:,} parameters, {macs:,} MACs a picture" for parameters, macs in sorted(found)]
+        words = [f"{parameters:,} parameters, {macs:,} MACs an image" for parameters, macs in sorted(found)]
         if len(words) == 1:
             notes.append(f"ResNet-{at}, stripped: {words[0]}, whatever branches it had")
         elif words:

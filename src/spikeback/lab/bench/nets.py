@@ -29,7 +29,7 @@ class Block(nn.Module):
 
 
 class ResNet18(nn.Module):
-    """Pictures (B, C, H, W) -> logits (B, K); layers of a framework may take (T, B, C, H, W) -> (T, B, K)."""
+    """Images (B, C, H, W) -> logits (B, K); layers of a framework may take (T, B, C, H, W) -> (T, B, K)."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class ResNet18(nn.Module):
 
 
 class Ours(nn.Module):
-    """Our network, or a ShortcutNet around it: pictures -> logits averaged over time, on pooled rates if it can."""
+    """Our network, or a ShortcutNet around it: images -> logits averaged over time, on pooled rates if it can."""
 
     def __init__(self, net: nn.Module, **arguments: Any) -> None:
         super().__init__()
@@ -86,18 +86,18 @@ def stripped(width: int, time_steps: int, classes: int) -> nn.Module:
 
 
 def ann(width: int, time_steps: int, classes: int) -> nn.Module:
-    """The same with ReLU in plain PyTorch; it is given T * B pictures."""
+    """The same with ReLU in plain PyTorch; it is given T * B images."""
     return ResNet18(width, classes)
 
 
-def counts(model: Ours, picture: Tensor) -> dict[str, int]:
-    """Parameters, and multiply-accumulates of a forward of one picture (1, C, H, W): as trained, and stripped."""
+def counts(model: Ours, image: Tensor) -> dict[str, int]:
+    """Parameters, and multiply-accumulates of a forward of one image (1, C, H, W): as trained, and stripped."""
     plain = model.net.strip() if isinstance(model.net, sb.ShortcutNet) else model.net
     result = {}
     for when, net in (("training", model), ("inference", Ours(plain))):
         training = net.training
         with counting_macs() as macs:
-            net.eval()(picture)
+            net.eval()(image)
         net.train(training)
         result[f"parameters_{when}"] = sum(p.numel() for p in net.parameters())
         result[f"macs_{when}"] = macs()

@@ -182,12 +182,12 @@ def convolution(machine: Machine, width: int, time_steps: int, batch: int, size:
     for stage in range(4):
         channels, side = width << stage, size >> stage
         place = f", {channels} channels, {side} x {side}"
-        options = {"pictures": time_steps * batch, "channels": channels, "size": side}
+        options = {"images": time_steps * batch, "channels": channels, "size": side}
         for name, direct in (("ours", False), ("direct", True)):
             more = {"line": name, "at": channels}
             arms.append(Arm(name + place, CONVOLUTION, options | {"direct": direct}, **more))
         comparisons.append(Ratio(f"direct / ours{place}", f"direct{place}", f"ours{place}"))
-    title = f"3x3 convolutions of spikes, forward and backward, {time_steps * batch} pictures, float32"
+    title = f"3x3 convolutions of spikes, forward and backward, {time_steps * batch} images, float32"
     notes = replace(machine, peers=Path()).notes()  # peers have no part in it
     return Plan(title, arms, comparisons, notes, apart=True)
 
@@ -229,7 +229,7 @@ def inference(machine: Machine, width: int, time_steps: int, batch: list[int], s
             arm = f"plain {best}" if other == others[0] else other
             comparisons.append(Ratio(f"{other} / stripped {best}{at}", arm + at, f"stripped {best}{at}"))
         comparisons.append(Ratio(f"folded / stripped {best}{at}", f"folded {best}{at}", f"stripped {best}{at}"))
-    title = f"Inference, spiking ResNet-18, width {width}, T = {time_steps}, pictures {size} x {size}"
+    title = f"Inference, spiking ResNet-18, width {width}, T = {time_steps}, images {size} x {size}"
     return Plan(title, arms, comparisons, machine.notes(), apart=True)
 
 
@@ -275,5 +275,5 @@ def _kind(surrogate: str) -> str:
 
 
 def _shape(shape: dict[str, int]) -> str:
-    words = {"width": "width {}", "time_steps": "T = {}", "batch": "batch {}", "size": "pictures {0} x {0}"}
+    words = {"width": "width {}", "time_steps": "T = {}", "batch": "batch {}", "size": "images {0} x {0}"}
     return ", ".join(text.format(shape[key]) for key, text in words.items() if key in shape)

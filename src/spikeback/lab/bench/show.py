@@ -8,12 +8,12 @@ from rich.table import Table
 from rich.text import Text
 
 from spikeback.lab.bench.numbers import whole
-from spikeback.report.fitted import Fitted
+from spikeback.report.terminal import TerminalTable
 
 EIGHTHS = " ▏▎▍▌▋▊▉"
 Cell = Callable[[dict[str, Any]], str]
 MORE: dict[str, dict[str, Cell]] = {  # further columns, by bench
-    "inference": {"pictures/s": lambda arm: figures(arm["options"]["batch"] / arm["seconds_median"])},
+    "inference": {"images/s": lambda arm: figures(arm["options"]["batch"] / arm["seconds_median"])},
     "branches": {
         "parameters": lambda arm: f"{arm['facts']['parameters_training']:,}",
         "M MACs": lambda arm: f"{arm['facts']['macs_training'] / 1e6:,.2f}",
@@ -34,8 +34,8 @@ def show(results: dict[str, Any], console: Console) -> None:
     console.print(f"checked: {results['checked']}", soft_wrap=True, markup=False)
 
 
-def arms_table(results: dict[str, Any], width: int) -> Fitted:
-    """One row an arm: a bar, the median and its interval in milliseconds, peak memory, pictures a second."""
+def arms_table(results: dict[str, Any], width: int) -> TerminalTable:
+    """One row an arm: a bar, the median and its interval in milliseconds, peak memory, images a second."""
     repetitions, threads = (results["options"][key] for key in ("repetitions", "threads"))
     more = MORE.get(results["bench"], {})
     table = Table(title=f"{results['title']}; {repetitions} repetitions, {threads} threads")
@@ -54,10 +54,10 @@ def arms_table(results: dict[str, Any], width: int) -> Fitted:
             )
         else:
             table.add_row(arm["name"], "", "", "-")
-    return Fitted(table)
+    return TerminalTable(table)
 
 
-def comparisons_table(results: dict[str, Any]) -> Fitted:
+def comparisons_table(results: dict[str, Any]) -> TerminalTable:
     """One row a comparison: median and interval of what was taken within each repetition, and what is expected."""
     table = Table()
     for column in ("comparison", "median", "95 % interval", "expected", ""):
@@ -70,7 +70,7 @@ def comparisons_table(results: dict[str, Any]) -> Fitted:
         expected = " ".join(f"{sign} {bound:g}" for sign, bound in bounds.items() if bound is not None)
         median = f"{entry['median']:.3g}"
         table.add_row(entry["title"], median, f"{low} - {high}", expected, marks[entry["met"]])
-    return Fitted(table)
+    return TerminalTable(table)
 
 
 def bar(share: float, width: int) -> str:

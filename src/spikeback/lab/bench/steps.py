@@ -141,7 +141,7 @@ def _sites(model: nn.Module, x: Tensor, precision: str) -> list[tuple[nn.Module,
 
 
 def _alike(x: Tensor, first: bool) -> Tensor:
-    """The pictures themselves, or 0/1 spikes as dense as x, channels last, which want a gradient."""
+    """The images themselves, or 0/1 spikes as dense as x, channels last, which want a gradient."""
     if first:
         return x
     spikes = (torch.rand_like(x, dtype=torch.float32) < (x != 0).float().mean()).to(x.dtype)

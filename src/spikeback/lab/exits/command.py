@@ -62,7 +62,7 @@ def run(config: Any, console: Console, command: str) -> None:
     with console.status("") as status:
         for i, one in enumerate(trained, start=1):
             status.update(f"{one.method}, seed {one.seed}: {i} of {len(trained)}")
-            data = one.data(config.data.root, data and data.pictures)
+            data = one.data(config.data.root, data and data.images)
             exits = exits_of(one.model, torch.zeros(data.shape).unsqueeze(len(data.shape) - 3))
             with one.inference():
                 trials.append(_trial(one, data, exits, config.tolerance / 100))

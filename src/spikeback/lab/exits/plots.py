@@ -16,7 +16,7 @@ from spikeback.report.tables import by_method
 def accuracy_by_macs(facts: dict[str, Any], width: float = 8.0) -> Figure:
     """Test accuracy over MACs, those of the plain network being 100 %: mean over seeds, their range shaded.
 
-    A ring is the threshold that was chosen on held-out pictures, a bar at 100 % the plain network. `width` in inches;
+    A ring is the threshold that was chosen on held-out images, a bar at 100 % the plain network. `width` in inches;
     below 6 the panels stand one upon the other.
     """
     figure, (alone, early) = beside(2, width)

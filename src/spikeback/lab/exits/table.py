@@ -9,9 +9,9 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from spikeback.report.fitted import Fitted
 from spikeback.report.plots.curves import RESERVED
 from spikeback.report.tables import by_method, percent, plus_minus
+from spikeback.report.terminal import TerminalTable
 
 SUMS = {"trained": "sum, λ as trained", "one": "sum, λ = 1"}
 
@@ -47,7 +47,7 @@ def _spread(values: Sequence[float]) -> dict[str, float | None]:
     return {"mean": statistics.fmean(values), "std": statistics.stdev(values) if len(values) > 1 else None}
 
 
-def exits_table(facts: dict[str, Any]) -> Fitted:
+def exits_table(facts: dict[str, Any]) -> TerminalTable:
     """Accuracy of every exit alone and of their weighted sums, a column a method."""
     rows = facts["methods"]
     table = _table("test accuracy of every exit alone, %", ["exit", "MACs %"], [row["method"] for row in rows])
@@ -56,11 +56,11 @@ def exits_table(facts: dict[str, Any]) -> Fitted:
     table.add_section()
     for name, title in SUMS.items():
         table.add_row(title, percent(facts["exits"][-1]["early"]), *(_cell(row["sums"][name]) for row in rows))
-    return Fitted(table)
+    return TerminalTable(table)
 
 
-def early_table(facts: dict[str, Any]) -> Fitted:
-    """The threshold chosen on held-out pictures, on the test pictures: what it saves, and what it costs."""
+def early_table(facts: dict[str, Any]) -> TerminalTable:
+    """The threshold chosen on held-out images, on the test images: what it saves, and what it costs."""
     headers = ["main branch %", "early exit %", "change", "MACs %", "leave early %", "threshold"]
     table = _table(
         f"early exit that loses at most {facts['tolerance']:g} points where it is chosen", ["method"], headers
@@ -71,7 +71,7 @@ def early_table(facts: dict[str, Any]) -> Fitted:
         cells = [_cell(row["accuracy"][-1]), _cell(chosen["accuracy"]), change]
         cells += [_cell(chosen["macs"]), _cell(chosen["early"]), f"{chosen['threshold']['mean']:.3g}"]
         table.add_row(Text(row["method"]), *cells)
-    return Fitted(table)
+    return TerminalTable(table)
 
 
 def _table(title: str, left: Sequence[str], right: Sequence[str]) -> Table:

@@ -17,7 +17,7 @@ A100_ASSUMED = 1e13
 def forward_macs(recipe: Recipe) -> int:
     """Multiply-accumulates of one sample's forward pass over all T time steps, counted on the recipe's own network.
 
-    Convolutions and linear layers, a spike counted like any number; the first convolution once for a still picture,
+    Convolutions and linear layers, a spike counted like any number; the first convolution once for a static image,
     which enters it unchanged at every step. Not norms, neurons and branches (a branch's linear layer: below 0.03 %).
     """
     kind = _published(recipe)

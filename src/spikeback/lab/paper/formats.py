@@ -9,8 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from spikeback.lab.paper.blocks import Block
-from spikeback.report.fitted import Fitted
 from spikeback.report.pages.page import render_page
+from spikeback.report.terminal import TerminalTable
 
 LEFT = ("method", "type", "network", "protocol", "dataset", "recipe", "command")  # columns of words
 BOLD = ("method", "paper %")  # of the paper's own rows
@@ -28,7 +28,7 @@ def terminal(blocks: Sequence[Block], terms: str, width: int) -> Group:
     return Group(*parts, Text(terms))
 
 
-def _table(block: Block, width: int) -> Fitted:
+def _table(block: Block, width: int) -> TerminalTable:
     cramped = width < ROOMY and block.headers[-1] != "paper %"
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 0 if cramped else 1, 0, 0))
     table.collapse_padding = True
@@ -41,7 +41,7 @@ def _table(block: Block, width: int) -> Fitted:
         for i, cell in zip(shown, row, strict=True):
             cell.stylize("bold" if kind == "own" and block.headers[i] in BOLD else "")
         table.add_row(*row, style="italic" if kind == "reading" else "")
-    return Fitted(table)
+    return TerminalTable(table)
 
 
 def markdown(blocks: Sequence[Block], terms: str, references: Mapping[str, Any]) -> str:

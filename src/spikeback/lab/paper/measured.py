@@ -122,7 +122,7 @@ def protocol_of(results: Results) -> dict[str, Any]:
         became["data.split"] = dataset["split"]
     elif "crop_padding" in done:
         became["data.crop_padding"] = done["crop_padding"]
-    else:  # of an earlier version, which mirrored pictures unless it was told not to
+    else:  # of an earlier version, which mirrored images unless it was told not to
         became["data.flip"] = results["config"]["data"]["flip"] is not False
     if "mirror" in done:
         became["data.flip"] = done["mirror"] is not None

@@ -38,7 +38,7 @@ def table_facts(pools: Sequence[Pool], recipes: Recipes) -> Facts:
     """All tables and rows of the paper, what was measured beside and below them, and what has no place.
 
     A pool of a dataset of the paper stands beside the row of its network, T and method, or is `unlisted` if there is a
-    recipe but no row. One of another dataset is `small`, below Table 1 (pictures) or 4 (frames of events), if there is
+    recipe but no row. One of another dataset is `small`, below Table 1 (images) or 4 (frames of events), if there is
     a recipe for CIFAR-100 or CIFAR10-DVS with its network and T.
     """
     lines = sorted((line(pool, recipes) for pool in pools), key=_order)

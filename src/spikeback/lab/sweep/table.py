@@ -7,8 +7,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from spikeback.report.fitted import Fitted
 from spikeback.report.tables import MISSING, plus_minus, scientific, summarise
+from spikeback.report.terminal import TerminalTable
 
 CAPTION = (
     "Test accuracy of the main branch alone, mean ± sample std over seeds. Gradient: |dL/d(first block)| / "
@@ -35,7 +35,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
     return [*row["point"].values(), row["method"], str(row["seeds"]), *accuracies, *gradients]
 
 
-def sweep_table(axes: Sequence[str], rows: list[dict[str, Any]]) -> Fitted:
+def sweep_table(axes: Sequence[str], rows: list[dict[str, Any]]) -> TerminalTable:
     """The rows for a console: without what sweep.md has room for."""
     table = Table(box=box.SIMPLE_HEAD, caption=CAPTION, caption_justify="left", show_edge=False, pad_edge=False)
     table.collapse_padding = True
@@ -47,7 +47,7 @@ def sweep_table(axes: Sequence[str], rows: list[dict[str, Any]]) -> Fitted:
     for row in rows:
         cells = _cells(row)
         table.add_row(*(Text(cells[i].replace(" ± ", "±")) for i in shown))
-    return Fitted(table)
+    return TerminalTable(table)
 
 
 def sweep_markdown(sweep: Mapping[str, Any]) -> str:
@@ -56,7 +56,7 @@ def sweep_markdown(sweep: Mapping[str, Any]) -> str:
     headers = [*study["axes"], *HEADERS]
     rule = ["---:" if header in HEADERS[1:] else "---" for header in headers]
     rows = [[text.replace("|", "\\|") for text in _cells(row)] for row in sweep["rows"]]
-    data = f"{dataset['name']}, {dataset['train']:,} training pictures: {dataset['provenance']}." if dataset else ""
+    data = f"{dataset['name']}, {dataset['train']:,} training images: {dataset['provenance']}." if dataset else ""
     failed = [f"- {cell['name']}: {cell['error']}" for cell in sweep["cells"] if cell["error"]]
     lines = [
         f"# {study['title']}", "", f"`{sweep['command']}`", "", data or MISSING, "",

@@ -1,4 +1,4 @@
-"""Compare the theory of a block's gradient gain with measurement, on untrained networks: table, JSON, two pictures.
+"""Compare the theory of a block's gradient gain with measurement, on untrained networks: table, JSON, two images.
 
 The gain of every block of Spiking ResNet-18 and 34 under the surrogates of Eq. 4, and the phase diagram: gain of an
 identity block against the surrogate's height and the threshold. docs/doctor.md says what the theory is.
@@ -28,15 +28,15 @@ from spikeback.lab.theory.phases import (
     phases,
 )
 from spikeback.lab.theory.plots import gain_scatter, phase_diagram
-from spikeback.report.fitted import Fitted
 from spikeback.report.plots.style import save
+from spikeback.report.terminal import TerminalTable
 
 SCHEMA = 1
 RELU_BLOCKS = 16  # identity blocks of the ReLU twin whose gains are written
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("--samples", type=int, default=64, help="pictures of the embedded set that are looked at")
+    parser.add_argument("--samples", type=int, default=64, help="images of the embedded set that are looked at")
     parser.add_argument("--size", type=int, default=16, help="their height and width")
     parser.add_argument("--width", type=int, default=16, help="channels of the first stage")
     parser.add_argument("--out", type=str, help="folder for theory.json, gains.png, phases.png (and .svg)")
@@ -86,7 +86,7 @@ def _by_surrogate(nets: list[dict[str, Any]]) -> list[tuple[str, dict[str, Any]]
     return [*kinds.items()]
 
 
-def _table(nets: list[dict[str, Any]]) -> Fitted:
+def _table(nets: list[dict[str, Any]]) -> TerminalTable:
     table = Table(title="gain of a block by theory over measured: median (lowest to highest)")
     for column in ("network", "surrogate", "V_th", "T", "theory / measured"):
         table.add_column(column, no_wrap=column in ("V_th", "T"))
@@ -94,4 +94,4 @@ def _table(nets: list[dict[str, Any]]) -> Fitted:
         found = agreement([net])
         row = f"{found['median']:.2f} ({found['lowest']:.2f} to {found['highest']:.2f})"
         table.add_row(net["model"], net["surrogate"], f"{net['threshold']:g}", str(net["time_steps"]), row)
-    return Fitted(table)
+    return TerminalTable(table)

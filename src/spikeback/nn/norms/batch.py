@@ -10,7 +10,8 @@ class BatchNorm2d(nn.BatchNorm2d):
     """`nn.BatchNorm2d` whose batch, in training, is that of all processes that torch.distributed joined, on any device.
 
     Mean, variance, their gradients and the running statistics are those of the whole batch in one process, whatever
-    the share of each (but no process may have none). Without other processes it is `nn.BatchNorm2d` to the bit.
+    the number of samples of each rank (but no rank may have none). Without other ranks it is `nn.BatchNorm2d` to the
+    bit.
     """
 
     @property
@@ -28,7 +29,7 @@ def is_shared(norm: nn.Module) -> bool:
 
 
 def normalise_together(norm: BatchNorm2d, x: Tensor) -> Tensor:
-    """Batch norm of (N, C, H, W), N a share of the batch; in x's dtype, computed in float32 at least."""
+    """Batch norm of (N, C, H, W), N samples of this rank; in x's dtype, computed in float32 at least."""
     norm._check_input_dim(x)
     if x.numel() == 0:
         raise ValueError(f"batch norm over several processes: every one needs samples, got input size {x.shape}")

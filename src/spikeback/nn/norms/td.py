@@ -10,7 +10,7 @@ from spikeback.nn.norms.batch import BatchNorm2d, is_shared, normalise_together
 class TdBatchNorm2d(BatchNorm2d):
     """Threshold-dependent batch norm: y = alpha * V_th * (x - mean) / sqrt(variance + eps) * weight + bias.
 
-    Zheng et al., AAAI 2021 (STBP-tdBN). On merged pictures (T*B, C, H, W) its statistics run over (T, B, H, W).
+    Zheng et al., AAAI 2021 (STBP-tdBN). On merged images (T*B, C, H, W) its statistics run over (T, B, H, W).
 
     Args:
         num_features: C.

@@ -144,8 +144,8 @@ def _run(name: str, x: Tensor, last: bool, time_steps: int, **values: Any) -> No
         channels = x.shape[2]
         inner = 1 if last else math.prod(x.shape[3:])
         outer = size // max(channels * inner, 1)
-    still = x.shape[0] == 1 < time_steps
+    repeated = x.shape[0] == 1 < time_steps
     native.run(
         name, size * time_steps, x.dtype == torch.bfloat16, steps=time_steps, outer=outer, channels=channels,
-        inner=inner, still=still, **values | ({"x_step": 0} if still else {}),
+        inner=inner, repeated=repeated, **values | ({"x_step": 0} if repeated else {}),
     )  # fmt: skip

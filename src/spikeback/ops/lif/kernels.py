@@ -1,6 +1,6 @@
 """The Triton kernels of the fused normalise + residual add + LIF; triton.py calls them.
 
-Per time step every tensor is one dense row of numbers, seen as (outer, channels, inner): a channels-last picture is
+Per time step every tensor is one dense row of numbers, seen as (outer, channels, inner): a channels-last image is
 (B*H*W, C, 1), a contiguous one (B, C, H*W). A tile is POSITIONS (outer, inner) x CHANNELS; a program runs a tile
 through time. Those that sum by channel take every PARTS-th tile of their channels, so each leaves one partial sum a
 channel, in an order that no GPU changes; no atomics are needed. Spikes and gradients equal the reference's to the bit:

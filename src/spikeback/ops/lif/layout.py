@@ -1,4 +1,4 @@
-"""Memory layouts of (T, B, C, ...): every time step lies densely, contiguous or, of pictures, channels-last."""
+"""Memory layouts of (T, B, C, ...): every time step lies densely, contiguous or, of images, channels-last."""
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ Statistics = tuple[Tensor | None, Tensor | None, Tensor | None]  # running mean,
 
 
 def is_channels_last(x: Tensor) -> bool:
-    """Whether the pictures of (T, B, C, H, W) lie channels-last; contiguous ones do not count."""
+    """Whether the images of (T, B, C, H, W) lie channels-last; contiguous ones do not count."""
     if x.ndim != 5:
         return False
     step = x[0]

@@ -104,7 +104,7 @@ def launch(kernel: Any, programs: int, *arguments: Any, **constants: Any) -> Non
 
 
 def cut(x: Tensor | None, begin: int) -> Tensor | None:
-    """From a time step on; a static picture is the same at each of them."""
+    """From a time step on; a static image is the same at each of them."""
     return x[begin:] if begin and x is not None and len(x) > 1 else x
 
 

@@ -22,7 +22,7 @@ class Call(ctypes.Structure):
         + [(name, ctypes.c_int64) for name in LENGTHS.split()]
         + [("parameter", ctypes.c_double)]
         + [(name, ctypes.c_float) for name in ("tau", "threshold", "gain")]
-        + [(name, ctypes.c_int) for name in ("kind", "detach_reset", "still", "half", "threads")]
+        + [(name, ctypes.c_int) for name in ("kind", "detach_reset", "repeated", "half", "threads")]
     )
 
 
@@ -78,9 +78,7 @@ def _as_c(value: Any) -> Any:
 class Geometry(ctypes.Structure):
     """Of a convolution, as in convolution.cpp; sizes are its input's."""
 
-    _fields_ = [
-        (name, ctypes.c_int64) for name in ["pictures", "height", "width", "channels", "channels_out", "stride"]
-    ]
+    _fields_ = [(name, ctypes.c_int64) for name in ["images", "height", "width", "channels", "channels_out", "stride"]]
 
 
 def run_convolution(name: str, x: Tensor, other: Tensor, out: Tensor, geometry: tuple[int, ...]) -> None:

@@ -1,4 +1,4 @@
-// Convolutions 3x3 with padding 1 of channels-last float32 pictures, by Winograd's minimal filtering (Lavin and Gray 2016,
+// Convolutions 3x3 with padding 1 of channels-last float32 images, by Winograd's minimal filtering (Lavin and Gray 2016,
 // arXiv:1509.09308): with stride 1 F(4x4, 3x3), 36 multiplications for 16 outputs instead of 144; with stride 2 the odd
 // pixels of an axis, which two taps meet, by F(4, 2), and the even ones, which one tap meets, as they are: 81.
 //
@@ -175,7 +175,7 @@ inline void both_axes(const vec (&x)[F::FROM][F::FROM], vec (&y)[F::TO][F::TO]) 
 }
 
 template <class T>
-struct Map {  // pictures, channels-last
+struct Map {  // images, channels-last
   T *pixels;
   i64 height, width, channels;
 };
@@ -186,9 +186,9 @@ struct Tiles {
   i64 down, across, count;
   i64 block, apart;  // of a transformed block: its tiles, and the numbers from one point to the next
 
-  // Of outputs (pictures, height, width); a block is of transformed tiles of so many channels.
-  Tiles(i64 pictures, i64 height, i64 width, i64 channels, i64 least_blocks)
-      : down((height + OUT - 1) / OUT), across((width + OUT - 1) / OUT), count(pictures * down * across) {
+  // Of outputs (images, height, width); a block is of transformed tiles of so many channels.
+  Tiles(i64 images, i64 height, i64 width, i64 channels, i64 least_blocks)
+      : down((height + OUT - 1) / OUT), across((width + OUT - 1) / OUT), count(images * down * across) {
     const i64 most = std::max(LEAST, BLOCK / (channels * 4)) / POINTS;
     const i64 blocks = std::max(least_blocks, (count + most - 1) / most);
     block = ((count + blocks - 1) / blocks + ROWS - 1) / ROWS * ROWS;
@@ -197,13 +197,13 @@ struct Tiles {
   i64 scratch(i64 channels) const { return channels * POINTS * (block + 1); }
   i64 row(i64 tile) const { return tile / across % down; }
   i64 column(i64 tile) const { return tile % across; }
-  i64 picture(i64 tile) const { return tile / (down * across); }
+  i64 image(i64 tile) const { return tile / (down * across); }
 
-  // Transforms the pixels of one tile, those outside of the picture 0, all channels.
+  // Transforms the pixels of one tile, those outside of the image 0, all channels.
   template <class F>
   void read(const Map<const float> &x, i64 tile, float *to) const {
     const i64 top = row(tile) * F::STEP - F::MARGIN, left = column(tile) * F::STEP - F::MARGIN;
-    const float *from = x.pixels + picture(tile) * x.height * x.width * x.channels;
+    const float *from = x.pixels + image(tile) * x.height * x.width * x.channels;
     for (i64 c = 0; c < x.channels; c += LANES) {
       vec pixels[F::FROM][F::FROM], points[SIDE][SIDE];
       for (int i = 0; i < F::FROM; i++)
@@ -220,12 +220,12 @@ struct Tiles {
       }
     }
   }
-  // Transforms the products of one tile and 16 channels, from c0 on, back; pixels outside of the picture are dropped.
+  // Transforms the products of one tile and 16 channels, from c0 on, back; pixels outside of the image are dropped.
   template <class F>
   void write(const float *products, i64 step, i64 tile, i64 c0, const Map<float> &out) const {
     const i64 top = row(tile) * F::TO, left = column(tile) * F::TO;
     const i64 rows = std::min<i64>(F::TO, out.height - top), columns = std::min<i64>(F::TO, out.width - left);
-    float *to = out.pixels + ((picture(tile) * out.height + top) * out.width + left) * out.channels + c0;
+    float *to = out.pixels + ((image(tile) * out.height + top) * out.width + left) * out.channels + c0;
     for (int v = 0; v < PANEL; v += LANES) {
       vec points[SIDE][SIDE], pixels[F::TO][F::TO];
       for (int i = 0; i < POINTS; i++) points[i / SIDE][i % SIDE] = load(products + i * step + v);
@@ -305,10 +305,10 @@ float *scratch(i64 numbers) {
   return kept.get();
 }
 
-// The geometry of a convolution: x (pictures, height, width, channels), w (channels_out, 3, 3, channels). Channels are
+// The geometry of a convolution: x (images, height, width, channels), w (channels_out, 3, 3, channels). Channels are
 // multiples of 16.
 struct Geometry {
-  i64 pictures, height, width, channels, channels_out, stride;
+  i64 images, height, width, channels, channels_out, stride;
 
   template <class T>
   Map<T> input(T *pixels) const { return {pixels, height, width, channels}; }
@@ -328,7 +328,7 @@ bool convolve(const Geometry &of, const float *pixels, const float *w, float *re
   const Map<float> out = turned ? of.input(result) : of.output(result);
   const Weights weights{w, x.channels, out.channels, turned};
   const auto outputs = of.output(w);  // for its size alone
-  const Tiles<S> tiles(of.pictures, outputs.height, outputs.width, x.channels, threads);
+  const Tiles<S> tiles(of.images, outputs.height, outputs.width, x.channels, threads);
   constexpr int POINTS = S::SIDE * S::SIDE, FILTER = TAPS * TAPS;
   const i64 panels = out.channels / PANEL, inputs = x.channels / PANEL, group = std::min(GROUP, panels);
   const i64 apart = (x.channels + 1) * PANEL;  // points of a filter: no multiple of 4 KiB, as those of tiles
@@ -372,7 +372,7 @@ bool convolve_weights(const Geometry &of, const float *pixels, const float *grad
   const Map<const float> x = of.input(pixels), grad = of.output(gradient);
   constexpr i64 SQUARE = PANEL * PANEL;
   constexpr int SIDE = S::SIDE, POINTS = SIDE * SIDE, FILTER = TAPS * TAPS;
-  const Tiles<S> tiles(of.pictures, grad.height, grad.width, x.channels, 1);
+  const Tiles<S> tiles(of.images, grad.height, grad.width, x.channels, 1);
   const i64 inputs = x.channels / PANEL, pairs = inputs * (grad.channels / PANEL);
   const bool once = tiles.block >= tiles.count;  // then no sum has to wait for the next block
   const i64 points_size = tiles.scratch(x.channels), slopes_size = tiles.scratch(grad.channels);

@@ -19,7 +19,7 @@ using i64 = std::int64_t;
 
 // Everything an operation may be given; native/__init__.py fills it by name. Pointers that are not needed are null.
 // `x`, `residual`, `grad`, `out` are float32 or, if `half`, bfloat16; step t of each lies t * its `_step` numbers on.
-// `still`: x is one step, the same at every time step, and so is its gradient.
+// `repeated`: x is one step, the same at every time step, and so is its gradient.
 struct Call {
   const void *x, *residual, *grad;
   void *out;
@@ -31,7 +31,7 @@ struct Call {
   i64 x_step, residual_step, grad_step, steps, outer, channels, inner;
   double parameter;
   float tau, threshold, gain;
-  int kind, detach_reset, still, half, threads;
+  int kind, detach_reset, repeated, half, threads;
 };
 
 namespace {
@@ -291,14 +291,14 @@ void add_product(const float *g, const T *x, const float *mean, i64 length, floa
   for (i64 j = 0; j < length; j++) to[j] += g[j] * (load(x[j]) - mean[j]);
 }
 
-// Writes dL/d(current) to `out` (of a still picture one step, summed over time), dL/d(state) to `grad_state`, and
+// Writes dL/d(current) to `out` (of a static image one step, summed over time), dL/d(state) to `grad_state`, and
 // adds sum g, sum g * (x - mean), sum g * (residual - mean2) by channel to `sums`, (3, channels).
 template <class T>
 void backward(const Call &c) {
   const Pieces pieces(c.outer, c.channels, c.inner, LONGEST);
   const Surrogate surrogate(c.kind, c.parameter, c.threshold, c.gain);
   const i64 size = c.outer * c.channels * c.inner, width = pieces.width;
-  const bool still = c.still;
+  const bool repeated = c.repeated;
   T *out = static_cast<T *>(c.out);
   const float tau = c.tau, threshold = c.threshold;
   const float reset = c.detach_reset ? 0.f : 1.f;
@@ -334,11 +334,11 @@ void backward(const Call &c) {
       for (i64 t = c.steps - 1; t >= 0; t--) {
         const float *u = potentials.data() + t * width;
         const T *from = static_cast<const T *>(c.grad) + t * c.grad_step + start;
-        T *to = out + (still ? 0 : t * size) + start;  // of a still picture overwritten below
+        T *to = out + (repeated ? 0 : t * size) + start;  // of a static image overwritten below
         step(surrogate, tau, reset, length, u, from, carry, now, total, to);
-        if (!still) add_products(t, start, length, now);
+        if (!repeated) add_products(t, start, length, now);
       }
-      if (still) {
+      if (repeated) {
         add_products(0, start, length, total);
 #pragma omp simd
         for (i64 j = 0; j < length; j++) store(out[start + j], total[j]);

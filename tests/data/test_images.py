@@ -3,27 +3,27 @@ from dataclasses import replace
 import torch
 from torchvision.transforms.v2 import functional as F
 
-from spikeback.data.pictures import Pictures, PictureSet, channel_statistics, fit, normalise
+from spikeback.data.images import Images, ImageSet, channel_statistics, fit, normalise
 
 
-def test_hash_sees_every_part(picture_set: PictureSet) -> None:
-    train, test = picture_set.train, picture_set.test
+def test_hash_sees_every_part(image_set: ImageSet) -> None:
+    train, test = image_set.train, image_set.test
     images, labels = train.images.clone(), test.labels.clone()
     images[-1, -1, -1, -1] += 1
     labels[0] += 1
     others = [
-        replace(picture_set, classes=("a", "b", "d")),
-        replace(picture_set, train=Pictures(images, train.labels)),
-        replace(picture_set, test=Pictures(test.images, labels)),
-        replace(picture_set, train=Pictures(train.images.reshape(100, 2, 5, 6), train.labels)),
+        replace(image_set, classes=("a", "b", "d")),
+        replace(image_set, train=Images(images, train.labels)),
+        replace(image_set, test=Images(test.images, labels)),
+        replace(image_set, train=Images(train.images.reshape(100, 2, 5, 6), train.labels)),
     ]
-    assert len({each.hash() for each in [picture_set, *others]}) == 5
+    assert len({each.hash() for each in [image_set, *others]}) == 5
 
 
-def test_hash_is_of_content_not_of_name_or_layout(picture_set: PictureSet) -> None:
-    images = picture_set.train.images.to(memory_format=torch.channels_last)
-    same = replace(picture_set, name="other", provenance="other", train=Pictures(images, picture_set.train.labels))
-    assert same.hash() == picture_set.hash()
+def test_hash_is_of_content_not_of_name_or_layout(image_set: ImageSet) -> None:
+    images = image_set.train.images.to(memory_format=torch.channels_last)
+    same = replace(image_set, name="other", provenance="other", train=Images(images, image_set.train.labels))
+    assert same.hash() == image_set.hash()
 
 
 def test_fit_leaves_the_right_size_alone() -> None:
@@ -43,16 +43,16 @@ def test_fit_covers_any_shape() -> None:
         assert torch.equal(fit(image, 8, 5), torch.full((1, 8, 5), 200, dtype=torch.uint8))
 
 
-def test_channel_statistics_are_mean_and_deviation(picture_set: PictureSet) -> None:
-    images = picture_set.train.images
+def test_channel_statistics_are_mean_and_deviation(image_set: ImageSet) -> None:
+    images = image_set.train.images
     mean, std = channel_statistics(images)
     exact = images.double() / 255
     torch.testing.assert_close(mean, exact.mean((0, 2, 3)).float(), rtol=1e-7, atol=0)
     torch.testing.assert_close(std, exact.std((0, 2, 3), correction=0).float(), rtol=1e-7, atol=0)
 
 
-def test_normalised_pictures_have_mean_zero_and_variance_one(picture_set: PictureSet) -> None:
-    images = picture_set.train.images
+def test_normalised_images_have_mean_zero_and_variance_one(image_set: ImageSet) -> None:
+    images = image_set.train.images
     x = normalise(images, *channel_statistics(images)).double()
     assert x.mean((0, 2, 3)).abs().max() < 1e-6
     assert (x.var((0, 2, 3), correction=0) - 1).abs().max() < 1e-6

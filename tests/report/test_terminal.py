@@ -21,8 +21,8 @@ from spikeback.lab.exits.table import early_table, exits_table
 from spikeback.lab.sweep.table import sweep_table
 from spikeback.lab.theory import command as theory
 from spikeback.report.doctor import DoctorTable
-from spikeback.report.fitted import Fitted, folded
 from spikeback.report.tables import console_table
+from spikeback.report.terminal import TerminalTable, folded
 from spikeback.train import Recipe
 from spikeback.train.cell import Cell
 
@@ -40,7 +40,7 @@ def drawn(what: Any, width: int) -> str:
     return stream.getvalue()
 
 
-def planned(monkeypatch: pytest.MonkeyPatch) -> Fitted:
+def planned(monkeypatch: pytest.MonkeyPatch) -> TerminalTable:
     cells = [
         Cell(Path(f"{i}"), {"layers": f"spiking_resnet{i}", "train.lr": f"0.{i}"}, {}, Recipe(), []) for i in (18, 34)
     ]
@@ -69,7 +69,7 @@ TABLES: dict[str, Callable[[], Any]] = {
 }
 
 
-def check(table: Fitted, width: int) -> None:
+def check(table: TerminalTable, width: int) -> None:
     text, wide = drawn(table, width), drawn(table, 1000)
     assert max(map(len, text.splitlines())) <= width
     assert "…" not in text
@@ -121,13 +121,13 @@ def test_words_give_way_first_then_cells_stand_below_each_other() -> None:
     table.add_column("best %", no_wrap=True)
     table.add_column("inference\nparameters", no_wrap=True)
     table.add_row(Text("Evolutionary(start=0.25)"), "78.1±0.4", "11,173,962")
-    assert [line.split() for line in drawn(Fitted(table), 34).splitlines()] == [
+    assert [line.split() for line in drawn(TerminalTable(table), 34).splitlines()] == [
         ["inference"],
         ["method", "best", "%", "parameters"],
         ["Evolutionary", "78.1±0.4", "11,173,962"],
         ["(start=0.25)"],
     ]
-    assert [line.split() for line in drawn(Fitted(table), 26).splitlines()] == [
+    assert [line.split() for line in drawn(TerminalTable(table), 26).splitlines()] == [
         ["method", "Evolutionary("],
         ["start=0.25)"],
         ["best", "%", "78.1±0.4"],

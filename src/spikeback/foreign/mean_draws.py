@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 
-class Calm(TorchDispatchMode):
+class MeanDraws(TorchDispatchMode):
     """While the context lasts no random operator draws, so that a sample's output does not depend on its place.
 
     Bernoulli and Poisson draws are their means, a uniform number is the same for all entries, dropout drops nothing.

@@ -1,4 +1,4 @@
-"""What every source hands over: two splits of labelled samples, read as bytes; and pictures held in memory."""
+"""What every source hands over: two splits of labelled samples, read as bytes; and images held in memory."""
 
 import hashlib
 from dataclasses import dataclass, replace
@@ -12,7 +12,7 @@ Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
 
 class Split(Protocol):
-    """Labelled samples of any kind, in memory or not: pictures (C, H, W) or event frames (T, 2, H, W)."""
+    """Labelled samples of any kind, in memory or not: images (C, H, W) or event frames (T, 2, H, W)."""
 
     @property
     def labels(self) -> Tensor:
@@ -36,7 +36,7 @@ class DataSet(Protocol):
 
     It may also have `split`, the name of the division into the two; `statistics`, the published mean and deviation of
     its channels; `mirror`, the axis that mirroring a sample reverses, None where that changes classes (without the
-    attribute: -1 for pictures, None for frames); `symmetric`, False where nobody knows whether it does; `held_out`, the
+    attribute: -1 for images, None for frames); `symmetric`, False where nobody knows whether it does; `held_out`, the
     rows of `train` that are to be held out; and `notes`, what is worth telling.
     """
 
@@ -56,7 +56,7 @@ class DataSet(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Pictures:
+class Images:
     """One split in memory: `images`, uint8 (N, C, H, W), and `labels`, int64 (N,)."""
 
     images: Tensor
@@ -71,24 +71,24 @@ class Pictures:
         return tuple(self.images.shape[1:])
 
     def read(self, indices: Tensor) -> Tensor:
-        """A copy of the pictures that `indices` names."""
+        """A copy of the images that `indices` names."""
         return self.images[indices]
 
 
 @dataclass(frozen=True, eq=False)
-class PictureSet:
+class ImageSet:
     """A dataset in memory. `statistics`: published mean and deviation by channel, on the scale 0..1, or None.
 
-    `mirror`: the axis of (C, H, W) that mirroring reverses, None where a mirrored picture may be of another class.
-    `symmetric`: whether mirrored pictures are known to keep their class. `held_out`: the rows of `train` that are to be
+    `mirror`: the axis of (C, H, W) that mirroring reverses, None where a mirrored image may be of another class.
+    `symmetric`: whether mirrored images are known to keep their class. `held_out`: the rows of `train` that are to be
     held out, None: they are drawn. `notes`: what is worth telling, a line each.
     """
 
     name: str
     provenance: str
     classes: tuple[str, ...]
-    train: Pictures
-    test: Pictures
+    train: Images
+    test: Images
     statistics: Statistics | None = None
     mirror: int | None = -1
     symmetric: bool = True
@@ -96,7 +96,7 @@ class PictureSet:
     notes: tuple[str, ...] = ()
 
     def hash(self) -> str:
-        """sha256 (hex) over shapes, pictures, labels and class names of both splits."""
+        """sha256 (hex) over shapes, images, labels and class names of both splits."""
         digest = hashlib.sha256(repr(self.classes).encode())
         for split in (self.train, self.test):
             digest.update(repr(tuple(split.images.shape)).encode())
@@ -105,13 +105,13 @@ class PictureSet:
         return digest.hexdigest()
 
 
-def resized(pictures: PictureSet, size: int | None) -> PictureSet:
-    """The same with pictures of size x size pixels; None: as they are."""
-    if size is None or pictures.train.images.shape[-2:] == (size, size):
-        return pictures
-    train, test = (Pictures(fit(part.images, size, size), part.labels) for part in (pictures.train, pictures.test))
-    provenance = f"{pictures.provenance}; resized to {size} x {size}"
-    return replace(pictures, provenance=provenance, train=train, test=test)
+def resized(images: ImageSet, size: int | None) -> ImageSet:
+    """The same with images of size x size pixels; None: as they are."""
+    if size is None or images.train.images.shape[-2:] == (size, size):
+        return images
+    train, test = (Images(fit(part.images, size, size), part.labels) for part in (images.train, images.test))
+    provenance = f"{images.provenance}; resized to {size} x {size}"
+    return replace(images, provenance=provenance, train=train, test=test)
 
 
 def fit(images: Tensor, height: int, width: int) -> Tensor:
@@ -148,7 +148,7 @@ def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 
 
 def as_input(samples: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """What a network takes, float32: pictures (B, C, H, W) normalised; frames (B, T, 2, H, W) as counts, time first."""
+    """What a network takes, float32: images (B, C, H, W) normalised; frames (B, T, 2, H, W) as counts, time first."""
     if samples.ndim == 4:
         return normalise(samples, mean, std)
     return samples.transpose(0, 1).contiguous().float()  # (T, B, 2, H, W)

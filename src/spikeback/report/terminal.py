@@ -21,7 +21,7 @@ GAP = 2  # between names and values of cells below each other
 
 
 @dataclass
-class Fitted:
+class TerminalTable:
     """A table that is drawn as wide as the terminal is. Its columns of numbers are those with `no_wrap`."""
 
     table: Table
