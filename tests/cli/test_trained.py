@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from spikeback.cli.trained import load_trained
+
+from spikeback.export.weights import load_trained
 
 Command = Callable[..., Any]
 

@@ -122,7 +122,7 @@ def test_network_equals_its_plain_composition(norm: Any) -> None:
 def test_first_block_equals_its_plain_composition() -> None:
     """One block only, in float64 beside it: no flip is handed on."""
     x = torch.randn(3, 8, 16, 9, 9, device="cuda").requires_grad_()
-    block = sb.nn.BasicBlock(16, 32, 2, sb.LIF(surrogate=EXACT[1])).cuda()
+    block: Any = sb.nn.BasicBlock(16, 32, 2, sb.LIF(surrogate=EXACT[1])).cuda()
     results = []
     for context in (plain(), None):
         block.zero_grad()

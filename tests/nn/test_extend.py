@@ -16,6 +16,7 @@ from spikeback.nn import neurons, plain
 from spikeback.nn.blocks import BLOCKS
 from spikeback.nn.norms import NORMS
 from spikeback.train import ModelConfig
+from spikeback.train.start import build_network
 
 PAGE = (Path(__file__).parents[2] / "docs" / "extend.md").read_text()
 FILES = dict(re.findall(r"```python\n# (my_\w+)\.py\n(.*?)```", PAGE, re.DOTALL))
@@ -71,7 +72,7 @@ def test_an_example_is_made_by_text_trained_and_diagnosed(name: str, files: dict
 @pytest.mark.parametrize("name", CHOICES)
 def test_the_command_chooses_them_by_text(name: str) -> None:
     config = ModelConfig(width=4, time_steps=3, threshold=0.75, surrogate="Triangle(1.3)", **CHOICES[name])
-    net = config.build(3, 3)
+    net = build_network(config, 3, 3)
     expected = sb.create_model(
         "spiking_resnet18", **SMALL, neuron=sb.LIF(), **{k: v for k, v in CHOICES[name].items() if k != "neuron"}
     )
@@ -168,7 +169,7 @@ def test_a_config_of_before_is_what_it_was() -> None:
     assert ModelConfig(**old) == ModelConfig()
     nets = []
     for build in (
-        lambda: ModelConfig(**{**old, "width": 4}).build(5, 3),
+        lambda: build_network(ModelConfig(**{**old, "width": 4}), 5, 3),
         lambda: sb.create_model("spiking_resnet18", 5, width=4),
     ):
         torch.manual_seed(3)

@@ -24,7 +24,7 @@ from spikeback.shortcut.net import check_weight
 OURS = (Neuron, BasicBlock, ConvNorm, Stack)  # what they take and put out is (T, B, ...)
 ALIKE = 1e-6  # of the largest number of x: samples that differ by less are the same
 
-Criterion = Loss | Callable[[Any, Tensor], Tensor]  # the latter: (all that the network returned, labels) -> mean loss
+Criterion = Callable[[Any, Any], Tensor] | Loss  # the former: (all that the network returned, labels) -> mean loss
 
 
 class Heads(NamedTuple):
@@ -84,7 +84,10 @@ class Case:
 
     def logits_in(self, output: Any) -> Tensor:
         """The logits in an `output`."""
-        return self.criterion.judged(*output, self.weight) if isinstance(self.criterion, Loss) else logits_of(output)
+        if not isinstance(self.criterion, Loss):
+            return logits_of(output)
+        main, side = output
+        return self.criterion.judged(main, side, self.weight)
 
     def judge(self, output: Any, y: Tensor) -> Tensor:
         """Mean loss of the samples in an `output`."""
