@@ -24,7 +24,7 @@ from spikeback.shortcut.net import check_weight
 OURS = (Neuron, BasicBlock, ConvNorm, Stack)  # what they take and put out is (T, B, ...)
 ALIKE = 1e-6  # of the largest number of x: samples that differ by less are the same
 
-Criterion = Callable[[Any, Any], Tensor] | Loss  # the former: (all that the network returned, labels) -> mean loss
+Criterion = Callable[..., Tensor]  # a `Loss`, or any (all that the network returned, labels) -> mean loss
 
 
 class Heads(NamedTuple):
