@@ -137,8 +137,8 @@ def test_a_row_does_not_change_with_the_defaults(name: str) -> None:
     given = read_recipe(recipes()[name])
     unused = {"width", "time_steps"} if name.startswith("cifar10-dvs") else {"width"}  # empty: the network's own
     assert given["model"].keys() == vars(Recipe().model).keys() - unused
-    assert given["branches"].keys() == vars(Recipe().branches).keys()
-    optimiser = {"epochs", "optimizer", "lr", "momentum", "weight_decay", "calibrate", "precision", "best_on"}
+    assert given["branches"].keys() == vars(Recipe().branches).keys() - {"combine"}  # the former name of train.loss
+    optimiser = {"loss", "epochs", "optimizer", "lr", "momentum", "weight_decay", "calibrate", "precision", "best_on"}
     assert given["train"].keys() == optimiser
 
 

@@ -38,7 +38,7 @@ def test_a_finite_but_absurd_loss_is_an_error_that_says_so(
         TrainingError, match=r"diverged: its loss is \d\.\de\+\d\d in epoch 1, more than 10 times"
     ) as error:
         train("vanilla", make_recipe(epochs=1, lr=1e-30))
-    assert "lower --train.lr (1e-30), with another --out" in str(error.value)  # it is 32-true already
+    assert "lower train.lr (1e-30), with another out=..." in str(error.value)  # it is 32-true already
     assert not (tmp_path / "run" / "vanilla-seed0" / "net.safetensors").exists()
 
 
@@ -83,7 +83,7 @@ def draw(root: Path, count: int) -> Path:
 def test_classes_of_one_training_image_are_told_what_helps(train: Any, make_recipe: Any, tmp_path: Path) -> None:
     data = {"name": "folder", "root": str(draw(tmp_path / "two", 2)), "batch_size": 2, "limit": None}
     for held_out in (0.1, 0.9):
-        with pytest.raises(UsageError, match=r"each class has one training image.*; add some, or .*best_on test"):
+        with pytest.raises(UsageError, match=r"each class has one training image.*; add some, or .*best_on=test"):
             train("vanilla", make_recipe(data | {"held_out": held_out}, epochs=1))
     assert train("vanilla", make_recipe(data, epochs=1, best_on="test"))["epochs"] == 1
     data["root"] = str(draw(tmp_path / "three", 3))
@@ -91,6 +91,6 @@ def test_classes_of_one_training_image_are_told_what_helps(train: Any, make_reci
 
 
 def test_nothing_held_out_by_choice_is_told_what_helps(train: Any, make_recipe: Any) -> None:
-    with pytest.raises(UsageError, match=r"held_out 0 leaves nothing .* such as 0\.1, or .*--train\.best_on test"):
+    with pytest.raises(UsageError, match=r"held_out=0 leaves nothing .* such as 0\.1, or .*train\.best_on=test"):
         train("vanilla", make_recipe({"held_out": 0.0}, epochs=1))
     assert train("vanilla", make_recipe({"held_out": 0.0}, epochs=1, best_on="test"))["epochs"] == 1

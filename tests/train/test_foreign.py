@@ -130,7 +130,7 @@ def test_a_folder_without_the_checkpoint_says_where_one_is(tmp_path: Path) -> No
     (trial / "last.ckpt").touch()
     assert checkpoints(trial, "last.ckpt") == [trial / "last.ckpt"]
     for run, name, advice in (
-        (trial, "best.ckpt", "it has last.ckpt: add --checkpoint last"),
+        (trial, "best.ckpt", "it has last.ckpt: add checkpoint=last"),
         (tmp_path / "runs", "last.ckpt", f"did you mean {trial}?"),
         (tmp_path, "last.ckpt", EXAMPLE),
     ):

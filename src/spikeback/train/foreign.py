@@ -44,7 +44,7 @@ def kind_of(path: Path) -> str:
     with suppress(Exception), Image.open(path) as image:
         return f"an image ({image.format})"
     with suppress(UnicodeDecodeError):
-        if b"\0" not in getincrementaldecoder("utf-8")().decode(start).encode():
+        if len(start) > 3 and b"\0" not in getincrementaldecoder("utf-8")().decode(start).encode():
             return "a text file"
     return OTHER
 
