@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import spikeback as sb
+from spikeback.doctor.measure.residual import residual_norms
 from spikeback.errors import UsageError
 from spikeback.nn import neurons, plain
 from spikeback.nn.blocks import BLOCKS
@@ -177,3 +178,16 @@ def test_a_config_of_before_is_what_it_was() -> None:
     assert repr(nets[0]) == repr(nets[1])
     for key, value in nets[0].state_dict().items():
         assert torch.equal(value, nets[1].state_dict()[key]), key
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_residual_norms_of_an_example_are_scaled(name: str) -> None:
+    """A norm that holds a batch norm is scaled by the weight of that: training calibrates it as any other."""
+    net = made(name)
+    norms = residual_norms(net)
+    assert len(norms) == (0 if name == "my_block" else 8)
+    if norms:
+        before = {block: norm.weight.clone() for block, norm in norms.items()}
+        found = sb.calibrate(net, torch.randn(4, 3, 16, 16), gain=None, fidelity=0.3)
+        scale = torch.tensor(found.norm_scale)
+        assert all(torch.allclose(norm.weight, before[block] * scale) for block, norm in norms.items())

@@ -1,8 +1,11 @@
 """The LIF layer: the operator with its settings, and nothing remembered."""
 
 import copy
+from typing import Any
 
+import pytest
 import torch
+from torch import Tensor
 
 import spikeback as sb
 
@@ -74,3 +77,28 @@ def test_copy_is_independent() -> None:
 def test_settings_can_be_read_in_the_printout() -> None:
     text = str(sb.LIF(tau=0.125, threshold=0.75, surrogate=sb.surrogate.Triangle(1.3)))
     assert all(part in text for part in ("0.125", "0.75", "Triangle", "1.3"))
+
+
+@pytest.mark.parametrize("reset", ["hard", "soft"])
+@pytest.mark.parametrize("detach_reset", [False, True])
+def test_a_threshold_that_is_learnt_gets_its_gradient(reset: Any, detach_reset: bool) -> None:
+    class Learnt(sb.nn.Neuron):
+        def charge(self, v: Tensor, x: Tensor) -> Tensor:
+            return 0.5 * v + x
+
+    neuron: Any = Learnt(surrogate=sb.surrogate.Sigmoid(2.0), detach_reset=detach_reset)
+    neuron.reset, neuron.threshold = reset, torch.nn.Parameter(torch.tensor(0.6))
+    x = torch.randn(4, 3, 5)
+    weights = torch.randn(4, 3, 5)
+    (weights * neuron(x)).sum().backward()
+
+    threshold, v, loss = torch.tensor(0.6, requires_grad=True), torch.zeros(3, 5), torch.zeros(())
+    for x_t, weight in zip(x, weights, strict=True):
+        u = 0.5 * v + x_t
+        smooth = torch.sigmoid(2.0 * (u - threshold))  # whose derivative the surrogate is
+        s = smooth + ((u > threshold).float() - smooth).detach()
+        loss = loss + (weight * s).sum()
+        r = s.detach() if detach_reset else s
+        v = u * (1 - r) if reset == "hard" else u - threshold * r
+    loss.backward()
+    torch.testing.assert_close(neuron.threshold.grad, threshold.grad)

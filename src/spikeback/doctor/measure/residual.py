@@ -24,9 +24,17 @@ def residual_norms(net: nn.Module) -> dict[str, Any]:
         last = block.conv2[1] if isinstance(block, BasicBlock) else None
         if last is None and any(hasattr(block, name) for name in ASIDE):
             last = next((norm for name in NORMS if (norm := getattr(block, name, None)) is not None), None)
-        if isinstance(getattr(last, "weight", None), Tensor):
-            found[name] = last
+        if last is not None and (scaled := scaled_norm(last)) is not None:
+            found[name] = scaled
     return found
+
+
+def scaled_norm(norm: nn.Module) -> Any:
+    """The module whose `weight` scales what a norm puts out: the norm itself, or the one batch norm within it."""
+    if isinstance(getattr(norm, "weight", None), Tensor):
+        return norm
+    inner = [m for m in norm.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.weight is not None]
+    return inner[0] if len(inner) == 1 else None
 
 
 def residual_shares(case: Case, branches: dict[str, Any]) -> dict[str, float]:

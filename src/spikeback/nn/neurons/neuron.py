@@ -1,6 +1,6 @@
 """What every spiking neuron of ours is: one equation for the charge, one for the reset, no memory between calls."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ class Neuron(nn.Module):
         u = charge(v, x_t);  s = 1[u > threshold];  v = after(u, s)        for t = 1 .. T
 
     Args:
-        threshold: V_th, fired at when strictly exceeded.
+        threshold: V_th, fired at when strictly exceeded. A subclass may set a tensor that is learnt instead.
         surrogate: derivative of the firing function used in the backward pass.
         detach_reset: cut the gradient through the reset.
 
@@ -36,6 +36,7 @@ class Neuron(nn.Module):
         detach_reset: bool = False,
     ) -> None:
         super().__init__()
+        self.threshold: Any  # a number, or a tensor of a subclass
         _, self.threshold = check_neuron(1.0, threshold, surrogate)
         self.surrogate, self.detach_reset = surrogate, detach_reset
         self.register_buffer("gain", torch.tensor(1.0))
@@ -49,6 +50,13 @@ class Neuron(nn.Module):
         if self.reset == "hard":
             return u * (1 - s)
         return u - self.threshold * s if self.reset == "soft" else u
+
+    def fire(self, u: Tensor) -> Tensor:
+        """s = 1[u > threshold]. A threshold that is learnt gets -surrogate'(u) times the spikes' gradient."""
+        threshold = self.threshold
+        if isinstance(threshold, Tensor):  # the same u, and ds/d(threshold) = -ds/du
+            u, threshold = u + (threshold.detach() - threshold), threshold.detach()
+        return Fire.apply(u, threshold, self.surrogate, self.gain)
 
     @property
     def leak(self) -> float | None:
@@ -71,7 +79,7 @@ class Neuron(nn.Module):
         spikes = []
         for x_t in x:
             u = self.charge(v, x_t)
-            s = Fire.apply(u, self.threshold, self.surrogate, self.gain)
+            s = self.fire(u)
             spikes.append(s.to(x.dtype))
             v = self.after(u, s.detach() if self.detach_reset else s)
         result = note_spikes(torch.stack(spikes))
