@@ -21,7 +21,7 @@ demo: .venv/ready  ## three trainings of one deep spiking ResNet, table and repo
 test: .venv/ready  ## all tests; those of the peers' networks where these are installed
 	$(BIN)/python -m pytest $(XDIST)
 
-test-fast: .venv/ready  ## what a change breaks first, in a minute or so
+test-fast: .venv/ready  ## what a change breaks first, in about two minutes
 	$(BIN)/python -m pytest $(XDIST) -m "not slow and not peers and not gpu"
 
 $(PEERS)/ready: benchmarks/requirements.txt

@@ -114,6 +114,7 @@ LABELS = {  # given -> the cure
 
 
 @pytest.mark.parametrize("case", LABELS)
+@pytest.mark.slow
 def test_wrong_labels(make_net: Callable[..., Any], images: Tensor, y: Tensor, case: str) -> None:
     spoil, said, cure = LABELS[case]
     for use in (USES["diagnose"], USES["calibrate"]):

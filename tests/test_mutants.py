@@ -50,6 +50,7 @@ def test_a_mutant_that_cannot_be_made_is_named(mutate: Any, tmp_path: Path, chan
         mutate.mutated(mutant | changed, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_fault_is_caught_by_name_and_taken_out_again(mutate: Any, tmp_path: Path) -> None:
     (tmp_path / "src").mkdir()
     (tmp_path / "src/a.py").write_text("def fires(u):\n    return u > 2\n", encoding="utf-8")

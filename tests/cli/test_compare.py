@@ -141,6 +141,7 @@ def results(finished: Path) -> dict[str, Any]:
     return json.loads((finished / "results.json").read_text(), parse_constant=refuse)
 
 
+@pytest.mark.slow
 def test_results_are_those_documented(results: dict[str, Any]) -> None:
     check(results, RESULTS)
     check(results["dataset"], DATASET)
@@ -218,6 +219,7 @@ def test_events_are_one_json_object_a_line(finished: Path) -> None:
         assert {f"{event['method']}-seed{event['seed']}" for event in events} == {log.parent.name}
 
 
+@pytest.mark.slow
 def test_exported_network_loads_into_the_plain_model(finished: Path, results: dict[str, Any]) -> None:
     data = DataModule(DataConfig(size=8, limit=128, batch_size=32), seed=0)
     data.setup()
@@ -242,6 +244,7 @@ def test_table_names_every_method(finished: Path, capsys: pytest.CaptureFixture[
     assert "Regime of the untrained network: " in table
 
 
+@pytest.mark.slow
 def test_plan_counts_what_a_run_lacks_and_trains_nothing(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
     config = ["compare", "--config", str(finished / "config.yaml"), "--out", str(finished), "--plan"]

@@ -91,6 +91,7 @@ def test_network_of_a_recipe_is_set_up_as_its_training_sets_it_up(examined: Any,
     assert_same(found, sb.diagnose(net, *probe(8), passes=["coherence"]))
 
 
+@pytest.mark.slow
 def test_without_out_it_only_prints(command: Command, tiny: list[str], tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
     outcome = command("diagnose", *tiny, *QUICK)
@@ -102,6 +103,7 @@ def test_without_out_it_only_prints(command: Command, tiny: list[str], tmp_path:
 
 
 @pytest.mark.parametrize("checkpoint", ["best", "last"])
+@pytest.mark.slow
 def test_trained_network(checkpoint: str, examined: Any, finished: Path) -> None:
     folder = finished / "evolutionary-seed1"
     found = examined(folder, "--checkpoint", checkpoint, *QUICK)
@@ -115,6 +117,7 @@ def test_trained_network(checkpoint: str, examined: Any, finished: Path) -> None
     assert_same(found, sb.diagnose(net, *probe(8, 1), passes=["coherence"]))
 
 
+@pytest.mark.slow
 def test_run_of_one_trial_and_checkpoint_file(examined: Any, run: Path) -> None:
     for folder in run.glob("*-seed*"):
         if folder.name != "vanilla-seed0":
@@ -125,6 +128,7 @@ def test_run_of_one_trial_and_checkpoint_file(examined: Any, run: Path) -> None:
     assert found == again
 
 
+@pytest.mark.slow
 def test_untrained_network_with_its_branches(examined: Any, tiny: list[str]) -> None:
     found = examined(*tiny, "--weight", "0.25", "--branches.taps", "block", *QUICK)
     assert found["net"] == "ShortcutNet"
@@ -179,6 +183,7 @@ def test_run_of_several_trials_names_them(refused: Any, finished: Path, tmp_path
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_out_that_is_a_file(refused: Any, tiny: list[str], tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("mine")

@@ -49,6 +49,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     forget(f"{name}.py")
 
 
+@pytest.mark.slow
 def test_a_loss_of_ones_own_is_trained_and_diagnosed(
     module: str, command: Callable[..., Any], refused: Callable[..., str], tiny: list[str], tmp_path: Path
 ) -> None:
@@ -78,6 +79,7 @@ def test_a_loss_of_ones_own_is_trained_and_diagnosed(
     assert diagnosis.code == 0, diagnosis.err
 
 
+@pytest.mark.slow
 def test_what_a_run_needs_is_said_where_it_is_not_imported(
     module: str, command: Callable[..., Any], refused: Callable[..., str], tiny: list[str]
 ) -> None:

@@ -76,6 +76,7 @@ def test_every_file_is_utf8(command: Command, tiny: list[str], home: Path) -> No
     assert "λ falls" in (home / "tables.md").read_text("utf-8")
 
 
+@pytest.mark.slow
 def test_the_home_folder_in_every_path(
     command: Command, tiny: list[str], home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -86,6 +86,7 @@ def test_used_folder_is_refused_without_resume(run: Path, refused: Callable[...,
     assert {p: p.stat().st_mtime_ns for p in run.rglob("*")} == before
 
 
+@pytest.mark.slow
 def test_ctrl_c_says_what_is_kept_and_resume_ends_the_same(
     tiny: list[str], tmp_path: Path, command: Callable[..., Any], finished: Path
 ) -> None:

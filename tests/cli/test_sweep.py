@@ -137,6 +137,7 @@ def test_bad_words_are_one_line(write: Any, refused: Any, tmp_path: Path) -> Non
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_every_cell_is_a_run(write: Any, command: Any, started: list[str], refused: Any, tmp_path: Path) -> None:
     out, words = tmp_path / "out", ["sweep", "--config", write(), "--train.momentum", "0.8", "--keep", "results"]
     outcome = command(*words, "--out", out)
@@ -173,6 +174,7 @@ def test_every_cell_is_a_run(write: Any, command: Any, started: list[str], refus
     assert started == ["low", "high"]
 
 
+@pytest.mark.slow
 def test_failing_cell_stops_no_other(write: Any, command: Any, started: list[str], tmp_path: Path) -> None:
     out = tmp_path / "out"
     words = ["sweep", "--config", write(vary={"lr": {"huge": {"train.lr": 1e30}, "small": {"train.lr": 0.01}}})]
@@ -189,6 +191,7 @@ def test_failing_cell_stops_no_other(write: Any, command: Any, started: list[str
     assert started == ["huge", "small", "huge"]
 
 
+@pytest.mark.slow
 def test_interrupted_cells_keep_whole_epochs(
     write: Any, command: Any, started: list[str], monkeypatch: Any, tmp_path: Path
 ) -> None:
@@ -225,6 +228,7 @@ def script(code: str) -> list[str]:
     return [sys.executable, "-c", code]
 
 
+@pytest.mark.slow
 def test_jobs_run_so_many_at_a_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     code = """
 import sys, time
@@ -289,6 +293,7 @@ def test_every_study_is_counted() -> None:
 
 
 @pytest.mark.parametrize(("name", "cells", "trials"), [(name, *counts) for name, counts in STUDIES.items()])
+@pytest.mark.slow
 def test_packaged_studies(name: str, cells: int, trials: int) -> None:
     from spikeback.cli.main import build_parser
 

@@ -93,6 +93,7 @@ LINUX_ONLY = {
 
 
 @pytest.mark.parametrize("take", LINUX_ONLY.values(), ids=LINUX_ONLY)
+@pytest.mark.slow
 def test_training_starts_without(take: Take, monkeypatch: Patch, command: Any, tiny: list[str], tmp_path: Path) -> None:
     take(monkeypatch)
     short = ["--train.epochs", 1, "--data.limit", 32, "--train.precision", "auto", "--train.probe", 8]

@@ -61,6 +61,7 @@ def gains(made: dict[str, Any]) -> dict[str, tuple[float, float]]:
     return {row["name"]: (row["gain"], row["predicted"]) for row in found.blocks}
 
 
+@pytest.mark.slow
 def test_what_is_written_is_what_was_measured(command: Command, networks: Any, tmp_path: Path) -> None:
     outcome = command("theory", *WORDS, "--out", tmp_path)
     assert outcome.code == 0, outcome.err
@@ -124,6 +125,7 @@ def assert_phases(phases: list[dict[str, Any]], made: list[dict[str, Any]]) -> N
     assert not made
 
 
+@pytest.mark.slow
 def test_without_out_it_only_prints(command: Command, networks: Any, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
     for name, value in {"MODELS": ("spiking_resnet18",), "PHASES": (0.5,), "HEIGHTS": (1.0,)}.items():

@@ -16,6 +16,7 @@ from spikeback.export.weights import load_trained
 Command = Callable[..., Any]
 
 
+@pytest.mark.slow
 def test_fit_trains_one_network_like_compare(command: Command, tiny: list[str], finished: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     assert command("fit", *tiny, "--method", "evolutionary", "--seed", 1, "--out", out).code == 0
@@ -28,6 +29,7 @@ def test_fit_trains_one_network_like_compare(command: Command, tiny: list[str], 
 
 
 @pytest.mark.parametrize("checkpoint", ["best", "last"])
+@pytest.mark.slow
 def test_accuracy_is_the_one_recorded(checkpoint: str, command: Command, finished: Path) -> None:
     for trial in json.loads((finished / "results.json").read_text())["trials"]:
         folder = finished / f"{trial['method']}-seed{trial['seed']}"
@@ -57,6 +59,7 @@ def test_predict_writes_one_row_a_image(
         assert name == classes[values.index(max(values))]
 
 
+@pytest.mark.slow
 def test_predictions_are_those_of_the_plain_network(
     command: Command, tiny: list[str], draw_tree: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -77,6 +80,7 @@ def test_predictions_are_those_of_the_plain_network(
     assert sum(right) >= round(4 * recorded)
 
 
+@pytest.mark.slow
 def test_report_is_rebuilt_from_results(command: Command, run: Path) -> None:
     page = (run / "report.html").read_bytes()
     made = [*run.glob("*.png"), run / "report.html", run / "results.csv"]
@@ -91,6 +95,7 @@ def test_report_is_rebuilt_from_results(command: Command, run: Path) -> None:
     assert (run / "report.html").read_bytes() == page
 
 
+@pytest.mark.slow
 def test_moved_data_is_found_by_root(
     command: Command, tiny: list[str], draw_tree: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -106,6 +111,7 @@ def test_moved_data_is_found_by_root(
 
 
 @pytest.mark.usefixtures("undrawn")
+@pytest.mark.slow
 def test_data_are_normalised_as_in_training_whatever_the_folder_holds_now(
     command: Command, tiny: list[str], draw_tree: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -70,6 +70,7 @@ def test_a_missing_argument_is_named_as_it_is_typed(
     assert tried >= 5
 
 
+@pytest.mark.slow
 def test_only_options_that_the_command_has_are_named(
     commands: dict[tuple[str, ...], Parser], parse: Callable[..., str]
 ) -> None:
@@ -101,6 +102,7 @@ def test_the_words_are_those_that_were_typed(words: tuple[str, ...], said: str, 
 @pytest.mark.parametrize("words", [
     ("test", "RUN", "--data.root", "x"), ("exits", "RUN", "--data.root", "x"), ("diagnose", "RUN", "--data.root", "x"),
 ], ids=lambda words: words[0])  # fmt: skip
+@pytest.mark.slow
 def test_a_root_for_images_in_the_package_is_refused_with_advice_that_works(
     words: tuple[str, ...], refused: Refused, finished: Path, command: Callable[..., Any], tmp_path: Path
 ) -> None:

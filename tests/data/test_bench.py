@@ -20,6 +20,7 @@ def test_bench_data_prints_and_writes_the_share_of_waiting(tmp_path: Path, capsy
 
 
 @pytest.mark.parametrize("workers", [None, 1])
+@pytest.mark.slow
 def test_bench_data_of_frames(tmp_path: Path, draw_image: Callable[..., np.ndarray], workers: int | None) -> None:
     for i in range(24):
         draw_image(f"set/{i % 2}/{i}.png")

@@ -53,6 +53,7 @@ def aedat(path: Path, count: int) -> None:
     path.write_bytes(HEADER + pairs.astype(">u4").tobytes())
 
 
+@pytest.mark.slow
 def test_cifar10_dvs_with_every_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dvs, "PER_CLASS", 10)
     for name in dvs.CLASSES:

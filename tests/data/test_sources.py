@@ -58,6 +58,7 @@ def test_its_facts_reach_the_training(digits: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:fidelity 0.7 was asked for")  # noise has none
+@pytest.mark.slow
 def test_it_is_trained_and_diagnosed(digits: Path, tmp_path: Path) -> None:
     data = DataConfig("digits", str(digits), 8, 16, held_out=0.2)
     dataset = train(tmp_path, data)["dataset"]
@@ -68,6 +69,7 @@ def test_it_is_trained_and_diagnosed(digits: Path, tmp_path: Path) -> None:
     assert sb.diagnose(net, *module.probe(8), passes=()).verdict.kind
 
 
+@pytest.mark.slow
 def test_the_command_line_knows_it(digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("spikeback.cli.diagnose.save_diagnosis", lambda facts, out: [])  # drawing takes seconds
     monkeypatch.setattr("spikeback.cli.diagnose.write_diagnosis", lambda facts, path: path)
@@ -78,6 +80,7 @@ def test_the_command_line_knows_it(digits: Path, tmp_path: Path, monkeypatch: py
     assert (found["batch_size"], found["classes"]) == (8, 3)
 
 
+@pytest.mark.slow
 def test_its_images_can_be_filmed(digits: Path, tmp_path: Path) -> None:
     events = EventConfig(time_steps=2, source="digits", sensor=8)
     film = load("simulated-dvs", digits, 8, events=events, cache=tmp_path / "cache")

@@ -70,6 +70,7 @@ def test_every_block_passes_the_gradient_on(name: str, surrogate: Surrogate, thr
         assert result.gains[block] == pytest.approx(inner.gain.item(), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_without_labels() -> None:
     net = wide_net()
     sb.calibrate(net, images())
@@ -77,6 +78,7 @@ def test_without_labels() -> None:
 
 
 @pytest.mark.parametrize("gain", [0.5, 2.0])
+@pytest.mark.slow
 def test_another_target(gain: float) -> None:
     net = wide_net()
     sb.calibrate(net, images(), some_labels(64, 10), gain=gain)
@@ -84,6 +86,7 @@ def test_another_target(gain: float) -> None:
 
 
 @pytest.mark.parametrize("training", [True, False])
+@pytest.mark.slow
 def test_only_gains_are_changed(training: bool) -> None:
     net = wide_net().train(training)
     x = images()
@@ -108,6 +111,7 @@ def test_gains_are_saved_with_the_net() -> None:
 
 
 @pytest.mark.parametrize("surrogate", [S.Triangle(1.0), S.Rectangle(1.0), S.Tanh(3.0)], ids=str)
+@pytest.mark.slow
 def test_a_second_time_changes_little(surrogate: Surrogate) -> None:
     net = wide_net(surrogate=surrogate)
     sb.calibrate(net, images(), some_labels(64, 10))
@@ -117,6 +121,7 @@ def test_a_second_time_changes_little(surrogate: Surrogate) -> None:
 
 
 @pytest.mark.parametrize("threshold", [0.5, 1.0])
+@pytest.mark.slow
 def test_width_instead_of_height(threshold: float) -> None:
     net = wide_net(surrogate=S.Rectangle(1.0), threshold=threshold)
     x, twin = images(), copy.deepcopy(net)
@@ -184,6 +189,7 @@ def test_what_it_returns() -> None:
     assert all(name in str(result) for name in names)
 
 
+@pytest.mark.slow
 def test_the_net_inside_a_shortcut_net() -> None:
     model = sb.ShortcutNet(wide_net())
     branches = copy.deepcopy(model.branches.state_dict())
@@ -221,6 +227,7 @@ def test_failure_leaves_the_gains_as_they_were() -> None:
     assert_same(before, snapshot(net))
 
 
+@pytest.mark.slow
 def test_norms_that_are_nearly_faithful_enough_are_left_alone_and_it_is_said() -> None:
     net = wide_net()
     before = copy.deepcopy(net.state_dict())

@@ -123,6 +123,7 @@ def test_never_is_refused(doctor: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", [Plain, Branched, Itself])
+@pytest.mark.slow
 def test_figures_are_those_of_a_diagnosis_at_that_moment(kind: Any, doctor: Any) -> None:
     module, expected = kind(small_net()), []
     model = getattr(module, "model", module)

@@ -138,6 +138,7 @@ def test_net_in_eval_mode(make_net: MakeNet, live_net: Any) -> None:
 
 @pytest.mark.parametrize("weight", [0.0, 0.25])
 @pytest.mark.parametrize("taps", ["stage", "block"])
+@pytest.mark.slow
 def test_shortcut_net(make_net: MakeNet, taps: Any, weight: float) -> None:
     model = sb.ShortcutNet(make_net(), taps=taps).double()
     x, y, names = smooth_images(8, dtype=torch.float64), some_labels(8), block_names(model.net)

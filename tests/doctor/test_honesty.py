@@ -39,6 +39,7 @@ def accuracy(net: nn.Module, training: bool) -> float:
 
 
 @pytest.mark.parametrize("fault", ["far", "reset", "one norm"])
+@pytest.mark.slow
 def test_stale_statistics(trained: Any, fault: str, tmp_path: Any) -> None:
     assert sb.diagnose(trained, X, Y, passes=()).verdict.kind != "statistics"
     net = copy.deepcopy(trained)

@@ -98,6 +98,7 @@ def test_state_that_hangs_in_a_graph_still_hangs_there() -> None:
     assert net.first[0].weight.grad is not None
 
 
+@pytest.mark.slow
 def test_input_that_requires_a_gradient_gets_none(make_net: MakeNet) -> None:
     net, x, y = make_net(), smooth_images(16).requires_grad_(), some_labels(16)
     sb.diagnose(net, x, y)

@@ -47,6 +47,7 @@ print("done")
 
 
 @needs_checks
+@pytest.mark.slow
 def test_training_steps_leave_the_heap_intact() -> None:
     """glibc aborts the process once it finds a block of memory damaged: the last network that was named did it."""
     environment = os.environ | {"MALLOC_CHECK_": "3", "MALLOC_PERTURB_": "165", "LD_PRELOAD": CHECKER,
@@ -81,6 +82,7 @@ def found() -> dict[Case, str]:
 
 
 @needs_checks
+@pytest.mark.slow
 def test_no_layer_of_ours_and_no_miniature_of_the_benches_crashes(found: dict[Case, str]) -> None:
     assert {case: what for case, what in found.items() if case != BAD and what != OK} == {}
 
@@ -179,6 +181,7 @@ def _plain(layer: Any) -> nn.Conv2d:
     return plain
 
 
+@pytest.mark.slow
 def test_it_has_second_derivatives_and_can_be_traced() -> None:
     layer = Conv2d(2, 3, 1, 2).double()
     x = torch.randn(2, 2, 5, 4, dtype=torch.float64).contiguous(memory_format=LAST).requires_grad_()

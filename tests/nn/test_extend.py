@@ -181,6 +181,7 @@ def test_a_config_of_before_is_what_it_was() -> None:
 
 
 @pytest.mark.parametrize("name", CHOICES)
+@pytest.mark.slow
 def test_residual_norms_of_an_example_are_scaled(name: str) -> None:
     """A norm that holds a batch norm is scaled by the weight of that: training calibrates it as any other."""
     net = made(name)

@@ -56,18 +56,21 @@ def spread(net: Any) -> tuple[int, ...]:
 
 @pytest.mark.parametrize("name", ["spiking_resnet18", "spiking_resnet20_he"])
 @pytest.mark.parametrize("per_step", [True, False])
+@pytest.mark.slow
 def test_a_training_step_copies_no_activation(name: str, per_step: bool) -> None:
     net: Any = sb.create_model(name, width=WIDTH)
     assert copies(lambda x: net(x, per_step=per_step), smallest_activation(net)) == sorted([FRAMES, spread(net)])
 
 
 @pytest.mark.parametrize("per_step", [True, False])
+@pytest.mark.slow
 def test_branches_copy_no_activation(per_step: bool) -> None:
     net: Any = sb.create_model("spiking_resnet18", width=WIDTH)
     model = sb.ShortcutNet(net, "block")
     assert copies(lambda x: model(x, 0.5, per_step=per_step), smallest_activation(net)) == sorted([FRAMES, spread(net)])
 
 
+@pytest.mark.slow
 def test_in_bfloat16_only_the_input_is_converted() -> None:
     net: Any = sb.create_model("spiking_resnet18", width=WIDTH)
     expected = sorted([FRAMES, (T * B, 3, SIZE, SIZE), spread(net)])
@@ -93,6 +96,7 @@ class Contiguous(nn.Module):
         return x.contiguous()
 
 
+@pytest.mark.slow
 def test_a_conversion_would_be_seen() -> None:
     net: Any = sb.create_model("spiking_resnet18", width=WIDTH)
     without = copies(net, smallest_activation(net))

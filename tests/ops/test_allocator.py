@@ -54,6 +54,7 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text("ascii").split()[1]) * PAGE >> 20
 
 
+@pytest.mark.slow
 def test_blocks_come_from_the_lowest_gap_and_gaps_join(pool: Pool) -> None:
     a, b, c, d = (pool.take(size) for size in (3 * PAGE, PAGE - 1, 2 * PAGE, 1))
     end = len(pool.memory)
@@ -198,6 +199,7 @@ def test_hand_back_returns_the_memory_of_gaps_alone(pool: Pool) -> None:
 
 
 @pytest.mark.skipif(not native.available(), reason="no compiled kernels")
+@pytest.mark.slow
 def test_results_and_gradients_of_the_kernels_lie_there_and_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     net = sb.create_model("spiking_resnet18", num_classes=5, time_steps=2, width=32).to(

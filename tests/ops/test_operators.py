@@ -97,6 +97,7 @@ def test_moments_pack_and_unpack_are_sound_operators(dtype: torch.dtype) -> None
 
 
 @pytest.mark.parametrize("surrogate", [sb.surrogate.Triangle(1.0), sb.surrogate.Tanh(3.0)], ids=repr)
+@pytest.mark.slow
 def test_compiled_function_gives_the_same_in_one_graph(surrogate: sb.surrogate.Triangle) -> None:
     def step(x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         spikes, u = sb.lif(2 * x, 0.5, 0.5, surrogate, state=state, gain=0.75)

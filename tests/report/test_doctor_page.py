@@ -27,6 +27,7 @@ def page(diagnosis, tmp_path_factory):
     return write_diagnosis(diagnosis(8), tmp_path_factory.mktemp("page") / "doctor.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_the_page_says_verdict_remedies_and_numbers_in_this_order(page):
     text = _Text(page).text
     said = (
@@ -70,6 +71,7 @@ def test_names_and_remedies_cannot_become_markup(diagnosis, tmp_path):
     assert "&lt;script&gt;" in page
 
 
+@pytest.mark.slow
 def test_a_bare_diagnosis_has_dashes_or_no_column(diagnosis, tmp_path):
     keys = ("kind", "gain", "predicted", "relu", "fidelity", "unrelated", "coherence", "descent", "participation")
     facts = diagnosis(3, **dict.fromkeys(keys)) | {"layers": [], "weights": []}

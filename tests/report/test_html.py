@@ -30,6 +30,7 @@ def page(build, tmp_path_factory):
     return write_report(build(), tmp_path_factory.mktemp("page") / "report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_nothing_is_fetched_and_no_script_runs(page):
     for tag, attributes in _Page(page).tags:
         assert tag not in {"script", "link", "iframe", "object", "embed", "base", "img"}
@@ -72,6 +73,7 @@ def test_a_method_and_a_title_cannot_become_markup(build, tmp_path):
     assert "<script" not in page
 
 
+@pytest.mark.slow
 def test_missing_values_are_dashes(results, tmp_path):
     for trial in results["trials"]:
         trial |= dict.fromkeys(

@@ -71,6 +71,7 @@ def test_what_was_not_measured_is_left_out_without_a_warning(results, tmp_path):
     assert len(save_plots(results, tmp_path)) == 4
 
 
+@pytest.mark.slow
 def test_save_plots_writes_images_and_nothing_else(results, tmp_path):
     paths = save_plots(results, tmp_path / "plots")
     assert [path.name for path in paths] == ["accuracy.png", "gradient.png", "weight.png", "loss.png"]

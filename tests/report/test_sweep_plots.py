@@ -113,6 +113,7 @@ def test_first_layer_where_it_was_measured(study: Any, tmp_path: Path) -> None:
     assert names(save_sweep_plots(sweep, found, tmp_path), tmp_path) == ["accuracy.png", "b-first-layer.png"]
 
 
+@pytest.mark.slow
 def test_many_cells_get_no_figures_of_their_own(study: Any, tmp_path: Path) -> None:
     cells = [str(i) for i in range(FEW + 1)]
     sweep, found = study({name: {"vanilla": [0.1]} for name in cells}, {"0": "spiking_resnet18"}, cells)

@@ -3,6 +3,7 @@
 import gc
 from typing import Any
 
+import pytest
 import torch
 from torch.nn.functional import cross_entropy
 from torch.profiler import ProfilerActivity, profile
@@ -32,6 +33,7 @@ def peak_bytes(model: sb.ShortcutNet, weight: float) -> int:
     return most
 
 
+@pytest.mark.slow
 def test_branches_take_no_memory_of_a_blocks_size() -> None:
     net = sb.create_model("spiking_resnet34", 10, time_steps=4, width=16)
     model = sb.ShortcutNet(net, "block")

@@ -30,6 +30,7 @@ def absurd(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return make
 
 
+@pytest.mark.slow
 def test_a_finite_but_absurd_loss_is_an_error_that_says_so(
     train: Any, make_recipe: Any, absurd: Any, tmp_path: Path
 ) -> None:
@@ -43,6 +44,7 @@ def test_a_finite_but_absurd_loss_is_an_error_that_says_so(
 
 
 @pytest.mark.parametrize(("factor", "ends"), [(0.9 * DIVERGED, True), (1.5 * DIVERGED, False)])
+@pytest.mark.slow
 def test_the_criterion_is_ten_times_the_loss_of_guessing(
     train: Any, make_recipe: Any, absurd: Any, factor: float, ends: bool
 ) -> None:
@@ -55,6 +57,7 @@ def test_the_criterion_is_ten_times_the_loss_of_guessing(
             train("vanilla", recipe)
 
 
+@pytest.mark.slow
 def test_one_wild_step_is_forgiven_and_a_large_start_is_the_measure(train: Any, make_recipe: Any, absurd: Any) -> None:
     absurd(1e6, lambda step: step == 1)
     assert train("vanilla", make_recipe(epochs=1, lr=1e-30))["steps"] == 4
@@ -62,6 +65,7 @@ def test_one_wild_step_is_forgiven_and_a_large_start_is_the_measure(train: Any, 
     assert train("vanilla", make_recipe(epochs=1, lr=1e-30), out="large")["steps"] == 4
 
 
+@pytest.mark.slow
 def test_the_start_is_kept_over_a_resume(train: Any, make_recipe: Any, absurd: Any, watch: Any, tmp_path: Path) -> None:
     seen = watch()
     train("vanilla", make_recipe(epochs=1), seen)
@@ -80,6 +84,7 @@ def draw(root: Path, count: int) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_classes_of_one_training_image_are_told_what_helps(train: Any, make_recipe: Any, tmp_path: Path) -> None:
     data = {"name": "folder", "root": str(draw(tmp_path / "two", 2)), "batch_size": 2, "limit": None}
     for held_out in (0.1, 0.9):
@@ -90,6 +95,7 @@ def test_classes_of_one_training_image_are_told_what_helps(train: Any, make_reci
     assert train("vanilla", make_recipe(data, epochs=1), out="more")["epochs"] == 1
 
 
+@pytest.mark.slow
 def test_nothing_held_out_by_choice_is_told_what_helps(train: Any, make_recipe: Any) -> None:
     with pytest.raises(UsageError, match=r"held_out=0 leaves nothing .* such as 0\.1, or .*train\.best_on=test"):
         train("vanilla", make_recipe({"held_out": 0.0}, epochs=1))

@@ -67,6 +67,7 @@ def events(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (path / "events.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_first_layers_gradient_is_a_histogram(train: Any, make_recipe: Any, plain_net: Any) -> None:
     recipe = make_recipe(epochs=2)
     gradients = train("vanilla", recipe)["gradients"]
@@ -88,6 +89,7 @@ def test_first_layers_gradient_is_a_histogram(train: Any, make_recipe: Any, plai
     assert found["zeros"][0] == (sizes == 0).sum()
 
 
+@pytest.mark.slow
 def test_branches_share_the_first_blocks_gradient(train: Any, make_recipe: Any, plain_net: Any) -> None:
     recipe = make_recipe(branches=BLOCK_TAPS, epochs=2, probe=40)
     gradients = train("evolutionary", recipe)["gradients"]
@@ -102,6 +104,7 @@ def test_branches_share_the_first_blocks_gradient(train: Any, make_recipe: Any, 
     assert found["first_block"][0] == pytest.approx([part["share"] for part in parts.values()], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_losses_of_branches_are_told_apart_as_they_are_trained(train: Any, make_recipe: Any, plain_net: Any) -> None:
     recipe = make_recipe(branches=BLOCK_TAPS, epochs=1, loss="DeepSupervision()")
     found = train("shortcut", recipe)["gradients"]["shares"]
@@ -111,10 +114,12 @@ def test_losses_of_branches_are_told_apart_as_they_are_trained(train: Any, make_
 
 
 @pytest.mark.parametrize("method", ["vanilla", "Evolutionary(start=0)"])
+@pytest.mark.slow
 def test_without_branches_nothing_is_shared(method: str, train: Any, make_recipe: Any) -> None:
     assert set(train(method, make_recipe(epochs=1))["gradients"]) == {"blocks", "step", "norm", "first_layer"}
 
 
+@pytest.mark.slow
 def test_doctor_has_a_row_a_step(train: Any, make_recipe: Any, tmp_path: Path) -> None:
     record = train("evolutionary", make_recipe(doctor=1, epochs=2))
     doctor, gradients = record["doctor"], record["gradients"]
@@ -132,6 +137,7 @@ def test_doctor_has_a_row_a_step(train: Any, make_recipe: Any, tmp_path: Path) -
     assert {(line["method"], line["seed"]) for line in lines} == {("evolutionary", 0)}
 
 
+@pytest.mark.slow
 def test_doctor_sees_the_calibrated_network(train: Any, make_recipe: Any) -> None:
     """Lightning calls a callback before the task that calibrates."""
     record = train("vanilla", make_recipe(calibrate="gain", doctor=4, epochs=1))
@@ -139,6 +145,7 @@ def test_doctor_sees_the_calibrated_network(train: Any, make_recipe: Any) -> Non
     assert record["doctor"]["gradient"][0] == pytest.approx(record["gradients"]["norm"][0], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_training_is_the_same_with_the_doctor(
     train: Any, make_recipe: Any, read_checkpoint: Any, boards: list[Board], tmp_path: Path
 ) -> None:
@@ -154,6 +161,7 @@ def test_training_is_the_same_with_the_doctor(
     assert all(torch.equal(value, other[name]) for name, value in one.items())
 
 
+@pytest.mark.slow
 def test_resumed_equals_uninterrupted(
     train: Any, make_recipe: Any, read_checkpoint: Any, boards: list[Board], tmp_path: Path
 ) -> None:
@@ -170,6 +178,7 @@ def test_resumed_equals_uninterrupted(
     assert one["callbacks"] == other["callbacks"]
 
 
+@pytest.mark.slow
 def test_callbacks_take_no_time_of_a_step(train: Any, make_recipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The clock stands still, but for a callback after every step that takes an hour."""
     clock = [0.0]
@@ -183,6 +192,7 @@ def test_callbacks_take_no_time_of_a_step(train: Any, make_recipe: Any, monkeypa
     assert clock == [4 * 3600]
 
 
+@pytest.mark.slow
 def test_tensorboard_gets_losses_and_the_doctors_rows(
     train: Any, make_recipe: Any, boards: list[Board], tmp_path: Path
 ) -> None:

@@ -42,6 +42,7 @@ def accuracy(net: torch.nn.Module, data: DataModule) -> float:
 
 
 @pytest.mark.parametrize("best_on", ["held-out", "test"])
+@pytest.mark.slow
 def test_best_epoch_is_the_one_with_the_best_choice(
     best_on: str, train: Callable[..., Any], recipe: Callable[..., Any]
 ) -> None:
@@ -65,6 +66,7 @@ def test_of_equal_epochs_the_first_is_best(tmp_path: Path) -> None:
     assert saved == ["last", "best", "last", "best", "last", "last"]
 
 
+@pytest.mark.slow
 def test_held_out_images_are_never_trained_on(
     train: Callable[..., Any], recipe: Callable[..., Any], watch: Callable[[], Any]
 ) -> None:
@@ -81,6 +83,7 @@ def test_held_out_images_are_never_trained_on(
     assert not held_out & test
 
 
+@pytest.mark.slow
 def test_accuracies_are_those_of_the_plain_network(
     train: Callable[..., Any],
     recipe: Callable[..., Any],
@@ -102,6 +105,7 @@ def test_accuracies_are_those_of_the_plain_network(
         assert accuracy(net, data) == record[f"{name}_accuracy"]
 
 
+@pytest.mark.slow
 def test_sum_accuracy_is_that_of_what_was_trained(
     train: Callable[..., Any], recipe: Callable[..., Any], watch: Callable[[], Any]
 ) -> None:
@@ -116,6 +120,7 @@ def test_sum_accuracy_is_that_of_what_was_trained(
     assert record["history"]["test_sum_accuracy"][-1] == record["last_sum_accuracy"]
 
 
+@pytest.mark.slow
 def test_parameters_at_inference_are_those_of_the_plain_network(
     train: Callable[..., Any], make_recipe: Callable[..., Any], plain_net: Callable[..., Any]
 ) -> None:

@@ -81,6 +81,7 @@ def uninterrupted() -> dict[tuple[str, bool], tuple[dict[str, Any], Any, dict[st
         ("evolutionary", "in epoch 2", False),
     ],
 )
+@pytest.mark.slow
 def test_resumed_equals_uninterrupted(
     method: str,
     stop: str,
@@ -119,6 +120,7 @@ def test_resumed_equals_uninterrupted(
         assert_same(one[key], other[key])
 
 
+@pytest.mark.slow
 def test_total_of_steps_is_in_the_checkpoint(
     train: Callable[..., Any], read_checkpoint: Callable[[Path], Any], tmp_path: Path
 ) -> None:
@@ -127,6 +129,7 @@ def test_total_of_steps_is_in_the_checkpoint(
     assert read_checkpoint(tmp_path / "run" / "evolutionary-seed0" / "last.ckpt")["record"]["total_steps"] == 12
 
 
+@pytest.mark.slow
 def test_another_recipe_is_not_resumed(train: Callable[..., Any], make_recipe: Callable[..., Any]) -> None:
     with pytest.raises(Interrupted):
         train("vanilla", make_recipe(), StopAtStep(6))
@@ -134,6 +137,7 @@ def test_another_recipe_is_not_resumed(train: Callable[..., Any], make_recipe: C
         train("vanilla", make_recipe(lr=0.2), resume=True)
 
 
+@pytest.mark.slow
 def test_started_folder_is_not_overwritten(train: Callable[..., Any], tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
         train("vanilla", None, StopAtStep(6))

@@ -4,10 +4,12 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 
 
+@pytest.mark.slow
 def test_evolutionary_weight_falls_with_every_step(train: Callable[..., Any], watch: Callable[[], Any]) -> None:
     seen = watch()
     record = train("evolutionary", None, seen)
@@ -17,6 +19,7 @@ def test_evolutionary_weight_falls_with_every_step(train: Callable[..., Any], wa
     assert seen.task.weight(12) == 0.0
 
 
+@pytest.mark.slow
 def test_weight_by_epoch_is_constant_within_an_epoch(
     train: Callable[..., Any], make_recipe: Callable[..., Any], watch: Callable[[], Any]
 ) -> None:
@@ -25,12 +28,14 @@ def test_weight_by_epoch_is_constant_within_an_epoch(
     assert seen.lambdas == [0.25 * (1 - epoch / 3) for epoch in range(3) for _ in range(4)]
 
 
+@pytest.mark.slow
 def test_shortcut_weight_stays_one(train: Callable[..., Any], watch: Callable[[], Any]) -> None:
     seen = watch()
     train("shortcut", None, seen)
     assert seen.lambdas == [1.0] * 12
 
 
+@pytest.mark.slow
 def test_learning_rate_is_a_cosine_to_zero(train: Callable[..., Any], watch: Callable[[], Any]) -> None:
     seen = watch()
     train("vanilla", None, seen)
@@ -38,6 +43,7 @@ def test_learning_rate_is_a_cosine_to_zero(train: Callable[..., Any], watch: Cal
     assert [group["lr"] for group in seen.groups] == [0.0] * len(seen.groups)
 
 
+@pytest.mark.slow
 def test_only_weights_decay(
     train: Callable[..., Any], make_recipe: Callable[..., Any], watch: Callable[[], Any]
 ) -> None:
@@ -49,6 +55,7 @@ def test_only_weights_decay(
     assert all(decay[id(p)] == (5e-4 if p.ndim > 1 else 0.0) for p in parameters)
 
 
+@pytest.mark.slow
 def test_adam_is_adamw_with_the_same_cosine(
     train: Callable[..., Any], make_recipe: Callable[..., Any], watch: Callable[[], Any]
 ) -> None:
@@ -62,6 +69,7 @@ def test_adam_is_adamw_with_the_same_cosine(
     assert torch.allclose(step, torch.tensor(0.003), rtol=1e-3)  # Adam's first step is the learning rate
 
 
+@pytest.mark.slow
 def test_no_branch_learns_at_weight_zero(
     train: Callable[..., Any], make_recipe: Callable[..., Any], watch: Callable[[], Any]
 ) -> None:
@@ -72,6 +80,7 @@ def test_no_branch_learns_at_weight_zero(
     assert all(torch.equal(seen.weights[0][k], seen.weights[-1][k]) for k in branches)
 
 
+@pytest.mark.slow
 def test_random_state_of_an_epoch_is_that_of_its_seed_and_number(
     train: Callable[..., Any], make_recipe: Callable[..., Any]
 ) -> None:

@@ -241,6 +241,7 @@ def test_hidden_files_and_what_lies_beside_the_classes_do_no_harm(write_tree: Ca
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=st.one_of(st.binary(max_size=60), st.binary(max_size=60).map(lambda tail: b"#!AER-DAT2.0\r\n" + tail)))
+@pytest.mark.slow
 def test_whatever_a_file_holds_it_is_decoded_or_named(
     write_tree: Callable[[int], Path], tmp_path: Path, content: bytes
 ) -> None:

@@ -20,10 +20,12 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_green_tests_let_figures_pass(checkout: Path) -> None:
     assert "2 passed" in gate.green()
 
 
+@pytest.mark.slow
 def test_a_red_test_keeps_figures_back(checkout: Path) -> None:
     (checkout / "tests/ops/test_ops.py").write_text("def test_parity(): assert False")
     with pytest.raises(

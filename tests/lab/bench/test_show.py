@@ -42,6 +42,7 @@ def test_an_arm_without_figures_is_named_with_its_reason(made_up: MadeUp) -> Non
     assert f"{results['arms'][1]['name']}: absent: no such thing" in text
 
 
+@pytest.mark.slow
 def test_file_and_plot_hold_what_was_measured(bench: str, made_up: MadeUp, tmp_path: Path) -> None:
     results = made_up(bench)
     file, image = write(results, tmp_path / "new" / f"{bench}.json")
@@ -53,6 +54,7 @@ def test_file_and_plot_hold_what_was_measured(bench: str, made_up: MadeUp, tmp_p
         assert min(opened.size) > 400
 
 
+@pytest.mark.slow
 def test_plot_of_no_figures_is_still_an_image(made_up: MadeUp, tmp_path: Path, bench: str) -> None:
     results = made_up(bench)
     for arm in results["arms"]:

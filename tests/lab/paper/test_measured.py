@@ -58,6 +58,7 @@ def shows_all(text: str, *parts: dict[str, Any]) -> bool:
 
 @pytest.mark.parametrize("format", ["terminal", "markdown", "html"])
 @pytest.mark.parametrize("run", ["demo", "demo-exploding"])
+@pytest.mark.slow
 def test_committed_runs_are_shown(run: str, format: str, tables: Tables, committed: Path) -> None:
     results = json.loads((committed / run / "results.json").read_text())
     for folder in (committed, committed / run):
@@ -66,6 +67,7 @@ def test_committed_runs_are_shown(run: str, format: str, tables: Tables, committ
         assert shows_all(text_of(outcome.out, format), results)
 
 
+@pytest.mark.slow
 def test_every_committed_run_is_shown(tables: Tables, committed: Path) -> None:
     text = tables(committed, "--format", "markdown").out
     pooled: dict[str, dict[int, float]] = {}  # last accuracy by seed, of every recipe, data and method

@@ -23,6 +23,7 @@ def nothing_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("format", "columns"), [("terminal", 80), *((format, 200) for format in FORMATS)])
+@pytest.mark.slow
 def test_every_figure_as_printed_and_in_the_papers_order(format: str, columns: int, tables: Tables) -> None:
     outcome = tables("--format", format, columns=columns)
     assert outcome.code == 0, outcome
