@@ -7,17 +7,7 @@ from pathlib import Path
 import spikeback
 
 ROOT = Path(spikeback.__file__).parent
-BASE = (
-    "errors",
-    "version",
-    "processors",
-    "values",
-    "files",
-    "inputs",
-    "lock",
-    "targets",
-    "extensions",
-)  # files beside the rooms
+BASE = ("errors", "version", "processors", "values", "files", "inputs", "lock", "targets", "extensions")
 LAYERS = (
     *("ops", "nn", "models", "foreign", "shortcut", "losses"),  # a network, and how it is trained
     *("data", "report", "doctor", "train", "export"),

@@ -1,7 +1,7 @@
 """Examine a network: where its gradient dies, why, and what helps.
 
 RUN is a trial's folder (runs/demo/evolutionary-seed0), a run's folder with one trial, or a checkpoint file; without it
-the network of a recipe is examined as its training would begin. With --out a page, an image and diagnosis.json are
+the network of a recipe is examined as its training would begin. With --out a page, a figure and diagnosis.json are
 written there.
 """
 

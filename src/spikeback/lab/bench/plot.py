@@ -1,4 +1,4 @@
-"""Results of a bench as an image: bars of medians, or lines over T and batch; every repetition is a dot."""
+"""Results of a bench as a figure: bars of medians, or lines over T and batch; every repetition is a dot."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ YARDSTICKS = ("floor", "direct", "ann", "copy")
 
 
 def png(results: dict[str, Any]) -> bytes:
-    """The image as PNG."""
+    """The figure as PNG."""
     with rc_context(STYLE):
         return to_png(lines(results) if results["axis"] else bars(results))
 

@@ -68,7 +68,7 @@ def _run(cells: list[Cell], config: Any, console: Console, command: str, out: Pa
     console.print(sweep_table(sweep["study"]["axes"], sweep["rows"]))
     found = {cell.name: results for cell in cells if (results := cell.results()) and results["trials"]}
     plots = save_sweep_plots(sweep, found, out)
-    console.print(f"results  {out / 'sweep.json'}, sweep.md, {len(plots)} images, {len(cells)} runs", soft_wrap=True)
+    console.print(f"results  {out / 'sweep.json'}, sweep.md, {len(plots)} figures, {len(cells)} runs", soft_wrap=True)
     if errors:
         for name, error in errors.items():
             console.print(f"failed   {name}: {error}", markup=False, soft_wrap=True)

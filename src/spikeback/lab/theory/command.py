@@ -1,4 +1,4 @@
-"""Compare the theory of a block's gradient gain with measurement, on untrained networks: table, JSON, two images.
+"""Compare the theory of a block's gradient gain with measurement, on untrained networks: table, JSON, two figures.
 
 The gain of every block of Spiking ResNet-18 and 34 under the surrogates of Eq. 4, and the phase diagram: gain of an
 identity block against the surrogate's height and the threshold. docs/doctor.md says what the theory is.
